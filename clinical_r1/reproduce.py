@@ -1,0 +1,218 @@
+"""The pipeline: the notebooks in order, each executed by papermill into ``runs/<profile>/notebooks``.
+
+    python -m clinical_r1.reproduce [smoke|cpu|colab|paper] [--only 03] [--seeds 3] [--dry-run] [--fresh]
+
+A killed run goes on at the notebook it died in (and that notebook's functions go on from their own files); what is
+finished and unchanged is kept. One folder holds one setting: other settings are refused, except more seeds, which
+extend a run. ``--fresh`` moves the old folder aside.
+"""
+
+import argparse
+import errno
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from clinical_r1.files import write_text
+from clinical_r1.manifest import DATA_VARIABLE, ROOT, PipelineError, needs_cuda, open_manifest
+from clinical_r1.pipeline import Run, Stage, locked, read_notebook, run_stages, set_aside
+from clinical_r1.settings import Settings, settings_for
+
+NOTEBOOKS = ROOT / "notebooks"
+
+# Minutes: smoke and cpu on two cores; colab and paper are estimates, not measurements.
+STAGES = (
+    Stage(
+        "01_data_curation",
+        reads=("clinical_r1/data/**/*", f"${DATA_VARIABLE}/**/*"),
+        writes=("runs/{profile}/questions/*.jsonl",),
+        minutes={"smoke": 0.2, "cpu": 0.5, "colab": 5, "paper": 10},
+    ),
+    Stage(
+        "02_reward_design",
+        reads=("runs/{profile}/questions/*.jsonl", f"${DATA_VARIABLE}/real_completions/**/*"),
+        writes=(),
+        minutes={"smoke": 0.2, "cpu": 0.5, "colab": 1, "paper": 1},
+    ),
+    Stage(
+        "03_crpo_training",
+        reads=("runs/{profile}/questions/*.jsonl", "clinical_r1/data/**/*"),
+        writes=("runs/{profile}/models/*/seed*/log_history.jsonl",),
+        minutes={"smoke": 1, "cpu": 8, "colab": 90, "paper": 1500},
+        per_seed=True,
+    ),
+    Stage(
+        "04_benchmark_evaluation",
+        reads=(
+            "runs/{profile}/questions/*.jsonl",
+            "runs/{profile}/models/*/seed*/log_history.jsonl",
+            "runs/{profile}/models/*/seed*/policy/*.safetensors",
+        ),
+        writes=(
+            "runs/{profile}/completions/*/*.jsonl",
+            "runs/{profile}/scores/*/*.jsonl",
+            "runs/{profile}/tables/table1.csv",
+            "runs/{profile}/tables/table1.md",
+            "figures/{profile}/fig1_radar.png",
+            "figures/{profile}/fig3_cold_start_accuracy.png",
+            "figures/{profile}/fig4_accuracy.png",
+            "figures/{profile}/fig5_response_length.png",
+        ),
+        minutes={"smoke": 0.5, "cpu": 4, "colab": 25, "paper": 300},
+        per_seed=True,
+    ),
+)
+
+
+def check_machine(settings: Settings) -> None:
+    """PipelineError without the CUDA device or the free disk space that the profile needs."""
+    if needs_cuda(settings):  # torch is imported only where the profile needs it
+        import torch
+
+        if not torch.cuda.is_available():
+            raise PipelineError(
+                f"profile {settings.profile} needs a CUDA GPU and PyTorch sees none; "
+                "use smoke or cpu here, or run it on a GPU machine."
+            )
+    folder = settings.run_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < settings.disk_gb:
+        raise PipelineError(
+            f"profile {settings.profile} needs {settings.disk_gb:g} GB of free disk space, {free:.1f} GB is left; "
+            "free some or choose another folder with --out."
+        )
+
+
+def choose(stages: Sequence[Stage], only: Sequence[str] | None) -> list[Stage]:
+    """The stages whose numbers are in `only` ("3" and "03" are the same), in order; all of them for None."""
+    if not only:
+        return list(stages)
+    wanted = {number.zfill(2) for number in only}
+    if unknown := wanted - {stage.number for stage in stages}:
+        expected = ", ".join(stage.number for stage in stages)
+        raise PipelineError(
+            f"--only {', '.join(sorted(unknown))} names no notebook; expected one of {expected}."
+        )
+    return [stage for stage in stages if stage.number in wanted]
+
+
+def print_plan(run: Run, chosen: Sequence[Stage]) -> None:
+    """What a run would do, from what is on disk now; writes nothing."""
+    manifest, total = open_manifest(run.manifest_path, run.settings), 0.0
+    for stage in chosen:
+        reason, minutes = run.why_run(stage, manifest), stage.expected_minutes(run.settings)
+        total += minutes if reason else 0
+        print(
+            f"{stage.notebook:26} {'about' if reason else 'kept;'} {minutes:g} min   {reason or ''}".rstrip()
+        )
+        for name, patterns in (
+            ("reads", stage.reads),
+            ("writes", (*stage.writes, run.shown(run.executed(stage)))),
+        ):
+            for pattern in patterns:
+                print(f"    {name:7}{pattern.format(profile=run.settings.profile)}")
+    print(
+        f"expected: about {total:g} min for {len(run.settings.seeds)} seed(s) of profile {run.settings.profile}"
+    )
+
+
+def print_results(run: Run) -> None:
+    """Every table and figure of this run, with its size."""
+    for folder in (run.dir / "tables", run.settings.figures_dir):
+        for path in sorted(path for path in folder.glob("*") if path.is_file()):
+            print(f"  {path.stat().st_size / 1000:8.1f} kB  {run.shown(path)}")
+
+
+def publish(run: Run, stages: Sequence[Stage]) -> None:
+    """Copy the outputs of finished stages into notebooks/, so that readers on the web see them."""
+    manifest = open_manifest(run.manifest_path, run.settings)
+    for stage in stages:
+        if reason := run.why_run(stage, manifest):
+            raise PipelineError(f"{stage.notebook} cannot be published ({reason}); run it first.")
+        source, done = read_notebook(run.source(stage)), read_notebook(run.executed(stage))
+        ran = [
+            cell for cell in done["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])
+        ]
+        for cell, executed in zip(source["cells"], ran, strict=True):
+            if cell["cell_type"] == "code":
+                cell["outputs"], cell["execution_count"] = executed["outputs"], executed["execution_count"]
+        write_text(run.source(stage), json.dumps(source, indent=1, ensure_ascii=False) + "\n")
+        print(f"published the outputs of {stage.notebook}")
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="reproduce.sh", description="Run the notebooks in order; go on where a run stopped."
+    )
+    parser.add_argument("profile", nargs="?", default="cpu", help="smoke, cpu (default), colab or paper")
+    parser.add_argument(
+        "--only", action="append", metavar="NN", help="only this notebook, such as 03; may be repeated"
+    )
+    parser.add_argument(
+        "--seeds", type=int, metavar="N", help="train with seeds 0..N-1; more seeds extend a run"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=ROOT, help="folder for runs/ and figures/ (default: the repository)"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would run, read and be written; write nothing"
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="move runs/<profile> to runs/<profile>.old-<n> and start anew"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="copy a finished run's outputs into notebooks/; run nothing"
+    )
+    return parser.parse_args(argv)
+
+
+def main(
+    argv: Sequence[str] | None = None, *, stages: Sequence[Stage] = STAGES, notebooks: Path = NOTEBOOKS
+) -> int:
+    """Run the command line; return its exit status: 0, 1 failed, 2 wrong arguments, 130 interrupted."""
+    arguments = parse_arguments(argv)
+    try:
+        settings = settings_for(arguments.profile, out=arguments.out.resolve(), seeds=arguments.seeds)
+    except ValueError as error:
+        return _say(error, 2)
+    run = Run(settings, Path(notebooks).resolve())
+    try:
+        chosen = choose(stages, arguments.only)
+        if arguments.dry_run:
+            print_plan(run, chosen)
+        elif arguments.publish:
+            publish(run, chosen)
+        else:
+            check_machine(settings)
+            with locked(run):
+                if arguments.fresh:
+                    set_aside(run)
+                run_stages(run, stages, chosen)
+            print_results(run)
+    except PipelineError as error:
+        return _say(error, 1)
+    except KeyboardInterrupt:
+        return _say("interrupted; run the same command to go on where it stopped.", 130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        return _say(
+            f"cannot write under {settings.out}{where}: {error.strerror}; "
+            "free space or choose a writable folder with --out, then run the same command to go on.",
+            1,
+        )
+    return 0
+
+
+def _say(message, status: int) -> int:
+    print(f"reproduce: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

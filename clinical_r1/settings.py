@@ -1,0 +1,224 @@
+"""The one place where scale lives: four frozen profiles of the same run.
+
+``smoke`` checks that everything runs, ``cpu`` really learns on a laptop, ``colab`` fits one 16 GB card, ``paper`` is the
+3B run. Nothing else in the package branches on scale.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+METHODS = ("baseline", "grpo", "crpo", "cold_start_grpo", "cold_start_crpo")
+CLINIC_BENCHMARKS = ("clinic", "clinic-shift", "clinic-expert")
+PROTOCOLS = ("sampled", "greedy")  # the paper's sampling, and greedy decoding beside it
+PAPER_BENCHMARKS = ("medqa", "medmcqa", "medxpertqa")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run depends on. Times and sizes of each profile stand in the README."""
+
+    profile: str
+    out: str = "."  # runs/ and figures/ are made under this folder
+    seeds: tuple[int, ...] = (0,)
+    methods: tuple[str, ...] = METHODS
+    benchmarks: tuple[str, ...] = CLINIC_BENCHMARKS
+
+    # policy
+    base_model: str = "clinic-base"  # the shipped model, a folder, or a Hub id
+    backend: str = "trl"  # "trl" | "unsloth"
+    use_vllm: bool = False
+    load_in_4bit: bool = False
+    device_dtype: str = "float32"
+    lora_rank: int = 32  # 0 means full fine-tuning
+    lora_alpha: int = 32
+
+    # questions: how many of each split are used; None means all
+    train_benchmark: str = "clinic"
+    n_sft: int | None = 2000
+    n_rl: int | None = 2000
+    n_test: int | None = 500
+
+    # cold start
+    sft_epochs: float = 2.0
+    sft_batch: int = 32
+    sft_learning_rate: float = 1e-3
+    teacher_traces: str | None = None  # JSON Lines of id, text; None means the clinic's scripted teacher
+
+    # reinforcement learning; k of eq. 4 and the other weights live in rewards.REWARD_SETS
+    rl_steps: int = 100
+    rl_prompts: int = 8  # P, prompts per step
+    num_generations: int = 8  # G
+    rl_learning_rate: float = 1e-3
+    rl_beta: float = 0.001
+    rl_temperature: float = 1.0
+    max_prompt_tokens: int = 128
+    max_completion_tokens: int = 80
+    micro_batch: int = 64  # completions per forward-backward pass, divides rl_prompts * num_generations
+    gradient_checkpointing: bool = False
+    save_steps: int = 25
+
+    # evaluation: the paper's sampling (one sample per question), then greedy beside it
+    eval_temperature: float = 0.8
+    eval_top_p: float = 0.95
+    eval_samples: int = 1  # > 1 adds majority voting
+    eval_greedy: bool = True
+    eval_batch: int = 125
+
+    # machine
+    workers: int = 1  # arms trained at the same time, each in its own process
+    threads: int = 1  # CPU threads of each
+    disk_gb: float = 0.5  # free space asked for before a run starts
+
+    def __post_init__(self):
+        if self.micro_batch % self.num_generations or (self.rl_prompts * self.num_generations) % self.micro_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} must be a multiple of num_generations {self.num_generations} and divide "
+                f"rl_prompts * num_generations = {self.rl_prompts * self.num_generations}: change one of the three."
+            )
+        unknown = set(self.methods) - set(METHODS)
+        if unknown:
+            raise ValueError(f"methods {sorted(unknown)} are not known; expected some of {METHODS}.")
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.out) / "runs" / self.profile
+
+    @property
+    def figures_dir(self) -> Path:
+        return Path(self.out) / "figures" / self.profile
+
+    @property
+    def prompt_layout(self) -> str:
+        """The clinic's tiny vocabulary needs the compact prompts; every other model gets the full ones."""
+        return "clinic" if self.train_benchmark.startswith("clinic") else "full"
+
+    # where a run keeps its files (architecture: everything expensive is joined through files on disk)
+
+    def questions_path(self, benchmark: str, split: str) -> Path:
+        return self.run_dir / "questions" / f"{benchmark}.{split}.jsonl"
+
+    def model_dir(self, arm: str, seed: int) -> Path:
+        return self.run_dir / "models" / arm / f"seed{seed}"
+
+    def completions_path(self, benchmark: str, method: str, seed: int, protocol: str = "sampled") -> Path:
+        return self._records("completions", benchmark, method, seed, protocol)
+
+    def scores_path(self, benchmark: str, method: str, seed: int, protocol: str = "sampled") -> Path:
+        return self._records("scores", benchmark, method, seed, protocol)
+
+    def _records(self, kind, benchmark, method, seed, protocol) -> Path:
+        suffix = "" if protocol == "sampled" else f".{protocol}"
+        return self.run_dir / kind / benchmark / f"{method}.seed{seed}{suffix}.jsonl"
+
+    def evaluations(self) -> list[tuple[str, int, str, str]]:
+        """(method, seed, benchmark, protocol) of every completion file the tables need, one model's files together."""
+        return [
+            (method, seed, benchmark, protocol)
+            for method in self.methods
+            for seed in self.seeds
+            for benchmark in self.benchmarks
+            for protocol in (PROTOCOLS if self.eval_greedy else PROTOCOLS[:1])
+        ]
+
+    def to_json(self) -> dict:
+        """Plain values, without the output folder (a run may be moved)."""
+        values = asdict(self)
+        del values["out"]
+        return values
+
+
+CPU = Settings(profile="cpu", workers=2)
+
+SMOKE = replace(
+    CPU,
+    profile="smoke",
+    n_sft=64,
+    n_rl=32,
+    n_test=16,
+    sft_epochs=1.0,
+    rl_steps=2,
+    rl_prompts=2,
+    num_generations=4,
+    micro_batch=8,
+    save_steps=1,
+    eval_batch=16,
+)
+
+COLAB = Settings(
+    profile="colab",
+    benchmarks=PAPER_BENCHMARKS,
+    base_model="Qwen/Qwen2.5-0.5B-Instruct",
+    backend="unsloth",
+    load_in_4bit=True,
+    device_dtype="float16",
+    train_benchmark="medqa",
+    n_sft=500,
+    n_rl=500,
+    n_test=200,
+    sft_batch=16,
+    sft_learning_rate=1e-4,
+    rl_steps=60,
+    rl_prompts=4,
+    num_generations=5,
+    rl_learning_rate=1e-5,
+    rl_temperature=0.6,
+    max_prompt_tokens=1024,
+    max_completion_tokens=512,
+    micro_batch=5,
+    gradient_checkpointing=True,
+    eval_batch=32,
+    disk_gb=15.0,
+)
+
+# Batch, learning rate, beta and temperature of the CRPO runs are not in the paper: these are the released GRPO script's.
+PAPER = Settings(
+    profile="paper",
+    benchmarks=PAPER_BENCHMARKS,
+    base_model="Qwen/Qwen2.5-3B-Instruct",
+    backend="unsloth",
+    use_vllm=True,
+    device_dtype="bfloat16",
+    lora_alpha=16,
+    train_benchmark="medqa",
+    n_sft=None,
+    n_rl=None,
+    n_test=None,
+    sft_epochs=13.0,
+    sft_batch=256,
+    sft_learning_rate=1e-4,
+    rl_steps=180,
+    rl_prompts=512,
+    num_generations=5,
+    rl_learning_rate=1e-5,
+    rl_temperature=0.6,
+    max_prompt_tokens=1024,
+    max_completion_tokens=4096,
+    micro_batch=5,
+    gradient_checkpointing=True,
+    eval_batch=64,
+    disk_gb=60.0,
+)
+
+PROFILES = {settings.profile: settings for settings in (SMOKE, CPU, COLAB, PAPER)}
+
+
+def settings_for(profile: str, out: str | Path = ".", seeds: int | tuple[int, ...] | None = None) -> Settings:
+    """A profile's settings, written under `out`; `seeds` is a count (seeds 0..n-1) or the seeds themselves.
+
+    Raises ValueError for an unknown profile or no seeds.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile {profile!r} is not known; expected one of {', '.join(PROFILES)}.")
+    settings = replace(PROFILES[profile], out=str(out))
+    if seeds is None:
+        return settings
+    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not seeds:
+        raise ValueError("seeds must name at least one seed, got none; pass --seeds 1 or more.")
+    return replace(settings, seeds=seeds)
+
+
+def settings_from_json(values: dict, out: str | Path = ".") -> Settings:
+    """The inverse of `Settings.to_json`; TypeError names a field that does not exist."""
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return Settings(**values, out=str(out))

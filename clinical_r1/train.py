@@ -1,0 +1,315 @@
+"""Train the five arms on TRL: cold start (SFTTrainer), GRPO and CRPO (GRPOTrainer).
+
+CRPO is stock `GRPOTrainer` with a reward set and weights: eq. 4 is TRL's `sum_then_normalize` with weights (k, 1, 0.5) and
+group-normalised advantages, so there is no subclass to read. What the arms share is everything else: questions, steps,
+completions, learning rate, seeds, and (where they have one) the cold-started policy.
+
+Each arm runs in a process of its own (`python -m clinical_r1.train`), so a result depends on its settings and seed alone,
+not on what ran before it; a killed process continues from its last whole checkpoint.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from clinical_r1.files import read_jsonl, write_json, write_jsonl
+from clinical_r1.models import (
+    COLD_START,
+    RL_ON,
+    TRAINED_ON,
+    is_trained,
+    load_backend,
+    load_policy,
+    load_tokenizer,
+    lora_config,
+    policy_of,
+    resolve_base,
+)
+from clinical_r1.prompts import STYLE_OF_METHOD, STYLES, build_messages
+from clinical_r1.questions import read_questions
+from clinical_r1.rewards import REWARD_SETS
+from clinical_r1.settings import Settings, settings_from_json
+
+# ------------------------------------------------------------------------------------------------------- cold start
+
+
+def teacher_rows(settings: Settings) -> list[dict]:
+    """Supervised rows {"prompt": messages, "completion": messages}, both styles on different questions, half each.
+
+    The clinic's teacher is scripted and imperfect (`clinic_text.TEACHER`). Real benchmarks need a file of traces, JSON
+    Lines of {"id", "text", "style"}; FileNotFoundError says so.
+    """
+    questions = read_questions(settings.questions_path(settings.train_benchmark, "sft"))
+    rows = []
+    if settings.teacher_traces:
+        by_id = {question.id: question for question in questions}
+        traces = [(by_id[t["id"]], t["style"], t["text"]) for t in read_jsonl(settings.teacher_traces) if t["id"] in by_id]
+    else:
+        traces = list(_scripted_traces(questions))
+    for question, style, text in traces:
+        prompt = build_messages(question, style, settings.prompt_layout)
+        rows.append({"prompt": prompt, "completion": [{"role": "assistant", "content": text}]})
+    return rows
+
+
+def _scripted_traces(questions):
+    import numpy as np
+
+    from clinical_r1.clinic import Case
+    from clinical_r1.clinic_text import TEACHER, write_trace
+
+    for i, question in enumerate(questions):
+        if "case" not in question.meta:
+            raise FileNotFoundError(
+                f"the cold start on {question.benchmark} needs teacher traces, got none; set teacher_traces to a JSON Lines "
+                "file of id, style, text, or train only baseline, grpo and crpo."
+            )
+        style = STYLES[i % len(STYLES)]
+        rng = np.random.default_rng([i, len(questions)])
+        yield question, style, write_trace(Case.from_json(question.meta["case"]), style, TEACHER, rng)
+
+
+def train_cold_start(settings: Settings, seed: int) -> None:
+    """Supervised fine-tuning on the teacher's traces; the adapter is merged, since RL starts from (and is held near) it.
+
+    One cold start serves both cold-start arms: same weights, same questions, two prompts.
+    """
+    load_backend(settings.backend)
+    import trl
+    from datasets import Dataset
+
+    folder = settings.model_dir(COLD_START, seed)
+    arguments = trl.SFTConfig(
+        output_dir=str(folder / "checkpoints"),
+        num_train_epochs=settings.sft_epochs,
+        per_device_train_batch_size=min(settings.sft_batch, settings.micro_batch),
+        gradient_accumulation_steps=max(1, settings.sft_batch // settings.micro_batch),
+        learning_rate=settings.sft_learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=0.1,
+        max_length=settings.max_prompt_tokens + settings.max_completion_tokens,
+        completion_only_loss=True,
+        **_shared_arguments(settings, seed),
+    )
+    tokenizer = load_tokenizer(settings.base_model)
+    trainer = trl.SFTTrainer(
+        model=load_policy(settings.base_model, settings, trainable=True),
+        args=arguments,
+        train_dataset=Dataset.from_list(teacher_rows(settings)),
+        processing_class=tokenizer,
+        peft_config=_adapter(settings),
+    )
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    model = trainer.model.merge_and_unload() if settings.lora_rank else trainer.model
+    _finish(model, tokenizer, trainer, settings, folder, TRAINED_ON)
+
+
+# ------------------------------------------------------------------------------------------- reinforcement learning
+
+
+def reward_rows(settings: Settings, method: str) -> list[dict]:
+    """One row a question: the prompt in the method's style, and the columns that the rewards read."""
+    style = STYLE_OF_METHOD[method]
+    return [
+        {
+            "prompt": build_messages(question, style, settings.prompt_layout),
+            "id": question.id,
+            "answer": question.answer,
+            "options": question.options,
+            "style": style,
+        }
+        for question in read_questions(settings.questions_path(settings.train_benchmark, "rl"))
+    ]
+
+
+def grpo_arguments(settings: Settings, seed: int, folder: Path, weights) -> dict:
+    """The GRPOConfig of every RL arm, as keywords. Differences from TRL's defaults are the paper's eq. 1-4."""
+    return dict(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=settings.rl_steps,
+        per_device_train_batch_size=settings.micro_batch,
+        gradient_accumulation_steps=settings.rl_prompts * settings.num_generations // settings.micro_batch,
+        num_generations=settings.num_generations,
+        max_completion_length=settings.max_completion_tokens,
+        temperature=settings.rl_temperature,
+        learning_rate=settings.rl_learning_rate,
+        lr_scheduler_type="constant",
+        beta=settings.rl_beta,
+        loss_type="grpo",
+        scale_rewards="group",
+        multi_objective_aggregation="sum_then_normalize",
+        reward_weights=list(weights),
+        use_vllm=settings.use_vllm,
+        **_shared_arguments(settings, seed),
+    )
+
+
+def train_rl(settings: Settings, method: str, seed: int) -> None:
+    """One RL arm: rewards of the "grpo" or "crpo" set, from the base or from the cold-started policy."""
+    load_backend(settings.backend)
+    import trl
+    from datasets import Dataset
+
+    folder = settings.model_dir(method, seed)
+    start = policy_of(settings, COLD_START if method.startswith(COLD_START) else "baseline", seed)[0]
+    rewards = REWARD_SETS["crpo" if method.endswith("crpo") else "grpo"]
+    tokenizer = load_tokenizer(start)
+    trainer = trl.GRPOTrainer(
+        model=load_policy(start, settings, trainable=True),
+        reward_funcs=list(rewards.functions),
+        args=trl.GRPOConfig(**grpo_arguments(settings, seed, folder, rewards.weights)),
+        train_dataset=Dataset.from_list(reward_rows(settings, method)),
+        processing_class=tokenizer,
+        peft_config=_adapter(settings),
+    )
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON)
+
+
+# ------------------------------------------------------------------------------------------------------ shared parts
+
+
+def _shared_arguments(settings: Settings, seed: int) -> dict:
+    import torch
+
+    return dict(
+        seed=seed,
+        bf16=settings.device_dtype == "bfloat16",
+        fp16=settings.device_dtype == "float16",
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=settings.gradient_checkpointing,
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        logging_steps=1,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def _adapter(settings: Settings):
+    """LoRA for plain TRL; Unsloth lays its own adapter in `load_policy`'s model."""
+    return lora_config(settings) if settings.backend == "trl" else None
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: trainer_state.json is the last file Transformers writes."""
+    whole = []
+    for path in folder.glob("checkpoint-*"):
+        try:
+            whole.append((json.loads((path / "trainer_state.json").read_text())["global_step"], str(path)))
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue  # killed while writing; the one before it serves
+    return max(whole)[1] if whole else None
+
+
+def _finish(model, tokenizer, trainer, settings, folder, keys) -> None:
+    """Weights, then the log, then done.json: an arm without done.json is not finished."""
+    model.save_pretrained(folder / "policy")
+    tokenizer.save_pretrained(folder / "policy")
+    write_jsonl(folder / "log_history.jsonl", trainer.state.log_history)
+    write_json(folder / "done.json", {key: settings.to_json()[key] for key in keys})
+
+
+def train_arm(settings: Settings, arm: str, seed: int) -> None:
+    """Train one arm in this process, unless it is complete on disk."""
+    if is_trained(settings, arm, seed):
+        return
+    if arm == COLD_START:
+        train_cold_start(settings, seed)
+    else:
+        train_rl(settings, arm, seed)
+
+
+def arms_to_train(settings: Settings) -> list[str]:
+    """What has to be trained for the settings' methods, in order: the cold start before the arms that begin from it."""
+    arms = [method for method in settings.methods if method != "baseline"]
+    return ([COLD_START] if any(arm.startswith(COLD_START) for arm in arms) else []) + arms
+
+
+def train_all(settings: Settings) -> None:
+    """Train every arm and seed that is not complete yet, `settings.workers` at a time, each in its own process.
+
+    RuntimeError names the arm, its log file and the log's last lines; arms that finished stay finished.
+    """
+    from tqdm.auto import tqdm
+
+    resolve_base(settings.base_model)  # a damaged base model is found here, not in every child
+    jobs = [(arm, seed) for seed in settings.seeds for arm in arms_to_train(settings)]
+    waiting = [job for job in jobs if not is_trained(settings, *job)]
+    running = {}
+    with ThreadPoolExecutor(settings.workers) as pool, tqdm(total=len(jobs), desc="arms trained", unit="arm") as bar:
+        bar.update(len(jobs) - len(waiting))
+        while waiting or running:
+            ready = [job for job in waiting if _may_start(settings, *job)][: settings.workers - len(running)]
+            for job in ready:
+                waiting.remove(job)
+                running[pool.submit(_train_in_child, settings, *job)] = job
+            done = next(as_completed(running))
+            bar.set_postfix_str(" ".join(map(str, running.pop(done))))
+            done.result()
+            bar.update()
+
+
+def _may_start(settings, arm, seed) -> bool:
+    return arm == COLD_START or not arm.startswith(COLD_START) or is_trained(settings, COLD_START, seed)
+
+
+def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
+    folder = settings.model_dir(arm, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "clinical_r1.train", "--arm", arm, "--seed", str(seed), "--out", settings.out]
+    command += ["--settings", json.dumps(settings.to_json())]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "TOKENIZERS_PARALLELISM": "false"}
+    with open(folder / "train.log", "w") as log:
+        # The child reads its standard input and stops when it closes: it never outlives a killed parent.
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        code = child.wait()
+    if code:
+        tail = "\n".join((folder / "train.log").read_text().splitlines()[-12:])
+        raise RuntimeError(f"training {arm} with seed {seed} ended with exit status {code}; see {folder / 'train.log'}:\n{tail}")
+
+
+def _stop_with_parent() -> None:
+    def wait():
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def read_logs(settings: Settings):
+    """Frame of every RL arm's log, a row a step: method, seed, step, reward, rewards/<name>/mean, kl, lengths.
+
+    The cold start's supervised log is not among them.
+    """
+    import pandas as pd
+
+    frames = []
+    for method in arms_to_train(settings):
+        for seed in settings.seeds if method != COLD_START else ():
+            rows = pd.DataFrame(read_jsonl(settings.model_dir(method, seed) / "log_history.jsonl"))
+            frames.append(rows[rows["reward"].notna()].assign(method=method, seed=seed))
+    return pd.concat(frames, ignore_index=True)
+
+
+def main(argv=None) -> int:
+    """Train one arm: what `train_all` starts for each arm and seed."""
+    parser = argparse.ArgumentParser(prog="python -m clinical_r1.train", description=main.__doc__)
+    parser.add_argument("--settings", required=True, help="settings as JSON (Settings.to_json)")
+    parser.add_argument("--out", default=".", help="folder that holds runs/")
+    parser.add_argument("--arm", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    args = parser.parse_args(argv)
+    if not sys.stdin.isatty():
+        _stop_with_parent()
+    train_arm(settings_from_json(json.loads(args.settings), args.out), args.arm, args.seed)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

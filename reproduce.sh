@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Reproduce the paper's tables and figures, or test the repository. Two commands do all the set-up:
+#
+#   ./reproduce.sh [smoke|cpu|colab|paper] [--only 03] [--seeds 3] [--dry-run] [--fresh]
+#   ./reproduce.sh test [arguments for pytest]
+#
+# Either makes its own environment in .venv on first use: with conda, mamba or micromamba where one is present, otherwise
+# with python3 -m venv and pip; both take their versions from environment.yml.
+#
+#   CLINICAL_R1_PYTHON    use this interpreter as it is; nothing is installed
+#   CLINICAL_R1_PIP_ARGS  more arguments for pip, such as an index that serves CPU builds of PyTorch
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+root=$PWD
+env_dir=$root/.venv
+stamp_file=$root/.venv.stamp # beside the environment: an unfinished or foreign .venv has no stamp that fits
+
+say() { printf 'reproduce: %s\n' "$*" >&2; }
+fail() { say "$@"; exit 1; }
+
+# A GPU profile on a GPU machine also takes the GPU packages.
+extras=""
+if command -v nvidia-smi > /dev/null 2>&1; then
+    case " $* " in
+        *" colab "*) extras="[gpu]" ;;
+        *" paper "*) extras="[gpu,vllm]" ;;
+    esac
+fi
+
+find_python() { # the first interpreter of a supported version that can make environments
+    local name
+    for name in python3.11 python3.12 python3.13 python3; do
+        if "$name" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' > /dev/null 2>&1; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+find_conda() {
+    local name
+    for name in micromamba mamba conda; do
+        if command -v "$name" > /dev/null 2>&1; then
+            echo "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+conda_create() {
+    say "making .venv with $1 from environment.yml"
+    local create=("$1" env create)
+    [ "$1" = micromamba ] && create=(micromamba create)
+    CONDA_ALWAYS_YES=true MAMBA_ALWAYS_YES=true "${create[@]}" -p "$env_dir" -f environment.yml < /dev/null >&2
+}
+
+pip_install() { # the pins of environment.yml, and this package ("." or ".[extras]") as it lies here
+    local quiet=-qq
+    [ -t 2 ] && quiet="" # someone is watching: show pip's progress
+    # shellcheck disable=SC2086  # the user's pip arguments are several words
+    "$env_dir/bin/python" -m pip install $quiet ${CLINICAL_R1_PIP_ARGS:-} \
+        -r "$env_dir/requirements.txt" -e "$1" >&2 ||
+        fail "pip could not install the packages (its message is above); run the same command to try again."
+}
+
+make_environment() {
+    local conda python
+    if [ -e "$env_dir" ] && [ ! -e "$stamp_file" ]; then
+        fail ".venv was not made by this script; move it away, or set CLINICAL_R1_PYTHON=.venv/bin/python to use it."
+    fi
+    rm -rf "$env_dir"
+    echo unfinished > "$stamp_file"
+    if ! { conda=$(find_conda) && conda_create "$conda"; }; then
+        python=$(find_python) || fail "found no Python 3.11, 3.12 or 3.13 with the venv module; install one, or conda."
+        rm -rf "$env_dir"
+        say "making .venv with $python (first use; two to five minutes, 2 GB)"
+        "$python" -m venv "$env_dir"
+    fi
+    awk '/^ *- pip:/ { inside = 1; next } inside && /^ *- / { sub(/^ *- */, ""); sub(/ *#.*/, ""); print }' \
+        environment.yml > "$env_dir/requirements.txt"
+    pip_install "."
+    echo "$wanted" > "$stamp_file"
+    say "the environment is ready"
+}
+
+wanted="$(cksum < environment.yml) $root"
+ready() { [ -x "$env_dir/bin/python" ] && [ "$(cat "$stamp_file" 2> /dev/null)" = "$wanted" ]; }
+
+if [ -n "${CLINICAL_R1_PYTHON:-}" ]; then
+    python=$CLINICAL_R1_PYTHON
+    command -v "$python" > /dev/null 2>&1 || fail "CLINICAL_R1_PYTHON=$python is no program; unset it or name a Python."
+else
+    python=$env_dir/bin/python
+    if ! ready; then
+        # A wrong argument, --help and --dry-run need no environment: the command line runs on the standard library.
+        if [ "${1:-}" != test ] && plain=$(find_python); then
+            case " $* " in *" --dry-run "* | *" --help "* | *" -h "*) exec "$plain" -m clinical_r1.reproduce "$@" ;; esac
+            "$plain" -m clinical_r1.reproduce "$@" --dry-run > /dev/null
+        fi
+        make_environment
+    fi
+    if [ -n "$extras" ] && [ ! -e "$env_dir/has$extras" ]; then
+        say "adding the GPU packages $extras"
+        pip_install ".$extras"
+        touch "$env_dir/has$extras"
+    fi
+fi
+
+if [ "${1:-}" != test ]; then
+    exec "$python" -m clinical_r1.reproduce "$@"
+fi
+
+shift
+"$python" -m ruff check .
+"$python" -m ruff format --check .
+exec "$python" -m pytest "$@"

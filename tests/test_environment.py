@@ -1,0 +1,94 @@
+"""One set of direct dependencies: pyproject's ranges, environment.yml's pins, and what the package imports.
+
+python -m pytest tests/test_environment.py
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def by_name(requirements) -> dict[str, Requirement]:
+    parsed = [Requirement(text) for text in requirements]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def environment() -> tuple[str, list[str]]:
+    """The Python version and the pip requirements of environment.yml."""
+    text = (ROOT / "environment.yml").read_text()
+    _, pip_block = text.split("- pip:\n")
+    return re.search(r"- python=(\S+)", text)[1], re.findall(r"^ +- (\S+)", pip_block, re.MULTILINE)
+
+
+RANGES = by_name(PROJECT["dependencies"] + EXTRAS["dev"])
+PINS = by_name(environment()[1])
+
+
+def test_both_files_name_the_same_packages():
+    assert PINS.keys() == RANGES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(PINS))
+def test_each_pin_is_exact_and_in_range(name):
+    (pin,) = PINS[name].specifier
+    assert pin.operator == "==" and "*" not in pin.version
+    assert RANGES[name].specifier.contains(pin.version)
+
+
+def test_python_of_environment_is_supported():
+    version, _ = environment()
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(version)
+
+
+def test_ranges_admit_colab():
+    """Colab's own torch, transformers, numpy, … must satisfy pyproject, or its set-up cell would replace them."""
+    shipped = by_name(
+        line
+        for line in (ROOT / "tests/colab_runtime.txt").read_text().splitlines()
+        if line and line[0] != "#"
+    )
+    shared = shipped.keys() & RANGES.keys()
+    assert {"torch", "transformers", "peft", "accelerate", "numpy", "pandas", "matplotlib"} <= shared
+    for name in shared:
+        (pin,) = shipped[name].specifier
+        assert RANGES[name].specifier.contains(pin.version), (
+            f"{RANGES[name]} refuses Colab's {name} {pin.version}"
+        )
+
+
+def test_trl_that_cannot_run_on_a_cpu_is_excluded():
+    assert not RANGES["trl"].specifier.contains("1.15.0")
+
+
+def imported(folder: str) -> set[str]:
+    """Top-level names of third-party modules that any file of `folder` imports, at any depth."""
+    names = set()
+    for path in (ROOT / folder).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"clinical_r1", "conftest"}
+
+
+@pytest.mark.parametrize(
+    "folder, declared",
+    [
+        ("clinical_r1", PROJECT["dependencies"] + EXTRAS["gpu"] + EXTRAS["vllm"]),
+        ("tests", PROJECT["dependencies"] + EXTRAS["dev"]),
+    ],
+)
+def test_every_import_is_declared(folder, declared):
+    names = {name.replace("-", "_") for name in by_name(declared)}
+    assert imported(folder) <= names

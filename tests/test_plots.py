@@ -1,0 +1,215 @@
+"""Figures draw what the tables say and save the same bytes twice: pytest tests/test_plots.py"""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import pytest  # noqa: E402
+
+from clinical_r1 import paper, plots  # noqa: E402
+from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS, PAPER_BENCHMARKS  # noqa: E402
+
+FIGURES = (plots.fig1_radar, plots.fig3_cold_start_accuracy, plots.fig4_accuracy)
+
+
+@pytest.fixture(autouse=True)
+def fresh_figures():
+    with matplotlib.rc_context():
+        plots.set_style()
+        yield
+    plt.close("all")
+
+
+def results(benchmarks=CLINIC_BENCHMARKS):
+    """The paper's numbers five points better, in table 1's columns, with a chance row at 25."""
+    table = paper.TABLE1.rename(columns={"value": "paper_value"})
+    back = dict(zip(PAPER_BENCHMARKS, benchmarks, strict=True))
+    table["verdict"] = [
+        "outside" if back[name] == name else "not comparable: clinic stand-in" for name in table["benchmark"]
+    ]
+    table["benchmark"] = table["benchmark"].map(back)
+    table["value"] = table["paper_value"] + np.where(table["metric"] == "accuracy", 5.0, 0.0)
+    table["ci_low"], table["ci_high"] = 0.9 * table["value"], 1.2 * table["value"]
+    chance = pd.DataFrame({"benchmark": benchmarks, "method": "chance", "metric": "accuracy", "value": 25.0})
+    return pd.concat([table, chance.assign(verdict="no printed value")], ignore_index=True)
+
+
+def logs(seeds=(0, 1), steps=12):
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "method": method,
+            "seed": seed,
+            "step": step,
+            "completions/mean_length": 20 + step + rng.normal(),
+            "rewards/accuracy_reward/mean": rng.uniform(),
+            "rewards/clinical_reasoning_reward/mean": rng.uniform() if "crpo" in method else np.nan,
+        }
+        for method in METHODS[1:]
+        for seed in seeds
+        for step in range(1, steps + 1)
+    ]
+    return pd.DataFrame(
+        rows + [{"method": "grpo", "seed": 0, "step": steps}]
+    )  # the trainer's last row: no measures
+
+
+def legend_texts(legend):
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def no_text_overlaps(figure):
+    figure.canvas.draw()
+    unseen = set()  # matplotlib keeps labels of ticks outside the view, but does not draw them
+    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        unseen |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
+    texts = [
+        text for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text not in unseen
+    ]
+    boxes = [text.get_window_extent() for text in texts if text.get_text().strip()]
+    assert len(boxes) > 5
+    return not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+@pytest.mark.parametrize("benchmarks", [CLINIC_BENCHMARKS, PAPER_BENCHMARKS])
+@pytest.mark.parametrize("figure", FIGURES)
+def test_result_figures_draw_cleanly(figure, benchmarks):
+    assert no_text_overlaps(figure(results(benchmarks)).figure)
+
+
+def test_bars_are_the_table_s_numbers():
+    ax = plots.fig4_accuracy(results())
+    heights = {
+        bars.get_label(): [bar.get_height() for bar in bars]
+        for bars in ax.containers
+        if hasattr(bars, "patches")
+    }
+    assert heights["GRPO"] == pytest.approx([50.35 + 5, 49.87 + 5, 12.64 + 5])
+    assert list(heights) == ["Baseline", "GRPO", "CRPO"]
+    ends = [path.vertices[:, 1] for path in ax.collections[0].get_paths()]  # the baseline's intervals
+    assert ends[0] == pytest.approx([0.9 * 46.95, 1.2 * 46.95])
+
+
+def test_cold_start_bars_stand_beside_their_counterparts():
+    texts = legend_texts(plots.fig3_cold_start_accuracy(results()).get_legend())
+    assert texts == ["GRPO", "Cold Start + GRPO", "CRPO", "Cold Start + CRPO", "Chance"]
+
+
+def test_printed_numbers_appear_only_on_the_paper_s_own_benchmarks():
+    assert "Printed in the paper" not in legend_texts(plots.fig4_accuracy(results()).get_legend())
+    assert "Printed in the paper" in legend_texts(plots.fig4_accuracy(results(PAPER_BENCHMARKS)).get_legend())
+
+
+def test_a_method_missing_from_one_benchmark_leaves_a_gap():
+    table = results()
+    table = table[(table["method"] != "crpo") | (table["benchmark"] == "clinic")]
+    ax = plots.fig4_accuracy(table)
+    bars = next(bars for bars in ax.containers if bars.get_label() == "CRPO")
+    assert np.isfinite([bar.get_height() for bar in bars]).tolist() == [True, False, False]
+
+
+def test_accuracy_figures_refuse_a_table_without_their_methods():
+    table = results()
+    with pytest.raises(ValueError, match=r"\['baseline', 'chance'\]"):
+        plots.fig3_cold_start_accuracy(table[table["method"].isin(["baseline", "chance"])])
+
+
+def test_radar_turns_hallucination_round_and_says_so():
+    ax = plots.fig1_radar(results(PAPER_BENCHMARKS))
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    place = plots.RADAR_METRICS.index("hallucination")
+    assert lines["Baseline"][place] > lines["GRPO"][place]  # 0.59 against 1.06: the fewer, the farther out
+    accuracy = plots.RADAR_METRICS.index("accuracy")
+    assert lines["Baseline"][accuracy] < lines["GRPO"][accuracy]
+    assert any("inverted" in text.get_text() for text in ax.texts)
+    assert all(0 <= radius <= 1 for radii in lines.values() for radius in radii)
+
+
+def test_radar_survives_methods_that_agree():
+    table = results().assign(value=0.0)
+    assert all(np.isfinite(line.get_ydata()).all() for line in plots.fig1_radar(table).lines)
+
+
+def test_length_figure_keeps_the_paper_in_its_own_panel():
+    figure = plots.fig5_response_length(logs(), paper.fig5_curve())
+    ours, theirs = figure.axes
+    assert "paper" in theirs.get_title(loc="left") and ours.get_title(loc="left") == "This run"
+    assert len(ours.lines) == 4 and len(ours.collections) == 4  # a line and a seed band per arm
+    assert len(theirs.lines) == 1
+    assert no_text_overlaps(figure)
+    assert len(plots.fig5_response_length(logs(seeds=(0,))).axes[0].collections) == 0  # one seed has no band
+
+
+def test_given_axes_are_used():
+    _, ax = plt.subplots()
+    assert (
+        plots.fig5_response_length(logs(), paper.fig5_curve(), ax=ax) is ax.figure
+        and len(ax.figure.axes) == 1
+    )
+    assert plots.fig4_accuracy(results(), ax=ax) is ax
+
+
+def test_training_curves_average_seeds_after_smoothing():
+    columns = ["rewards/accuracy_reward/mean", "rewards/clinical_reasoning_reward/mean"]
+    figure = plots.training_curves(logs(), columns, window=3)
+    first, second = figure.axes
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert titles == ["Accuracy reward", "Clinical-reasoning reward"]
+    assert [line.get_label() for line in second.lines] == ["CRPO", "Cold Start + CRPO"]
+    grpo = logs().query("method == 'grpo'").dropna(subset=columns[0])
+    last = grpo[grpo["step"] > 9][columns[0]].mean()
+    assert first.lines[0].get_ydata()[-1] == pytest.approx(last)
+    assert no_text_overlaps(figure)
+    with pytest.raises(ValueError, match="lack"):
+        plots.training_curves(logs(), ["rewards/no_such_reward/mean"])
+
+
+def test_reward_bars_write_unscorable_for_missing():
+    rewards = pd.DataFrame(
+        {
+            "completion": ["well argued", "well argued", "empty", "empty"],
+            "reward": ["accuracy_reward", "consistency_reward"] * 2,
+            "value": [1.0, 0.5, None, -1.0],
+        }
+    )
+    ax = plots.reward_bars(rewards)
+    assert [text.get_text() for text in ax.texts] == ["1", "unscorable", "0.5", "-1"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["well argued", "empty"]
+    assert no_text_overlaps(ax.figure)
+
+
+def test_saved_files_are_the_same_bytes_twice(tmp_path):
+    table = results()
+    for folder in ("a", "b"):
+        figure = plots.fig4_accuracy(table).figure
+        written = plots.save_figure(figure, "fig4_accuracy", tmp_path / folder, table)
+        assert [path.name for path in written] == [
+            f"fig4_accuracy.{suffix}" for suffix in ("png", "pdf", "csv")
+        ]
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    assert len(list((tmp_path / "a").iterdir())) == 3  # nothing unfinished is left
+    assert len(pd.read_csv(tmp_path / "a" / "fig4_accuracy.csv")) == len(table)
+
+
+def test_a_failed_save_leaves_the_earlier_file(tmp_path):
+    figure, _ = plt.subplots()
+    plots.save_figure(figure, "fig", tmp_path)
+    before = (tmp_path / "fig.png").read_bytes()
+    figure.savefig = lambda *args, **kwargs: (_ for _ in ()).throw(OSError("disk full"))
+    with pytest.raises(OSError, match="disk full"):
+        plots.save_figure(figure, "fig", tmp_path)
+    assert (tmp_path / "fig.png").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fig.pdf", "fig.png"]
+
+
+def test_one_look_per_method_and_one_name_per_metric():
+    assert tuple(plots.METHOD_COLOURS) == tuple(plots.METHOD_MARKERS) == METHODS
+    assert len(set(plots.METHOD_COLOURS.values())) == len(METHODS)
+    assert plots.METHOD_LABELS == paper.METHOD_LABELS
+    assert plots.RADAR_METRICS == paper.METRICS
+    assert {metric: plots.OBJECTIVE_LABELS[metric] for metric in paper.METRICS} == paper.METRIC_LABELS

@@ -1,0 +1,402 @@
+"""Each objective of eq. 4: ranges, zeros, the order best to worst.   pytest tests/test_rewards.py"""
+
+import json
+import os
+import pickle
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clinical_r1.advantages import total_reward
+from clinical_r1.completions import parse_completion
+from clinical_r1.rewards import (
+    REWARD_SETS,
+    accuracy_reward,
+    clinical_reasoning_reward,
+    consistency_reward,
+    cross_references,
+    effective_share,
+    official_rule_score,
+    thinking_format_reward,
+    words,
+)
+
+OPTIONS = {"A": "Gout", "B": "Septic arthritis", "C": "Acute hepatitis A", "D": "Lyme arthritis"}
+ANALYSIS = (
+    "fever supports Septic arthritis. no crystals in the joint fluid argues against Gout. "
+    "wheeze supports Septic arthritis. dark urine supports Acute hepatitis A. CRP 120 is high."
+)
+
+
+def crpo(conclusion: str, analysis: str = ANALYSIS) -> str:
+    return (
+        f"<dx> (System 1: Intuitive) suspect Gout. (System 2: Analytical) {analysis} </dx> "
+        f"<conclusion> {conclusion} </conclusion>"
+    )
+
+
+def grpo(answer: str, reasoning: str = ANALYSIS) -> str:
+    return f"<think> {reasoning} </think> <answer> {answer} </answer>"
+
+
+def total(name: str, completion: str, answer: str | None = "B") -> float | None:
+    """The weighted sum of one completion under a reward set."""
+    columns = {"answer": [answer], "options": [OPTIONS]}
+    rewards = [reward([completion], **columns) for reward in REWARD_SETS[name].functions]
+    return total_reward(rewards, REWARD_SETS[name].weights)[0]
+
+
+PERFECT = crpo("fever and no crystals in the joint fluid favor Septic arthritis. \\boxed{B}")
+
+# -------------------------------------------------------------------------------------------- the whole order
+
+CRPO_ORDER = [  # best to worst under eq. 4 with k = 10; the total is written out
+    (PERFECT, 10 + 1.5 + 0.5),
+    (
+        crpo("the answer is Septic arthritis. \\boxed{b}"),
+        10 + 1 + 0.5,
+    ),  # right and well formed, cites nothing
+    ("so \\boxed{B}", 10 + 0 + 0.5),  # right, no format
+    (crpo("fever and wheeze favor Gout. \\boxed{A}"), 0 + 1.5 + 0.5),  # wrong, and yet a citation
+    (crpo("fever and wheeze favor it. \\boxed{A} \\boxed{B}"), 0 + 1.5 + 0.5),  # two answers are no answer
+    (crpo("the answer is Gout. \\boxed{A}"), 0 + 1 + 0.5),
+    (crpo("the answer is Gout."), 0 + 1 + 0.5),  # no box
+    ("I cannot tell.", 0 + 0 + 0.5),
+    ("I 不 知 道", 0 + 0 + 0.5 * 1 / 4),  # other script
+    ("", 0),
+]
+
+
+@pytest.mark.parametrize(("completion", "expected"), CRPO_ORDER)
+def test_crpo_total_written_out(completion, expected):
+    assert total("crpo", completion) == pytest.approx(expected)
+
+
+def test_crpo_order_is_best_to_worst():
+    totals = [total("crpo", completion) for completion, _ in CRPO_ORDER]
+    assert totals == sorted(totals, reverse=True)
+    assert totals[0] == 12.0
+    assert totals[-1] == 0.0
+
+
+def slow_crpo_total(completion: str, answer: str) -> float:
+    """Eq. 4 word by word, with none of the package's functions: r = k r_acc + r_CR + 0.5 r_cons, k = 10.
+
+    Plain enough for the completions of CRPO_ORDER: no wrapped letters, no nested tags.
+    """
+    k = 10
+    boxes = re.findall(r"\\boxed\{(\w)\}", completion)
+    accurate = 1 if len(boxes) == 1 and boxes[0].upper() == answer else 0
+    layout = re.fullmatch(
+        r"\s*<dx>.*\(System 1: Intuitive\).+\(System 2: Analytical\)(.+)</dx>\s*"
+        r"<conclusion>(.+)</conclusion>\s*",
+        completion,
+    )
+    reasoning = 0.0
+    if layout:
+        reasoning = 1.0
+        analysis = layout.group(1)
+        for finding in ("no crystals in the joint fluid", "fever and wheeze"):
+            parts = finding.split(" and ")
+            if finding in layout.group(2) and all(part in analysis for part in parts):
+                reasoning = 1.5
+    tokens = completion.split()
+    effective = [token for token in tokens if token.isascii()]
+    consistent = len(effective) / len(tokens) if tokens else 0
+    return k * accurate + reasoning + 0.5 * consistent
+
+
+@pytest.mark.parametrize("completion", [completion for completion, _ in CRPO_ORDER])
+def test_reward_set_is_equation_4(completion):
+    assert total("crpo", completion) == pytest.approx(slow_crpo_total(completion, "B"))
+
+
+GRPO_ORDER = [
+    (grpo("fever favors Septic arthritis. \\boxed{B}"), 12.0),
+    (grpo("\\boxed{B}"), 11.5),  # box only: no summary
+    (grpo("\\boxed{B}."), 11.5),  # a period is no summary
+    ("so \\boxed{B}", 10.5),
+    (grpo("fever favors Gout. \\boxed{A}"), 2.0),
+    (grpo("fever \\boxed{B} \\boxed{B}"), 1.5),  # two boxes: no letter, no summary
+    (grpo("fever favors Septic arthritis."), 1.5),  # no box
+    (grpo("so B", "it is \\boxed{B}"), 1.5),  # the box is in the reasoning
+    (PERFECT, 10.5),  # CRPO's format earns no format reward here
+]
+
+
+@pytest.mark.parametrize(("completion", "expected"), GRPO_ORDER)
+def test_grpo_total_written_out(completion, expected):
+    assert total("grpo", completion) == pytest.approx(expected)
+
+
+def test_reward_sets_share_weights_and_name_their_metrics():
+    assert REWARD_SETS["crpo"].weights == REWARD_SETS["grpo"].weights == (10.0, 1.0, 0.5)
+    assert REWARD_SETS["crpo"].names == ("accuracy_reward", "clinical_reasoning_reward", "consistency_reward")
+    assert REWARD_SETS["grpo"].names == ("accuracy_reward", "thinking_format_reward", "consistency_reward")
+    assert pickle.loads(pickle.dumps(REWARD_SETS)).keys() == REWARD_SETS.keys()
+
+
+# ----------------------------------------------------------------------- each objective: what must score zero
+
+MUST_BE_ZERO = [
+    (accuracy_reward, crpo("Gout \\boxed{A}")),  # wrong letter
+    (accuracy_reward, crpo("Septic arthritis.")),  # no letter
+    (accuracy_reward, crpo("so \\boxed{Z}")),  # no option
+    (thinking_format_reward, PERFECT),
+    (thinking_format_reward, grpo("\\boxed{B}") + " and so on"),
+    (thinking_format_reward, grpo("\\boxed{B}") * 2),  # the official pattern pays for repeated blocks
+    (clinical_reasoning_reward, grpo("fever \\boxed{B}")),
+    (clinical_reasoning_reward, "<dx></dx><conclusion>fever and wheeze</conclusion>"),
+    (clinical_reasoning_reward, PERFECT.replace("(System 2: Analytical)", "")),
+    (consistency_reward, ""),
+    (consistency_reward, " \n"),
+    (consistency_reward, "因此"),
+]
+
+
+@pytest.mark.parametrize(("reward", "completion"), MUST_BE_ZERO)
+def test_must_be_zero(reward, completion):
+    assert reward([completion], answer=["B"], options=[OPTIONS]) == [0.0]
+
+
+def test_none_is_not_zero():
+    completions = [PERFECT, PERFECT, "nothing"]
+    assert accuracy_reward(completions, answer=["B", None, None]) == [1.0, None, None]
+    assert clinical_reasoning_reward(completions, options=[OPTIONS, None, OPTIONS]) == [1.5, None, 0.0]
+
+
+def test_accuracy_letters_must_be_options_and_boxes_in_the_conclusion():
+    in_reasoning = grpo("so B", "it is \\boxed{B}")
+    assert accuracy_reward([in_reasoning], answer=["B"], style="grpo") == [0.0]
+    assert accuracy_reward([in_reasoning, in_reasoning], answer=["B", "B"], style=["grpo", "crpo"]) == [
+        0.0,
+        1.0,
+    ]
+
+
+# ------------------------------------------------------------------------------------------- TRL's convention
+
+
+def test_message_lists_and_the_columns_of_trl():
+    def ignored(*_):
+        raise AssertionError("a reward logged something")
+
+    conversation = [[{"role": "assistant", "content": "hm"}, {"role": "assistant", "content": PERFECT}]]
+    conversation += [[{"role": "assistant", "content": [{"type": "text", "text": PERFECT}]}]]
+    conversation += [[{"role": "assistant", "content": None}]]  # a bare tool call
+    extra = {"prompts": [""] * 3, "completion_ids": [[1]] * 3, "trainer_state": None}
+    columns = {
+        "answer": ["B"] * 3,
+        "options": [OPTIONS] * 3,
+        "log_extra": ignored,
+        "log_metric": ignored,
+        **extra,
+    }
+    values = [reward(completions=conversation, **columns) for reward in REWARD_SETS["crpo"].functions]
+    assert values == [[1.0, 1.0, 0.0], [1.5, 1.5, 0.0], [1.0, 1.0, 0.0]]
+
+
+def test_options_that_an_arrow_column_pads_with_none():
+    padded = OPTIONS | {"E": None}
+    assert clinical_reasoning_reward([PERFECT], options=[padded]) == [1.5]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: accuracy_reward([PERFECT], answer=["A", "B"]), "'answer' has 2 values for 1 completions"),
+        (lambda: accuracy_reward([PERFECT], answer=["A"], style=[]), "'style' has 0 values"),
+        (lambda: accuracy_reward([PERFECT], answer=["A"], style="ppo"), "'ppo' is not known"),
+        (lambda: clinical_reasoning_reward([PERFECT], options=[]), "'options' has 0 values"),
+        (lambda: consistency_reward([[{"role": "user", "content": "hi"}]]), "no assistant message"),
+    ],
+)
+def test_programming_errors_raise(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+texts = st.text(st.characters(exclude_categories=())) | st.lists(
+    st.sampled_from(
+        ["<dx>", "</dx>", "<think>", "</think>", "<answer>", "</answer>", "fever", "dark urine", "\\boxed{B}"]
+    )
+    | st.just(PERFECT),
+    max_size=8,
+).map(" ".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(texts, st.sampled_from("ABCD"))
+def test_ranges(text, answer):
+    columns = {"answer": [answer], "options": [OPTIONS]}
+    assert accuracy_reward([text], **columns)[0] in (0.0, 1.0)
+    assert thinking_format_reward([text], **columns)[0] in (0.0, 1.0, 1.5)
+    assert clinical_reasoning_reward([text], **columns)[0] in (0.0, 1.0, 1.5)
+    assert 0.0 <= consistency_reward([text], **columns)[0] <= 1.0
+    assert official_rule_score(text, answer) <= 12.0
+
+
+# -------------------------------------------------------------------------------------------- cross-reference
+
+CITES = [
+    "fever and no crystals in the joint fluid favor Septic arthritis.",
+    "fever and wheeze favor Septic arthritis.",  # two findings of one word
+    "dark urine favors Acute hepatitis A.",  # one finding of two words
+    "Dark-urine favors it",  # case and hyphen
+    "the CRP of 120 decides.",  # a number is content
+    "dark urine in a febrile traveller decides.",  # half of the words, one verbatim pair
+]
+CITES_NOT = [
+    "the answer is Gout.",
+    "as noted above, the analysis of the findings supports the most likely diagnosis.",
+    "Septic arthritis rather than Gout, Lyme arthritis or Acute hepatitis A.",  # option text only
+    "fever favors Septic arthritis.",  # one bare word
+    "fever, fever, fever favor Septic arthritis.",  # the same word again
+    "crystals in the joint favor Gout.",  # the analysis says: no crystals; and one word is left
+    "no fever and no wheeze favor Gout.",  # negated
+    "gonorrhea and urethral discharge favor Reactive arthritis.",  # not in the analysis
+    "fluid urine joint dark gonorrhea",  # words of the analysis without its phrases
+    "suspect System 1 Intuitive and System 2 Analytical",  # format words
+    "",
+]
+
+
+@pytest.mark.parametrize("conclusion", CITES)
+def test_cites(conclusion):
+    assert cross_references(parse_completion(crpo(f"{conclusion} \\boxed{{B}}")), OPTIONS)
+
+
+@pytest.mark.parametrize("conclusion", CITES_NOT)
+def test_cites_not(conclusion):
+    assert not cross_references(parse_completion(crpo(f"{conclusion} \\boxed{{B}}")), OPTIONS)
+
+
+def test_a_citation_must_stand_in_system_2():
+    intuitive = crpo("dark urine decides. \\boxed{C}", "nothing else.").replace("suspect Gout", "dark urine")
+    assert not cross_references(parse_completion(intuitive), OPTIONS)
+
+
+def test_the_box_cites_nothing():
+    boxed = crpo("so \\boxed{C. dark urine}")
+    assert not cross_references(parse_completion(boxed), OPTIONS)
+
+
+def test_option_words_are_the_questions_own():
+    completion = parse_completion(crpo("dark urine decides. \\boxed{B}"))
+    assert cross_references(completion, OPTIONS)
+    assert not cross_references(completion, {"A": "Dark urine", "B": "Pale stool"})
+
+
+def test_copying_the_reasoning_is_no_citation():
+    analysis = " ".join(f"finding{i} supports Gout." for i in range(50))
+    copied = parse_completion(crpo(f"{analysis} \\boxed{{A}}", analysis))
+    extract = " ".join(analysis.split()[:60])
+    assert not cross_references(copied, OPTIONS)
+    assert cross_references(parse_completion(crpo(f"{extract} \\boxed{{A}}", analysis)), OPTIONS)
+
+
+def test_no_sections_no_citation():
+    assert not cross_references(parse_completion("fever and wheeze"), OPTIONS)
+    assert not cross_references(parse_completion(grpo("fever and wheeze"), "grpo"), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("No fever, without RASH", ["no_fever", "no_rash"]),
+        ("denial of chest pain", ["no_chest", "pain"]),
+        ("nodes", ["nodes"]),  # not a negation
+        (
+            "\u201cβ-lactam\u201d\u2014Sjögren\u2019s",
+            ["β", "lactam", "sjögren", "s"],
+        ),  # typographic marks separate
+        ("\ud800 pH 7.1", ["\ud800", "ph", "7", "1"]),
+    ],
+)
+def test_words(text, expected):
+    assert words(text) == expected
+
+
+@pytest.mark.skipif("CLINICAL_R1_DATA" not in os.environ, reason="needs the real files: set CLINICAL_R1_DATA")
+def test_real_chains_cite_themselves_more_than_each_other():
+    """GPT-4's chains, cut before their last sentences: these cite their own start, not the next chain's."""
+    data = Path(os.environ["CLINICAL_R1_DATA"])
+    with open(data / "medqa/test_4opt_metamap.jsonl", encoding="utf-8") as lines:
+        options = [json.loads(line)["options"] for line in lines]
+    pieces = []
+    with open(data / "real_completions/mirage_cot_medqa_gpt-4-32k.jsonl", encoding="utf-8") as lines:
+        for row, choices in zip(map(json.loads, lines), options, strict=True):
+            sentences = row["raw"].partition('"step_by_step_thinking": "')[2].split(". ")
+            if len(sentences) > 4:
+                pieces.append((". ".join(sentences[:-2]), ". ".join(sentences[-2:]), choices))
+    own = other = 0
+    for (analysis, conclusion, choices), (stranger, _, _) in zip(
+        pieces, pieces[1:] + pieces[:1], strict=True
+    ):
+        own += cross_references(parse_completion(crpo(conclusion, analysis)), choices)
+        other += cross_references(parse_completion(crpo(conclusion, stranger)), choices)
+    assert len(pieces) > 900
+    assert own / len(pieces) > 0.1  # nobody asked these models to cite
+    assert other / len(pieces) < 0.005
+
+
+# ------------------------------------------------------------------------------------------------ consistency
+
+SHARES = [
+    ("fever and wheeze", 1.0),
+    (
+        "39.4 °C, CRP ≥ 120 µg, β-blocker ± 5% → naïve Sjögren, ½ × 10³ ♀ “quoted” – …",
+        1.0,
+    ),  # clinical notation
+    ("cafe\u0301", 1.0),  # a combining accent
+    ("fever 因此", 1 / 3),  # two characters, two tokens
+    ("fever因此", 1 / 3),  # the same without a space
+    ("fever также wheeze", 2 / 3),  # one Cyrillic word is one token
+    ("fеver", 0.0),  # one Cyrillic look-alike spoils the word
+    ("fever الحمى", 1 / 2),
+    ("fever 🙂", 1 / 2),
+    ("fever ٣", 1 / 2),  # a digit of another script
+    ("fever \x00", 1 / 2),  # a control character
+    ("fev\x07er ok", 1 / 2),
+    ("fever \ud800", 1 / 2),  # a lone surrogate
+    ("\u3000\u00a0", 0.0),  # blank
+]
+
+
+@pytest.mark.parametrize(("text", "share"), SHARES)
+def test_effective_share(text, share):
+    assert effective_share(text) == pytest.approx(share)
+
+
+# ---------------------------------------------------------------------------------- the official rule, beside
+
+OFFICIAL = [  # text, score: the published behaviour of the released function for the answer C
+    (grpo("fever, so \\boxed{C}"), 12.0),  # perfect
+    (grpo("fever, so \\boxed{A}"), 2.0),  # wrong letter
+    (grpo("\\boxed{C}"), 11.5),  # box only
+    ("fever, so \\boxed{C}", 10.5),  # no tags
+    (grpo("fever, so \\boxed{C}") + " Thanks.", 10.5),  # trailing text
+    (grpo("fever, so \\boxed{C}", "hence \\boxed{C}"), -18.0),  # two boxes, both right
+    (grpo("fever, so \\boxed{\\text{C}}"), -3.0),
+    (grpo("fever, so \\boxed{C. foo}"), -3.0),
+    (grpo("fever, so \\boxed{c}"), -3.0),
+    (grpo("fever, so \\boxed C"), -8.5),  # no braces
+    (grpo("fever"), 1.5),  # no box
+    ("", 0.0),
+    (grpo("fever, so \\boxed{C}") + grpo("fever"), 12.0),  # a repeated pair still earns the format
+    (grpo("fever, so \\boxed{C}").replace("</think>", "<\\think>"), 12.0),  # repaired before scoring
+]
+
+
+@pytest.mark.parametrize(("text", "score"), OFFICIAL)
+def test_official_rule(text, score):
+    assert official_rule_score(text, "C") == pytest.approx(score)
+
+
+def test_official_rule_charges_for_clinical_symbols_and_ours_does_not():
+    text = grpo("≥ ° µ β → fever, so \\boxed{C}", "≥ ° µ β →")
+    assert 11.5 < official_rule_score(text, "C") < 12.0
+    assert total("grpo", text, "C") == 12.0

@@ -1,0 +1,177 @@
+"""Training and generation on TRL: every objective logged by name, weights moved, killed runs end where whole runs end.
+
+Run: pytest tests/test_train.py
+"""
+
+import inspect
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from clinical_r1 import generate, judge, models, train
+from clinical_r1.clinic import load_set
+from clinical_r1.files import read_jsonl
+from clinical_r1.questions import write_questions
+from clinical_r1.rewards import REWARD_SETS
+from clinical_r1.settings import METHODS, SMOKE
+
+TINY = replace(SMOKE, n_sft=32, n_rl=16, n_test=8, eval_batch=3, benchmarks=("clinic",), workers=1)
+
+
+def prepare(folder, **changes):
+    settings = replace(TINY, out=str(folder), **changes)
+    for split, n in (("sft", settings.n_sft), ("rl", settings.n_rl), ("test", settings.n_test)):
+        write_questions(settings.questions_path("clinic", split), load_set("clinic", split, n))
+    return settings
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A whole tiny run of two arms, in this process."""
+    settings = prepare(tmp_path_factory.mktemp("run"), methods=("baseline", "crpo", "cold_start_grpo"))
+    for arm in train.arms_to_train(settings):
+        train.train_arm(settings, arm, 0)
+    return settings
+
+
+def test_the_cold_start_comes_before_the_arms_that_need_it():
+    assert train.arms_to_train(TINY) == [models.COLD_START, *METHODS[1:]]
+    assert train.arms_to_train(replace(TINY, methods=("baseline", "grpo"))) == ["grpo"]
+
+
+def test_every_objective_is_logged_under_its_own_name(trained):
+    rows = [row for row in read_jsonl(trained.model_dir("crpo", 0) / "log_history.jsonl") if "reward" in row]
+    assert [row["step"] for row in rows] == [1, 2]
+    for function in REWARD_SETS["crpo"].functions:
+        assert f"rewards/{function.__name__}/mean" in rows[0]
+    assert {"kl", "completions/mean_length", "reward_std"} <= set(rows[0])
+
+
+def test_logged_total_is_equation_four(trained):
+    weights, functions = REWARD_SETS["crpo"].weights, REWARD_SETS["crpo"].functions
+    for row in read_jsonl(trained.model_dir("crpo", 0) / "log_history.jsonl"):
+        if "reward" in row:
+            total = sum(w * row[f"rewards/{f.__name__}/mean"] for w, f in zip(weights, functions, strict=True))
+            assert row["reward"] == pytest.approx(total, abs=1e-4)
+
+
+def test_weights_moved_and_the_reference_did_not(trained):
+    from safetensors.torch import load_file
+
+    adapter = load_file(trained.model_dir("crpo", 0) / "policy" / "adapter_model.safetensors")
+    assert any(value.abs().sum() > 0 for name, value in adapter.items() if "lora_B" in name)
+    models.check_hashes(models.clinic_base_path())
+
+
+def test_cold_start_arm_starts_from_merged_weights(trained):
+    base, adapter = models.policy_of(trained, "cold_start_grpo", 0)
+    assert base.endswith("cold_start/seed0/policy") and (adapter / "adapter_config.json").exists()
+    assert models.policy_of(trained, "baseline", 0) == (models.CLINIC_BASE, None)
+
+
+def test_a_trained_arm_is_not_trained_again_and_not_reused_for_other_settings(trained):
+    stamp = trained.model_dir("crpo", 0) / "done.json"
+    before = stamp.stat().st_mtime_ns
+    train.train_arm(trained, "crpo", 0)
+    assert stamp.stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match=r"rl_steps was 2, now 3"):
+        train.train_arm(replace(trained, rl_steps=3), "crpo", 0)
+
+
+def test_hook_signature_of_the_pinned_trainer():
+    """CRPO needs no subclass, only these options; a TRL that drops one must fail here."""
+    import trl
+
+    options = inspect.signature(trl.GRPOConfig).parameters
+    assert {"reward_weights", "multi_objective_aggregation", "scale_rewards", "loss_type", "beta"} <= set(options)
+
+
+def test_completions_carry_their_prompt_and_are_scored(trained):
+    files = generate.complete_all(trained)
+    rows = read_jsonl(files[0])
+    assert len(rows) == trained.n_test and rows[0]["prompt"].endswith("<|assistant|> ")
+    records = judge.score_all(trained)
+    assert len(records) == len(files) * trained.n_test
+    assert {"backtracking", "drc", "hallucination"} <= set(records[0]["measures"])
+    assert all(record["correct"] == (record["letter"] == record["answer"]) for record in records)
+
+
+def test_generation_killed_half_way_writes_the_same_bytes(trained, tmp_path):
+    path = generate.complete_all(trained)[0]
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    path.with_suffix(".partial").write_text("".join(lines[:4]) + lines[4][:20])  # one whole batch, one torn line
+    path.unlink()
+    generate.complete_all(trained)
+    assert path.read_text() == whole
+
+
+def test_scores_of_the_wrong_questions_are_refused(trained):
+    path = generate.complete_all(trained)[0]
+    whole = path.read_text()
+    path.write_text("".join(whole.splitlines(keepends=True)[1:]))
+    with pytest.raises(ValueError, match="answers 7 questions, expected the 8"):
+        judge.score_all(trained)
+    path.write_text(whole)
+
+
+def test_untrained_arm_says_so(tmp_path):
+    with pytest.raises(ValueError, match="not trained"):
+        generate.load_method(prepare(tmp_path), "grpo", 0)
+
+
+def test_a_torn_checkpoint_is_passed_over(tmp_path):
+    for step, text in ((1, '{"global_step": 1}'), (2, '{"global_st')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    (tmp_path / "checkpoint-3").mkdir()
+    assert train.last_whole_checkpoint(tmp_path).endswith("checkpoint-1")
+    assert train.last_whole_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_a_failing_arm_names_its_log(tmp_path):
+    settings = prepare(tmp_path, methods=("grpo",))
+    settings.questions_path("clinic", "rl").write_text("not json\n")
+    with pytest.raises(RuntimeError, match=r"training grpo with seed 0 .*train\.log"):
+        train.train_all(settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["crpo", models.COLD_START])
+def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
+    from safetensors.torch import load_file
+
+    weights = {}
+    for name in ("whole", "killed"):
+        settings = prepare(tmp_path / name, n_sft=64, rl_steps=6, save_steps=1, methods=("crpo", "cold_start_crpo"))
+        command = [sys.executable, "-m", "clinical_r1.train", "--arm", arm, "--seed", "0", "--out", settings.out]
+        command += ["--settings", json.dumps(settings.to_json())]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if name == "killed":
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+            checkpoints = settings.model_dir(arm, 0) / "checkpoints"
+            while not (checkpoints / "checkpoint-2" / "trainer_state.json").exists() and child.poll() is None:
+                time.sleep(0.02)
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+            assert not (settings.model_dir(arm, 0) / "done.json").exists()
+        with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as child:
+            assert child.wait() == 0
+        folder = settings.model_dir(arm, 0) / "policy"
+        weights[name] = load_file(next(folder.glob("*.safetensors")))
+    assert weights["whole"].keys() == weights["killed"].keys()
+    assert all((weights["whole"][key] == weights["killed"][key]).all() for key in weights["whole"])
+
+
+def test_a_child_stops_when_its_parent_closes(tmp_path):
+    settings = prepare(tmp_path, rl_steps=10_000)
+    command = [sys.executable, "-m", "clinical_r1.train", "--arm", "grpo", "--seed", "0", "--out", settings.out]
+    child = subprocess.Popen([*command, "--settings", json.dumps(settings.to_json())], stdin=subprocess.PIPE)
+    child.stdin.close()
+    assert child.wait(timeout=60) == 1
