@@ -29,7 +29,13 @@ LETTERS = "ABCDEFGHIJ"
 DATA_SEED = 20251201
 
 # Splits are drawn by hashing (answer, its supporting findings): a combination seen in one split is in no other.
-SPLIT_SHARES = {"pretrain": (0, 45), "sft": (45, 60), "rl": (60, 75), "validation": (75, 85), "test": (85, 100)}
+SPLIT_SHARES = {
+    "pretrain": (0, 45),
+    "sft": (45, 60),
+    "rl": (60, 75),
+    "validation": (75, 85),
+    "test": (85, 100),
+}
 SPLIT_SIZES = {"pretrain": 20_000, "sft": 2_000, "rl": 2_000, "validation": 300, "test": 500}
 
 
@@ -88,7 +94,11 @@ def knowledge_base() -> KnowledgeBase:
     raw = resources.files("clinical_r1").joinpath("data/clinic_kb.json").read_bytes()
     content, meta = json.loads(raw), json.loads(raw)["meta"]
     return KnowledgeBase(
-        content["findings"], content["conditions"], meta["implies"], hashlib.sha256(raw).hexdigest(), meta["status"]
+        content["findings"],
+        content["conditions"],
+        meta["implies"],
+        hashlib.sha256(raw).hexdigest(),
+        meta["status"],
     )
 
 
@@ -182,7 +192,10 @@ def draw_case(gold: str, level: Level, rng: np.random.Generator) -> Case | None:
         by_absence = [
             f
             for f in kb.conditions[other]["H"]
-            if visible(f) and f not in stated and f not in unmentioned and kb.effect(f, False, gold) == 0
+            if visible(f)
+            and f not in stated
+            and f not in unmentioned
+            and kb.effect(f, False, gold) == 0
             and f not in kb.supports(gold)
         ]
         candidates = [(f, False) for f in by_absence] or [(f, True) for f in by_presence]
@@ -213,7 +226,9 @@ def draw_case(gold: str, level: Level, rng: np.random.Generator) -> Case | None:
 
 def split_of(case: Case) -> str:
     """The split a case belongs to, from its answer and the findings that support it: the same whatever the benchmark."""
-    supporting = sorted(f for f, present in case.stated if present and f in knowledge_base().supports(case.gold))
+    supporting = sorted(
+        f for f, present in case.stated if present and f in knowledge_base().supports(case.gold)
+    )
     digest = hashlib.sha256("|".join([case.gold, *supporting]).encode()).digest()
     share = int.from_bytes(digest[:8], "big") % 100
     return next(split for split, (low, high) in SPLIT_SHARES.items() if low <= share < high)
@@ -225,17 +240,22 @@ def draw_cases(benchmark: str, split: str, n: int, seed: int = DATA_SEED) -> lis
     A condition whose combinations do not reach this split is passed over. ValueError when n cases cannot be found.
     """
     rng = np.random.default_rng([seed, *f"{benchmark}/{split}".encode()])
-    cases: dict[Case, None] = {}
+    cases: dict[tuple, Case] = {}  # the same findings and options in another order are the same case
     for _ in range(10 * n + 100):
         for gold in rng.permutation(list(knowledge_base().conditions)):
             for _ in range(20):
                 case = draw_case(str(gold), LEVELS[benchmark], rng)
-                if case is not None and split_of(case) == split and case not in cases:
-                    cases[case] = None
+                if case is None or split_of(case) != split:
+                    continue
+                key = (case.gold, frozenset(case.options), frozenset(case.stated))
+                if key not in cases:
+                    cases[key] = case
                     break
             if len(cases) == n:
-                return list(cases)
-    raise ValueError(f"{benchmark}/{split} yields only {len(cases)} different cases, expected {n}: ask for fewer.")
+                return list(cases.values())
+    raise ValueError(
+        f"{benchmark}/{split} yields only {len(cases)} different cases, expected {n}: ask for fewer."
+    )
 
 
 def load_set(name: str, split: str, n: int | None = None, seed: int = DATA_SEED) -> list[Question]:
@@ -244,12 +264,16 @@ def load_set(name: str, split: str, n: int | None = None, seed: int = DATA_SEED)
     Raises ValueError for an unknown benchmark or split.
     """
     if name not in LEVELS or split not in SPLIT_SHARES:
-        raise ValueError(f"clinic set {name!r}/{split!r} is not known; expected {list(LEVELS)} and {list(SPLIT_SHARES)}.")
+        raise ValueError(
+            f"clinic set {name!r}/{split!r} is not known; expected {list(LEVELS)} and {list(SPLIT_SHARES)}."
+        )
     questions = []
     for i, case in enumerate(draw_cases(name, split, n or SPLIT_SIZES[split], seed)):
         options = dict(zip(LETTERS, case.options, strict=False))
         meta = {"case": case.to_json(), "kb_sha256": knowledge_base().sha256, "seed": seed}
-        questions.append(Question(f"{name}-{split}-{i:05d}", name, split, vignette(case), options, case.letter, meta))
+        questions.append(
+            Question(f"{name}-{split}-{i:05d}", name, split, vignette(case), options, case.letter, meta)
+        )
     return questions
 
 
@@ -259,7 +283,9 @@ def main(argv=None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     pretrain = commands.add_parser("pretrain", help="rebuild the clinic base model (minutes on two cores)")
     pretrain.add_argument("--out", required=True, help="folder to write the model and its tokenizer to")
-    pretrain.add_argument("--steps", type=int, default=None, help="training steps; default: the shipped model's")
+    pretrain.add_argument(
+        "--steps", type=int, default=None, help="training steps; default: the shipped model's"
+    )
     show = commands.add_parser("show", help="print one question of a benchmark with a scripted honest answer")
     show.add_argument("benchmark", choices=list(LEVELS))
     show.add_argument("--index", type=int, default=0)

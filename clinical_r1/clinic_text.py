@@ -54,7 +54,9 @@ TEACHER = Habits(
     subgoal=0.3, verify=0.3, filler=0.03,
 )  # fmt: skip
 # A scripted honest policy: marks what can be attained in this world.
-HONEST = Habits(**{f.name: 0.0 if f.name in ("claim_error", "answer_slip", "filler") else 1.0 for f in fields(Habits)})
+HONEST = Habits(
+    **{f.name: 0.0 if f.name in ("claim_error", "answer_slip", "filler") else 1.0 for f in fields(Habits)}
+)
 
 
 # ---------------------------------------------------------------------------------------------------------- writing
@@ -106,7 +108,11 @@ def _analysis(case, suspect, careful, habits, rng):
     goals = [f"{goal}." for goal in SUBGOALS if rng.random() < habits.subgoal]
     if not careful:
         found = case.evidence(suspect, SUPPORTS)[: 1 + int(rng.random() < 0.5)]
-        return goals + _write_claims([(e, suspect) for e in found], SUPPORTS, case, habits, rng), suspect, found
+        return (
+            goals + _write_claims([(e, suspect) for e in found], SUPPORTS, case, habits, rng),
+            suspect,
+            found,
+        )
     rejected = [o for o in case.distractors if rng.random() < habits.reject][:5]
     against = [(_pick(case.evidence(o, AGAINST), rng), o) for o in rejected]
     sentences = goals + _write_claims(against, AGAINST, case, habits, rng)
@@ -119,7 +125,9 @@ def _analysis(case, suspect, careful, habits, rng):
     found = [found[i] for i in sorted(rng.permutation(len(found))[:2])]
     sentences += _write_claims([(e, case.gold) for e in found], SUPPORTS, case, habits, rng)
     if rng.random() < habits.verify:
-        sentences.append("check: " + _write_claims([(_pick(found, rng), case.gold)], SUPPORTS, case, habits, rng)[0])
+        sentences.append(
+            "check: " + _write_claims([(_pick(found, rng), case.gold)], SUPPORTS, case, habits, rng)[0]
+        )
     return sentences, case.gold, found
 
 
@@ -188,8 +196,12 @@ def teaching_completions(case: Case) -> dict[str, str]:
             f"{' and '.join(found[:2])} favor {gold} {right}",
         ),
         "right, no format": f"suspect {gold}. {claim} the answer is {gold} {right}.",
-        "right, drifts into another script": crpo(f"suspect {gold}.", f"{claim} {' '.join(FILLERS)}", f"{gold} {right}"),
-        "right and wrong, two boxes": crpo(f"suspect {gold}.", claim, f"the answer is {gold} {right} and {wrong} {other}"),
+        "right, drifts into another script": crpo(
+            f"suspect {gold}.", f"{claim} {' '.join(FILLERS)}", f"{gold} {right}"
+        ),
+        "right and wrong, two boxes": crpo(
+            f"suspect {gold}.", claim, f"the answer is {gold} {right} and {wrong} {other}"
+        ),
         "wrong, well formed": crpo(
             f"suspect {wrong}.", f"{found[0]} supports {wrong}.", f"the answer is {wrong} {other}"
         ),
@@ -201,7 +213,9 @@ def write_drill(case: Case, drill: str, rng: np.random.Generator) -> str:
     if drill == "findings":
         return vignette(case)
     if drill == "options":
-        return " ".join(f"{case.options[i]} \\boxed{{{LETTERS[i]}}}" for i in rng.permutation(len(case.options)))
+        return " ".join(
+            f"{case.options[i]} \\boxed{{{LETTERS[i]}}}" for i in rng.permutation(len(case.options))
+        )
     kb = knowledge_base()
     claims = [
         claim_text(finding, present, kb.effect(finding, present, option), option, case)
@@ -299,7 +313,9 @@ def measure(text: str, case: Case) -> dict[str, int]:
         if kb.effect(_phrase_table()[finding][0], _phrase_table()[finding][1], condition) == SUPPORTS
     }
     checks = {claim for claim in _claims("check", text) if (claim.finding, claim.present) in case.stated}
-    rejected = {c.condition for c in relevant if c.direction == AGAINST and verdicts[c] == "true"} - {case.gold}
+    rejected = {c.condition for c in relevant if c.direction == AGAINST and verdicts[c] == "true"} - {
+        case.gold
+    }
     return {
         "backtracking": len(backtracks),
         "backward_chaining": len(chains),
@@ -320,9 +336,18 @@ def vocabulary() -> list[str]:
     kb = knowledge_base()
     marks = ["<dx>", "</dx>", "<conclusion>", "</conclusion>", "<think>", "</think>", "<answer>", "</answer>"]
     marks += ["(System 1: Intuitive)", "(System 2: Analytical)", "Patient:", ".", ",", *FILLERS]
-    marks += [f"\\boxed{{{letter}}}" for letter in LETTERS] + [f"({letter})" for letter in LETTERS]
-    words = ["suspect", "supports", "argues against", "and", "favor", "the answer is", "on second thought consider"]
+    marks += [f"\\boxed{{{letter}}}" for letter in LETTERS]
+    lines = [
+        f"{letter}: {condition}" for letter in LETTERS for condition in kb.conditions
+    ]  # an option line is one token
+    words = [
+        "suspect",
+        "supports",
+        "argues against",
+        "and",
+        "favor",
+        "the answer is",
+        "on second thought consider",
+    ]
     words += ["if", "then expect", "check:", *SUBGOALS]
-    return list(dict.fromkeys([*marks, *words, *kb.conditions, *_phrase_table()]))
-
-
+    return list(dict.fromkeys([*marks, *words, *kb.conditions, *lines, *_phrase_table()]))

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from clinical_r1.questions import RELEASES, Quarantined, Question
+from clinical_r1.files import write_jsonl
+from clinical_r1.questions import CLINIC, RELEASES, Quarantined, Question, load_benchmark, write_questions
 
 NEAR = 0.5  # Jaccard similarity of 5-grams from which two questions count as the same
 # Tokens. A shorter stem may be a mere template ("adverse effect of X"), so its options join the key.
@@ -448,3 +449,40 @@ def free_baselines(questions: Sequence[Question]) -> dict:
         "majority": votes / n,
         "longest_option": sum(q.answer == longest_option(q) for q in labelled) / n,
     }
+
+
+# ------------------------------------------------------------------------- the question files of a run
+
+
+def write_splits(settings, source=None) -> list[dict]:
+    """Write every split that a run trains and tests on, and its quarantine; one row per file.
+
+    Training pools are curated against the test sets and then cut to the profile's size; test sets stay whole, because a
+    score belongs to the whole set. source: folder of official raw files (the clinic needs none); None is the Hub.
+    Files: questions/<benchmark>.<split>.jsonl and questions/quarantine.jsonl.
+    """
+    quarantined: list[Quarantined] = []
+
+    def load(name, split):
+        questions = load_benchmark(name, split, None if name in CLINIC else source, quarantine=quarantined)
+        return questions, {"benchmark": name, "split": split}
+
+    tests = [load(name, "test" if name != "medmcqa" else "dev") for name in settings.benchmarks]
+    rows = []
+    for questions, row in tests:
+        kept = questions[: settings.n_test]
+        rows.append(row | {"split": "test", "questions": len(kept), "quarantined": 0})
+        rows[-1]["file"] = str(write_questions(settings.questions_path(row["benchmark"], "test"), kept))
+    held_out = [question for questions, _ in tests for question in questions]
+    for split, n in (("sft", settings.n_sft), ("rl", settings.n_rl)):
+        questions, row = load(settings.train_benchmark, split)
+        curated = curate(questions, against=held_out)
+        quarantined += curated.quarantined
+        kept = curated.questions[:n]
+        rows.append(row | {"questions": len(kept), "quarantined": len(curated.quarantined)})
+        rows[-1]["file"] = str(
+            write_questions(settings.questions_path(settings.train_benchmark, split), kept)
+        )
+    path = settings.run_dir / "questions" / "quarantine.jsonl"
+    write_jsonl(path, [item.to_json() for item in quarantined])
+    return rows

@@ -31,7 +31,9 @@ def read_jsonl(path: str | Path) -> list[dict]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number} is not JSON ({error}); mend or delete the file.") from error
+                raise ValueError(
+                    f"{path}, line {number} is not JSON ({error}); mend or delete the file."
+                ) from error
     return rows
 
 

@@ -40,12 +40,16 @@ def complete_all(settings: Settings) -> list[Path]:
 def load_method(settings: Settings, method: str, seed: int):
     """(model, tokenizer) of a method. ValueError when it has not been trained yet."""
     if method != "baseline" and not is_trained(settings, method, seed):
-        raise ValueError(f"{method} with seed {seed} is not trained in {settings.run_dir}; run the training stage first.")
+        raise ValueError(
+            f"{method} with seed {seed} is not trained in {settings.run_dir}; run the training stage first."
+        )
     base, adapter = policy_of(settings, method, seed)
     return load_policy(base, settings, adapter), load_tokenizer(base)
 
 
-def complete(settings: Settings, policy, method: str, seed: int, benchmark: str, protocol: str = "sampled") -> Path:
+def complete(
+    settings: Settings, policy, method: str, seed: int, benchmark: str, protocol: str = "sampled"
+) -> Path:
     """Answer one benchmark's test questions; continues a file that a killed run left half-way."""
     model, tokenizer = policy
     style, samples = STYLE_OF_METHOD[method], settings.eval_samples if protocol == "sampled" else 1
@@ -60,14 +64,22 @@ def complete(settings: Settings, policy, method: str, seed: int, benchmark: str,
             batch = tasks[start : start + settings.eval_batch]
             prompts = [
                 tokenizer.apply_chat_template(
-                    build_messages(question, style, settings.prompt_layout), add_generation_prompt=True, tokenize=False
+                    build_messages(question, style, settings.prompt_layout),
+                    add_generation_prompt=True,
+                    tokenize=False,
                 )
                 for question, _ in batch
             ]
             batch_seed = _batch_seed(seed, benchmark, start)
             answers = sample_completions(model, tokenizer, prompts, settings, protocol, batch_seed)
             for (question, sample), prompt, answer in zip(batch, prompts, answers, strict=True):
-                row = {"id": question.id, "benchmark": benchmark, "method": method, "seed": seed, "sample": sample}
+                row = {
+                    "id": question.id,
+                    "benchmark": benchmark,
+                    "method": method,
+                    "seed": seed,
+                    "sample": sample,
+                }
                 row |= {"protocol": protocol, "style": style, "prompt": prompt, **answer}
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
             out.flush()
@@ -84,20 +96,29 @@ def _keep_whole_batches(partial: Path, batch: int) -> int:
     """Cut a half-written file back to whole batches and return how many completions it keeps."""
     if not partial.exists():
         return 0
-    lines = [line for line in partial.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    lines = [
+        line for line in partial.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
+    ]
     keep = len(lines) // batch * batch
     partial.write_text("".join(lines[:keep]), encoding="utf-8")
     return len(read_jsonl(partial))
 
 
-def sample_completions(model, tokenizer, prompts: list[str], settings: Settings, protocol: str, seed: int) -> list[dict]:
+def sample_completions(
+    model, tokenizer, prompts: list[str], settings: Settings, protocol: str, seed: int
+) -> list[dict]:
     """One completion a prompt: {"text", "finish_reason": "stop" | "length", "tokens"}. Same seed, same text."""
     import torch
 
     encoded = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
     sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if protocol == "sampled":
-        sampling = {"do_sample": True, "temperature": settings.eval_temperature, "top_p": settings.eval_top_p, "top_k": 0}
+        sampling = {
+            "do_sample": True,
+            "temperature": settings.eval_temperature,
+            "top_p": settings.eval_top_p,
+            "top_k": 0,
+        }
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode():
         torch.manual_seed(seed)

@@ -66,13 +66,31 @@ def real_completions_table(source=None):
         questions = load_benchmark(benchmark, split, source=source)
         by_id = {name_of(question): question for question in questions}
         for model in REAL_MODELS:
-            answers = read_jsonl(Path(source) / "real_completions" / f"mirage_cot_{benchmark.removesuffix('-4')}_{model}.jsonl")
-            letters = {row["id"]: parse_mirage(row["raw"], by_id[row["id"]].options).letter for row in answers}
+            answers = read_jsonl(
+                Path(source) / "real_completions" / f"mirage_cot_{benchmark.removesuffix('-4')}_{model}.jsonl"
+            )
+            letters = {
+                row["id"]: parse_mirage(row["raw"], by_id[row["id"]].options).letter for row in answers
+            }
             right = sum(letters.get(key) == question.answer for key, question in by_id.items())
             parsed = sum(letter is not None for letter in letters.values())
             low, high = wilson_interval(right, len(by_id))
-            row = {"benchmark": benchmark, "split": split, "model": model, "n": len(by_id), "accuracy": right / len(by_id)}
-            rows.append(row | {"ci_low": low, "ci_high": high, "coverage": parsed / len(by_id), "parsed_only": right / parsed})
+            row = {
+                "benchmark": benchmark,
+                "split": split,
+                "model": model,
+                "n": len(by_id),
+                "accuracy": right / len(by_id),
+            }
+            rows.append(
+                row
+                | {
+                    "ci_low": low,
+                    "ci_high": high,
+                    "coverage": parsed / len(by_id),
+                    "parsed_only": right / parsed,
+                }
+            )
     return pd.DataFrame(rows).round(3)
 
 

@@ -401,15 +401,21 @@ def compare(scores, method, against, metrics, rng):
     frame = _checked(scores)
     missing = {method, against} - set(frame["method"])
     if missing:
-        raise ValueError(f"the scores hold no {sorted(missing)}; expected some of {sorted(set(frame['method']))}.")
+        raise ValueError(
+            f"the scores hold no {sorted(missing)}; expected some of {sorted(set(frame['method']))}."
+        )
     rows = []
     for benchmark in sorted(set(frame["benchmark"]), key=lambda name: _rank(name, BENCHMARK_ORDER)):
         both = frame[frame["benchmark"] == benchmark]
         a, b = both[both["method"] == method], both[both["method"] == against]
         if not np.array_equal(a[["seed", "id", "sample"]].to_numpy(), b[["seed", "id", "sample"]].to_numpy()):
-            raise ValueError(f"{benchmark}: {method} and {against} differ in seeds or samples; expected pairs.")
+            raise ValueError(
+                f"{benchmark}: {method} and {against} differ in seeds or samples; expected pairs."
+            )
         for metric in metrics:
-            rows.append({"benchmark": benchmark, "metric": metric} | _paired_row(a, b, metric, method, against, rng))
+            rows.append(
+                {"benchmark": benchmark, "metric": metric} | _paired_row(a, b, metric, method, against, rng)
+            )
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
     return table.round(4)

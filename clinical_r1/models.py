@@ -26,9 +26,9 @@ CHAT_TEMPLATE = (
     "{% else %}" + ASSISTANT + " {{ message['content'] }} " + END + "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}" + ASSISTANT + " {% endif %}"
 )
-PRETRAIN = {"steps": 4000, "batch": 32, "learning_rate": 3e-3, "seed": 20251201}
+PRETRAIN = {"steps": 3000, "batch": 32, "learning_rate": 3e-3, "seed": 20251201}
 # Shares of the corpus. Answered cases are what the base is like; the drills teach a small model to read, fast.
-PRETRAIN_SHARES = {"findings": 0.15, "options": 0.2, "evidence": 0.2, "answered": 0.45}
+PRETRAIN_SHARES = {"findings": 0.1, "options": 0.15, "evidence": 0.3, "answered": 0.45}
 PRETRAIN_MIX = {"clinic": 0.6, "clinic-shift": 0.2, "clinic-expert": 0.2}
 
 COLD_START = "cold_start"
@@ -48,11 +48,15 @@ def load_backend(name: str = "trl") -> str:
     if name != "unsloth":
         return "trl"
     if importlib.util.find_spec("unsloth") is None:
-        raise ImportError("backend 'unsloth' is not installed; pip install 'clinical_r1[gpu]' or use backend 'trl'.")
+        raise ImportError(
+            "backend 'unsloth' is not installed; pip install 'clinical_r1[gpu]' or use backend 'trl'."
+        )
     try:
         import unsloth  # noqa: F401
     except NotImplementedError as error:
-        raise ImportError(f"backend 'unsloth' needs a GPU ({error}); use the cpu profile or backend 'trl'.") from error
+        raise ImportError(
+            f"backend 'unsloth' needs a GPU ({error}); use the cpu profile or backend 'trl'."
+        ) from error
     return "unsloth"
 
 
@@ -100,7 +104,9 @@ def policy_of(settings, method: str, seed: int) -> tuple[str, Path | None]:
 
 def is_trained(settings, arm: str, seed: int) -> bool:
     """True when the arm is complete on disk. ValueError when it was trained with other settings."""
-    return same_settings(settings.model_dir(arm, seed) / "done.json", settings, TRAINED_ON if arm == COLD_START else RL_ON)
+    return same_settings(
+        settings.model_dir(arm, seed) / "done.json", settings, TRAINED_ON if arm == COLD_START else RL_ON
+    )
 
 
 def load_tokenizer(name: str):
@@ -130,11 +136,15 @@ def load_policy(name: str, settings, adapter: str | Path | None = None, trainabl
             max_lora_rank=max(settings.lora_rank, 8),
         )
         if trainable and settings.lora_rank:
-            model = FastLanguageModel.get_peft_model(model, r=settings.lora_rank, lora_alpha=settings.lora_alpha)
+            model = FastLanguageModel.get_peft_model(
+                model, r=settings.lora_rank, lora_alpha=settings.lora_alpha
+            )
         return model
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(resolve_base(name), dtype=getattr(torch, settings.device_dtype))
+    model = AutoModelForCausalLM.from_pretrained(
+        resolve_base(name), dtype=getattr(torch, settings.device_dtype)
+    )
     if adapter is not None:
         from peft import PeftModel
 
@@ -149,7 +159,10 @@ def lora_config(settings):
     from peft import LoraConfig
 
     return LoraConfig(
-        r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
 
 
@@ -161,10 +174,14 @@ def build_clinic_tokenizer():
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel({PAD: 0, END: 1, UNKNOWN: 2, USER: 3, ASSISTANT: 4}, unk_token=UNKNOWN))
+    tokenizer = Tokenizer(
+        models.WordLevel({PAD: 0, END: 1, UNKNOWN: 2, USER: 3, ASSISTANT: 4}, unk_token=UNKNOWN)
+    )
     words = [*vocabulary(), *CLINIC_INSTRUCTIONS.values(), *CLINIC_DRILLS.values()]
     # Added tokens are matched leftmost-longest, so a phrase wins over the shorter phrase inside it.
-    tokenizer.add_tokens([AddedToken(word, single_word=word[-1].isalnum(), normalized=False) for word in words])
+    tokenizer.add_tokens(
+        [AddedToken(word, single_word=word[-1].isalnum(), normalized=False) for word in words]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     fast = PreTrainedTokenizerFast(
@@ -182,7 +199,7 @@ def build_clinic_model(tokenizer, seed: int):
 
     config = Qwen2Config(
         vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=True, rope_theta=10_000.0,
+        num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
         initializer_range=0.05,  # wider than the usual 0.02: copying from the prompt is learned several times sooner
     )  # fmt: skip
@@ -193,7 +210,13 @@ def build_clinic_model(tokenizer, seed: int):
 
 def clinic_question(case, benchmark="clinic") -> Question:
     return Question(
-        "pretrain", benchmark, "pretrain", vignette(case), dict(zip(LETTERS, case.options, strict=False)), case.letter, {}
+        "pretrain",
+        benchmark,
+        "pretrain",
+        vignette(case),
+        dict(zip(LETTERS, case.options, strict=False)),
+        case.letter,
+        {},
     )
 
 
@@ -204,14 +227,20 @@ def pretraining_corpus(n: int, seed: int, habits=BASE):
     option, the bearing of each finding), which teach reading and medicine without teaching how to answer.
     """
     rng = np.random.default_rng(seed)
-    pools = {name: draw_cases(name, "pretrain", max(200, int(min(n, 20_000) * share))) for name, share in PRETRAIN_MIX.items()}
+    pools = {
+        name: draw_cases(name, "pretrain", max(200, int(min(n, 20_000) * share)))
+        for name, share in PRETRAIN_MIX.items()
+    }
     names = rng.choice(list(PRETRAIN_MIX), n, p=list(PRETRAIN_MIX.values()))
     kinds = rng.choice(list(PRETRAIN_SHARES), n, p=list(PRETRAIN_SHARES.values()))
     for name, kind in zip(names, kinds, strict=True):
         case = pools[name][int(rng.integers(len(pools[name])))]
         question = clinic_question(case, name)
         if kind != "answered":
-            yield CLINIC_DRILLS[kind] + "\n" + render_question(question, "clinic"), write_drill(case, kind, rng)
+            yield (
+                CLINIC_DRILLS[kind] + "\n" + render_question(question),
+                write_drill(case, kind, rng),
+            )
             continue
         style = STYLES[int(rng.integers(2))]
         yield build_messages(question, style, "clinic")[0]["content"], write_trace(case, style, habits, rng)
@@ -245,21 +274,29 @@ def pretrain_clinic_base(out, steps=PRETRAIN["steps"], seed=PRETRAIN["seed"], ha
     batch = PRETRAIN["batch"]
     rows = encode_supervised(tokenizer, list(pretraining_corpus(steps * batch, seed, habits)))
     arguments = TrainingArguments(
-        output_dir=str(out / "trainer"), max_steps=steps, per_device_train_batch_size=batch, seed=seed, report_to=[],
+        output_dir=str(out), max_steps=steps, per_device_train_batch_size=batch, seed=seed, report_to=[],
         learning_rate=PRETRAIN["learning_rate"], lr_scheduler_type="cosine", warmup_steps=math.ceil(steps / 20),
         weight_decay=0.01, logging_steps=50, save_strategy="no", train_sampling_strategy="group_by_length", use_cpu=not torch.cuda.is_available(),
     )  # fmt: skip
     collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
     Trainer(model, arguments, train_dataset=Dataset.from_list(rows), data_collator=collator).train()
-    model.generation_config.update(do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+    model.generation_config.update(
+        do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    write_hashes(out, {"steps": steps, "seed": seed, "command": "python -m clinical_r1.clinic pretrain --out DIR"})
+    write_hashes(
+        out, {"steps": steps, "seed": seed, "command": "python -m clinical_r1.clinic pretrain --out DIR"}
+    )
     return model, tokenizer
 
 
 def write_hashes(folder: Path, recipe: dict) -> None:
     """sha256.json: the hash of every file beside it, and how they were made."""
-    files = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()}
+    files = {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()
+    }
     files.pop("sha256.json", None)
-    (folder / "sha256.json").write_text(json.dumps({"recipe": recipe, "levels": list(LEVELS), "files": files}, indent=1))
+    (folder / "sha256.json").write_text(
+        json.dumps({"recipe": recipe, "levels": list(LEVELS), "files": files}, indent=1)
+    )

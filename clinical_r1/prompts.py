@@ -20,16 +20,14 @@ _TASK = (
 _ONCE = "State the letter exactly once, as \\boxed{A} (with your letter), inside the last section.\n\n"
 
 FULL = {
-    "crpo": _TASK
-    + "Answer in exactly two sections and write nothing outside them:\n"
+    "crpo": _TASK + "Answer in exactly two sections and write nothing outside them:\n"
     "<dx> (System 1: Intuitive) your first impression: the hypotheses that the presentation brings to mind. "
     "(System 2: Analytical) your deliberate analysis: test those hypotheses against the findings of this patient, say which "
     "findings support or argue against each option, and why the other options are less likely. </dx>\n"
     "<conclusion> the decision, citing the evidence from your analysis that carries it, and the letter. </conclusion>\n"
     + _ONCE
     + "Question:\n{question}",
-    "grpo": _TASK
-    + "Answer in exactly two sections and write nothing outside them:\n"
+    "grpo": _TASK + "Answer in exactly two sections and write nothing outside them:\n"
     "<think> your reasoning. </think>\n"
     "<answer> a short summary and the letter. </answer>\n" + _ONCE + "Question:\n{question}",
 }
@@ -51,23 +49,25 @@ STYLE_OF_METHOD = {  # paper section 4.2: the baseline is asked with the CRPO re
 }
 
 
-# A very small model copies what follows a word: in the clinic the letter stands behind its option.
-OPTION_LINES = {"full": "{letter}: {text}", "clinic": "{text} ({letter})"}
-
-
-def render_question(question, layout: str = "full") -> str:
-    """Stem, then one option a line: 'A: text', in the clinic layout 'text (A)'."""
-    line = OPTION_LINES[layout]
-    return "\n".join([question.stem, *(line.format(letter=key, text=text) for key, text in question.options.items())])
+def render_question(question) -> str:
+    """Stem, then one option a line as 'A: text'."""
+    return "\n".join([question.stem, *(f"{letter}: {text}" for letter, text in question.options.items())])
 
 
 def build_messages(question, style: str, layout: str = "full") -> list[dict]:
     """The chat messages for one question: a single user turn. ValueError for an unknown style or layout."""
     if style not in STYLES or layout not in LAYOUTS:
-        raise ValueError(f"prompt {style!r}/{layout!r} is not known; expected a style of {STYLES}, a layout of {LAYOUTS}.")
-    return [{"role": "user", "content": TEMPLATES[layout][style].replace("{question}", render_question(question, layout))}]
+        raise ValueError(
+            f"prompt {style!r}/{layout!r} is not known; expected a style of {STYLES}, a layout of {LAYOUTS}."
+        )
+    return [
+        {
+            "role": "user",
+            "content": TEMPLATES[layout][style].replace("{question}", render_question(question)),
+        }
+    ]
 
 
 def prompts_hash() -> str:
     """sha256 over every template, stamped into the manifest."""
-    return hashlib.sha256(json.dumps([TEMPLATES, OPTION_LINES], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(TEMPLATES, sort_keys=True).encode()).hexdigest()

@@ -70,7 +70,10 @@ class Settings:
     disk_gb: float = 0.5  # free space asked for before a run starts
 
     def __post_init__(self):
-        if self.micro_batch % self.num_generations or (self.rl_prompts * self.num_generations) % self.micro_batch:
+        if (
+            self.micro_batch % self.num_generations
+            or (self.rl_prompts * self.num_generations) % self.micro_batch
+        ):
             raise ValueError(
                 f"micro_batch {self.micro_batch} must be a multiple of num_generations {self.num_generations} and divide "
                 f"rl_prompts * num_generations = {self.rl_prompts * self.num_generations}: change one of the three."

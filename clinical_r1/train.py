@@ -48,7 +48,11 @@ def teacher_rows(settings: Settings) -> list[dict]:
     rows = []
     if settings.teacher_traces:
         by_id = {question.id: question for question in questions}
-        traces = [(by_id[t["id"]], t["style"], t["text"]) for t in read_jsonl(settings.teacher_traces) if t["id"] in by_id]
+        traces = [
+            (by_id[t["id"]], t["style"], t["text"])
+            for t in read_jsonl(settings.teacher_traces)
+            if t["id"] in by_id
+        ]
     else:
         traces = list(_scripted_traces(questions))
     for question, style, text in traces:
@@ -242,7 +246,10 @@ def train_all(settings: Settings) -> None:
     jobs = [(arm, seed) for seed in settings.seeds for arm in arms_to_train(settings)]
     waiting = [job for job in jobs if not is_trained(settings, *job)]
     running = {}
-    with ThreadPoolExecutor(settings.workers) as pool, tqdm(total=len(jobs), desc="arms trained", unit="arm") as bar:
+    with (
+        ThreadPoolExecutor(settings.workers) as pool,
+        tqdm(total=len(jobs), desc="arms trained", unit="arm") as bar,
+    ):
         bar.update(len(jobs) - len(waiting))
         while waiting or running:
             ready = [job for job in waiting if _may_start(settings, *job)][: settings.workers - len(running)]
@@ -262,21 +269,36 @@ def _may_start(settings, arm, seed) -> bool:
 def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
     folder = settings.model_dir(arm, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "clinical_r1.train", "--arm", arm, "--seed", str(seed), "--out", settings.out]
+    command = [
+        sys.executable,
+        "-m",
+        "clinical_r1.train",
+        "--arm",
+        arm,
+        "--seed",
+        str(seed),
+        "--out",
+        settings.out,
+    ]
     command += ["--settings", json.dumps(settings.to_json())]
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "TOKENIZERS_PARALLELISM": "false"}
     with open(folder / "train.log", "w") as log:
         # The child reads its standard input and stops when it closes: it never outlives a killed parent.
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
+        )
         code = child.wait()
     if code:
         tail = "\n".join((folder / "train.log").read_text().splitlines()[-12:])
-        raise RuntimeError(f"training {arm} with seed {seed} ended with exit status {code}; see {folder / 'train.log'}:\n{tail}")
+        raise RuntimeError(
+            f"training {arm} with seed {seed} ended with exit status {code}; see {folder / 'train.log'}:\n{tail}"
+        )
 
 
 def _stop_with_parent() -> None:
     def wait():
-        sys.stdin.buffer.read()
+        while os.read(0, 1024):  # not sys.stdin: a thread that holds its lock aborts the interpreter at exit
+            pass
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

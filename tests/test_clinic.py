@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from clinical_r1 import clinic_text
-from clinical_r1.clinic import LETTERS, LEVELS, SPLIT_SHARES, Case, draw_cases, knowledge_base, load_set, phrase, split_of
+from clinical_r1.clinic import (
+    LETTERS,
+    LEVELS,
+    SPLIT_SHARES,
+    Case,
+    draw_cases,
+    knowledge_base,
+    load_set,
+    phrase,
+    split_of,
+)
 from clinical_r1.clinic_text import (
     AGAINST,
     BASE,
@@ -43,7 +53,9 @@ def test_every_relation_has_a_basis_and_a_finding():
 
 def test_phrases_are_unique_and_need_no_escape():
     kb = knowledge_base()
-    wordings = [phrase(f, present, shift) for f in kb.findings for present in (True, False) for shift in (True, False)]
+    wordings = [
+        phrase(f, present, shift) for f in kb.findings for present in (True, False) for shift in (True, False)
+    ]
     folded = [w.casefold() for w in wordings]
     assert len(folded) == len(set(folded))
     assert not set(folded) & {name.casefold() for name in kb.conditions}
@@ -52,7 +64,10 @@ def test_phrases_are_unique_and_need_no_escape():
 
 
 def test_the_knowledge_base_says_that_it_is_not_reviewed():
-    assert "not clinically reviewed" in knowledge_base().status.lower() and "not medical advice" in knowledge_base().status.lower()
+    assert (
+        "not clinically reviewed" in knowledge_base().status.lower()
+        and "not medical advice" in knowledge_base().status.lower()
+    )
 
 
 def test_size_and_families():
@@ -93,7 +108,9 @@ def test_splits_share_no_combination_and_no_stem():
             for question in load_set(name, split, 200):
                 case = Case.from_json(question.meta["case"])
                 assert split_of(case) == split
-                supporting = frozenset(f for f, p in case.stated if p and f in knowledge_base().supports(case.gold))
+                supporting = frozenset(
+                    f for f, p in case.stated if p and f in knowledge_base().supports(case.gold)
+                )
                 assert combinations.setdefault((case.gold, supporting), split) == split
                 assert stems.setdefault(question.stem, split) == split
 
@@ -130,7 +147,15 @@ def literal_claims(text):
     """Slow and literal: try every finding, direction and condition in every sentence."""
     kb, found = knowledge_base(), []
     body = text.replace("</dx>", ".").replace("</think>", ".").replace("check: ", "")
-    for mark in ("<dx>", "<think>", "<conclusion>", "<answer>", "(System 1: Intuitive)", "(System 2: Analytical)", *clinic_text.FILLERS):
+    for mark in (
+        "<dx>",
+        "<think>",
+        "<conclusion>",
+        "<answer>",
+        "(System 1: Intuitive)",
+        "(System 2: Analytical)",
+        *clinic_text.FILLERS,
+    ):
         body = body.replace(mark, ".")
     for sentence in (part.strip() for part in body.split(".")):
         for finding in kb.findings:
@@ -141,7 +166,9 @@ def literal_claims(text):
                         for verb, direction in (("supports", SUPPORTS), ("argues against", AGAINST)):
                             if sentence == f"{words} {verb} {condition}":
                                 found.append(Claim(finding, present, direction, condition))
-                        if sentence.endswith(f"favor {condition}") and words in sentence.split(" favor ")[0].split(" and "):
+                        if sentence.endswith(f"favor {condition}") and words in sentence.split(" favor ")[
+                            0
+                        ].split(" and "):
                             found.append(Claim(finding, present, SUPPORTS, condition))
     return set(found)
 
@@ -163,7 +190,11 @@ def test_claims_and_verdicts_agree_with_a_literal_checker(habits):
     for i, case in enumerate(ALL_CASES[::200]):
         text = write_trace(case, ("crpo", "grpo")[i % 2], habits, rng)
         assert set(read_claims(text)) == literal_claims(text)
-        claims = {claim: literal_verdict(claim, case) for claim in read_claims(text) if claim.condition in case.options}
+        claims = {
+            claim: literal_verdict(claim, case)
+            for claim in read_claims(text)
+            if claim.condition in case.options
+        }
         counted = measure(text, case)
         assert {c: verdict(c, case) for c in claims} == claims
         assert counted["faithfulness"] == sum(v == "true" for v in claims.values())
@@ -180,7 +211,9 @@ def test_the_honest_policy_is_right_and_never_hallucinates():
         assert f"\\boxed{{{case.letter}}}" in text
         assert counted["hallucination"] == 0
         assert counted["drc"] == min(len(case.distractors), 5)
-        assert counted["verification"] == counted["backward_chaining"] == 1 and counted["subgoal_setting"] == len(SUBGOALS)
+        assert counted["verification"] == counted["backward_chaining"] == 1 and counted[
+            "subgoal_setting"
+        ] == len(SUBGOALS)
         assert counted["backtracking"] == (first_impression(case) != case.gold)
 
 
@@ -195,9 +228,13 @@ def test_each_verdict_by_hand():
     unstated = next(f for f in knowledge_base().supports("Gout") if f not in dict(case.stated))
     assert verdict(Claim(finding, present, SUPPORTS, "Gout"), case) == "true"
     assert verdict(Claim(finding, present, AGAINST, "Gout"), case) == "contradicted_by_kb"
-    assert verdict(Claim(finding, not present, AGAINST, "Gout"), case) == "contradicted_by_vignette"  # opposite stated
+    assert (
+        verdict(Claim(finding, not present, AGAINST, "Gout"), case) == "contradicted_by_vignette"
+    )  # opposite stated
     assert verdict(Claim(unstated, True, SUPPORTS, "Gout"), case) == "contradicted_by_vignette"  # fabricated
-    neutral = next(c for c in knowledge_base().conditions if knowledge_base().effect(finding, present, c) == 0)
+    neutral = next(
+        c for c in knowledge_base().conditions if knowledge_base().effect(finding, present, c) == 0
+    )
     assert verdict(Claim(finding, present, SUPPORTS, neutral), case) == "unverifiable"
 
 
@@ -212,9 +249,13 @@ def test_repeating_a_claim_counts_once():
 def test_behaviours_must_be_real():
     case = gout_case()
     other = case.distractors[0]
-    assert measure("suspect Gout. on second thought consider Gout.", case)["backtracking"] == 0  # nothing abandoned
+    assert (
+        measure("suspect Gout. on second thought consider Gout.", case)["backtracking"] == 0
+    )  # nothing abandoned
     assert measure(f"suspect {other}. on second thought consider Gout.", case)["backtracking"] == 1
-    assert measure("on second thought consider Gout.", case)["backtracking"] == 0  # no line of thought before it
+    assert (
+        measure("on second thought consider Gout.", case)["backtracking"] == 0
+    )  # no line of thought before it
     against = next(iter(knowledge_base().conditions["Gout"]["N"]))
     assert measure(f"if Gout then expect {phrase(against, True)}.", case)["backward_chaining"] == 0
     assert measure("", case) == dict.fromkeys(measure("", case), 0)

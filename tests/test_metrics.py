@@ -391,7 +391,10 @@ def test_metrics_and_paper_use_the_same_names():
 
 
 def test_compare_by_hand():
-    scores = [record(q, method="grpo", correct=q == "q1", letter="A" if q == "q1" else "B", drc=1) for q in QUESTIONS]
+    scores = [
+        record(q, method="grpo", correct=q == "q1", letter="A" if q == "q1" else "B", drc=1)
+        for q in QUESTIONS
+    ]
     scores += [record(q, method="crpo", drc=3) for q in reversed(QUESTIONS)]
     table = metrics.compare(scores, "crpo", "grpo", ["accuracy", "drc"], rng())
     accuracy, rejected = table.iloc[0], table.iloc[1]

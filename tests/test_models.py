@@ -46,7 +46,9 @@ def test_shipped_tokenizer_is_the_one_the_code_builds(tokenizer):
 def test_pretraining_and_training_render_the_same_prompt(tokenizer):
     user, completion = PAIRS[0]
     row = models.encode_supervised(tokenizer, PAIRS[:1])[0]
-    text = tokenizer.apply_chat_template([{"role": "user", "content": user}], add_generation_prompt=True, tokenize=False)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": user}], add_generation_prompt=True, tokenize=False
+    )
     prompt = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert row["input_ids"][: len(prompt)] == prompt and set(row["labels"][: len(prompt)]) == {-100}
     assert row["input_ids"][-1] == tokenizer.eos_token_id

@@ -4,7 +4,6 @@ counts of the real files. Run: CLINICAL_R1_DATA=<folder> python -m pytest tests/
 
 import hashlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -631,9 +630,6 @@ def test_free_baselines_by_hand():
 
 # ---------------------------------------------------------------- the real files
 
-DATA = os.environ.get("CLINICAL_R1_DATA")
-needs_data = pytest.mark.skipif(not DATA, reason="CLINICAL_R1_DATA is not set: no real benchmark files")
-
 REAL = [
     ("medqa", "dev", 1272, {"A": 256, "B": 279, "C": 245, "D": 278, "E": 214}),
     ("medqa", "test", 1273, {"A": 273, "B": 277, "C": 252, "D": 269, "E": 202}),
@@ -644,9 +640,8 @@ REAL = [
 
 
 @pytest.fixture(scope="module")
-def real():
-    found = q.find_files(DATA)
-    return {key: load_benchmark(*key, DATA) for key in found}
+def real(data_dir):
+    return {key: load_benchmark(*key, data_dir) for key in q.find_files(data_dir)}
 
 
 @pytest.fixture(scope="module")
@@ -654,14 +649,12 @@ def curated(real):
     return {key: curate(questions) for key, questions in real.items()}
 
 
-@needs_data
 @pytest.mark.parametrize(("name", "split", "n", "letters"), REAL)
 def test_real_counts_and_letters(real, name, split, n, letters):
     assert len(real[name, split]) == n == RELEASES[name].rows[split]
     assert Counter(x.answer for x in real[name, split]) == letters
 
 
-@needs_data
 def test_real_medxpertqa_is_partial(real, curated):
     questions = real["medxpertqa", "test"]
     assert len(questions) == 1449 and (questions[0].id, questions[-1].id) == ("Text-1001", "Text-2449")
@@ -670,7 +663,6 @@ def test_real_medxpertqa_is_partial(real, curated):
     assert curated["medxpertqa", "test"].report[-1]["ids"] == ["medxpertqa test: 1449 of 2450"]
 
 
-@needs_data
 @pytest.mark.parametrize(
     ("name", "split", "expected"),
     [
@@ -735,7 +727,6 @@ def test_real_checks(curated, name, split, expected):
     assert {check: found[check] for check in expected} == expected
 
 
-@needs_data
 def test_real_items_named_in_the_reports(curated):
     def flagged(name, split, check):
         return {x.id for x in curated[name, split].questions if check in x.meta["checks"]}
@@ -751,7 +742,6 @@ def test_real_items_named_in_the_reports(curated):
     assert {r["check"]: r["count"] for r in curated["medmcqa", "test"].report}["lost_rt"] >= 377
 
 
-@needs_data
 def test_real_cross_benchmark_pairs(real):
     def pairs(a, b):
         return {(real[a][i].id, real[b][j].id) for i, j, _ in similar_pairs(real[a], real[b])}
@@ -770,7 +760,6 @@ def test_real_cross_benchmark_pairs(real):
     assert {x.id for x in result.quarantined} == {f"medqa-dev-{n:04d}" for n in (341, 773, 958)}
 
 
-@needs_data
 def test_real_versions_join_by_text_and_disagree_by_letter(real):
     joined = match_by_option_text(real["medqa", "test"], real["medqa-4", "test"])
     assert len(joined) == 1273
@@ -779,7 +768,6 @@ def test_real_versions_join_by_text_and_disagree_by_letter(real):
     assert all(sum(letter is None for letter in letters.values()) == 1 for *_, letters in joined)
 
 
-@needs_data
 @pytest.mark.parametrize(
     ("name", "split", "majority", "longest"),
     [
@@ -797,7 +785,6 @@ def test_real_free_baselines(real, name, split, majority, longest):
     assert longest is None or round(free["longest_option"], 3) == longest
 
 
-@needs_data
 def test_real_quarantine_loses_nothing(real, curated):
     for key, result in curated.items():
         assert len(result.questions) + len(result.quarantined) == len(real[key])

@@ -57,7 +57,9 @@ def test_logged_total_is_equation_four(trained):
     weights, functions = REWARD_SETS["crpo"].weights, REWARD_SETS["crpo"].functions
     for row in read_jsonl(trained.model_dir("crpo", 0) / "log_history.jsonl"):
         if "reward" in row:
-            total = sum(w * row[f"rewards/{f.__name__}/mean"] for w, f in zip(weights, functions, strict=True))
+            total = sum(
+                w * row[f"rewards/{f.__name__}/mean"] for w, f in zip(weights, functions, strict=True)
+            )
             assert row["reward"] == pytest.approx(total, abs=1e-4)
 
 
@@ -89,7 +91,9 @@ def test_hook_signature_of_the_pinned_trainer():
     import trl
 
     options = inspect.signature(trl.GRPOConfig).parameters
-    assert {"reward_weights", "multi_objective_aggregation", "scale_rewards", "loss_type", "beta"} <= set(options)
+    assert {"reward_weights", "multi_objective_aggregation", "scale_rewards", "loss_type", "beta"} <= set(
+        options
+    )
 
 
 def test_completions_carry_their_prompt_and_are_scored(trained):
@@ -106,7 +110,9 @@ def test_generation_killed_half_way_writes_the_same_bytes(trained, tmp_path):
     path = generate.complete_all(trained)[0]
     whole = path.read_text()
     lines = whole.splitlines(keepends=True)
-    path.with_suffix(".partial").write_text("".join(lines[:4]) + lines[4][:20])  # one whole batch, one torn line
+    path.with_suffix(".partial").write_text(
+        "".join(lines[:4]) + lines[4][:20]
+    )  # one whole batch, one torn line
     path.unlink()
     generate.complete_all(trained)
     assert path.read_text() == whole
@@ -149,8 +155,20 @@ def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
 
     weights = {}
     for name in ("whole", "killed"):
-        settings = prepare(tmp_path / name, n_sft=64, rl_steps=6, save_steps=1, methods=("crpo", "cold_start_crpo"))
-        command = [sys.executable, "-m", "clinical_r1.train", "--arm", arm, "--seed", "0", "--out", settings.out]
+        settings = prepare(
+            tmp_path / name, n_sft=64, rl_steps=6, save_steps=1, methods=("crpo", "cold_start_crpo")
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "clinical_r1.train",
+            "--arm",
+            arm,
+            "--seed",
+            "0",
+            "--out",
+            settings.out,
+        ]
         command += ["--settings", json.dumps(settings.to_json())]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         if name == "killed":
@@ -171,7 +189,17 @@ def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
 
 def test_a_child_stops_when_its_parent_closes(tmp_path):
     settings = prepare(tmp_path, rl_steps=10_000)
-    command = [sys.executable, "-m", "clinical_r1.train", "--arm", "grpo", "--seed", "0", "--out", settings.out]
+    command = [
+        sys.executable,
+        "-m",
+        "clinical_r1.train",
+        "--arm",
+        "grpo",
+        "--seed",
+        "0",
+        "--out",
+        settings.out,
+    ]
     child = subprocess.Popen([*command, "--settings", json.dumps(settings.to_json())], stdin=subprocess.PIPE)
     child.stdin.close()
     assert child.wait(timeout=60) == 1

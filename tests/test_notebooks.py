@@ -1,0 +1,150 @@
+"""The notebooks: fit to be read on the web, fit for Colab, and the whole pipeline at smoke scale.
+
+python -m pytest tests/test_notebooks.py                  (minutes)
+python -m pytest tests/test_notebooks.py -m "not slow"    (a second)
+"""
+
+import ast
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from clinical_r1 import paper, reproduce
+from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|mnt|opt|Users)/\w[^\s\"']*")
+COLAB_PYTHON = "3.13"
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells(path: Path, kind: str | None = None) -> list[dict]:
+    found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell | {"text": "".join(cell["source"])} for cell in found if kind in (None, cell["cell_type"])]
+
+
+# ---- as committed ----
+
+
+def test_every_stage_has_its_notebook():
+    assert {stage.notebook for stage in reproduce.STAGES} <= {path.stem for path in NOTEBOOKS}
+
+
+@each_notebook
+def test_parameters_cell_has_the_three_parameters(path):
+    (tagged,) = [cell for cell in cells(path, "code") if "parameters" in cell["metadata"].get("tags", [])]
+    names = {node.id for node in ast.walk(ast.parse(tagged["text"])) if isinstance(node, ast.Name)}
+    assert {"profile", "out", "seeds"} <= names
+
+
+@each_notebook
+def test_kernel_is_python3(path):
+    assert json.loads(path.read_text())["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@each_notebook
+def test_badge_opens_this_notebook_on_colab(path):
+    badge = re.search(
+        r"https://colab\.research\.google\.com/github/[^)\s]+/notebooks/([\w.-]+\.ipynb)",
+        cells(path)[0]["text"],
+    )
+    assert badge and badge[1] == path.name
+
+
+@each_notebook
+def test_committed_outputs_show_evidence_and_no_error(path):
+    outputs = [output for cell in cells(path, "code") for output in cell["outputs"]]
+    assert outputs, "readers on the web see no evidence; run ./reproduce.sh, then ./reproduce.sh --publish"
+    assert [output["ename"] for output in outputs if output["output_type"] == "error"] == []
+
+
+@each_notebook
+def test_no_path_of_one_machine(path):
+    assert MACHINE_PATH.findall(path.read_text(encoding="utf-8")) == []
+
+
+# ---- on Colab ----
+
+
+def colab_requirements(path: Path) -> list[Requirement]:
+    """What a notebook's Colab set-up cell gives pip: the strings after "install" in that call."""
+    (cell,) = [cell for cell in cells(path, "code") if "google.colab" in cell["text"]]
+    found = []
+    for call in (node for node in ast.walk(ast.parse(cell["text"])) if isinstance(node, ast.Call)):
+        strings = [leaf.value for leaf in ast.walk(call) if isinstance(leaf, ast.Constant)]
+        if "install" in strings:
+            given = strings[strings.index("install") + 1 :]
+            found += [Requirement(text) for text in given if isinstance(text, str) and text[0] != "-"]
+            break
+    assert found, "the set-up cell must call pip as a list of strings: [..., 'pip', 'install', 'trl==…', …]"
+    return found
+
+
+@each_notebook
+def test_colab_cell_leaves_colabs_packages_alone(path):
+    names = {requirement.name for requirement in colab_requirements(path)}
+    assert {"trl", "datasets", "clinical_r1"} <= {name.replace("-", "_") for name in names}
+    assert not names & {"torch", "transformers", "numpy"}
+
+
+@pytest.mark.slow
+def test_colab_cell_resolves_against_colabs_versions(tmp_path):
+    """A pin or range that would make Colab replace its torch, transformers or numpy fails here."""
+    wanted = {str(requirement) for path in NOTEBOOKS for requirement in colab_requirements(path)}
+    published = {text for text in wanted if " @ " not in text}
+    assert published < wanted, "the set-up cell installs this package too"
+    (tmp_path / "cell.in").write_text("\n".join(sorted(published)))
+    uv = [sys.executable, "-m", "uv", "pip", "compile", "--quiet"]
+    target = ["--python-version", COLAB_PYTHON, "--python-platform", "x86_64-manylinux_2_28"]
+    constraints = ["--constraint", str(ROOT / "tests" / "colab_runtime.txt")]
+    # pyproject.toml stands for "clinical_r1 @ git+…": the same dependencies, of this checkout
+    command = [*uv, *target, *constraints, str(tmp_path / "cell.in"), str(ROOT / "pyproject.toml")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if run.returncode and re.search(r"[Ff]ailed to fetch|error sending request|dns error", run.stderr):
+        pytest.skip("no package registry can be reached")
+    assert run.returncode == 0, run.stderr
+    for package in ("torch==2.11.0", "transformers==5.15.0", "numpy==2.1.3", "peft==0.20.0"):
+        assert f"\n{package}\n" in run.stdout
+
+
+# ---- the pipeline, smoke scale ----
+
+
+@pytest.mark.slow
+def test_smoke_run_makes_table_and_figures_and_is_then_kept(tmp_path, capsys):
+    assert reproduce.main(["smoke", "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.count(": done in") == len(reproduce.STAGES)
+
+    run_dir, figures = tmp_path / "runs" / "smoke", tmp_path / "figures" / "smoke"
+    with open(run_dir / "tables" / "table1.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = {
+        (b, method, metric) for b in CLINIC_BENCHMARKS for method in METHODS for metric in paper.METRICS
+    }
+    assert len(expected) == 135
+    table = {(row["benchmark"], row["method"], row["metric"]): row for row in rows}
+    assert expected <= table.keys()
+    for key in expected:
+        assert float(table[key]["ci_low"]) <= float(table[key]["value"]) <= float(table[key]["ci_high"])
+        assert int(table[key]["n"]) > 0
+    for name in ("fig1_radar", "fig3_cold_start_accuracy", "fig4_accuracy", "fig5_response_length"):
+        for suffix in ("png", "pdf", "csv"):
+            assert (figures / f"{name}.{suffix}").stat().st_size > 0
+
+    # the same command again: everything is kept, nothing is written
+    def written():
+        paths = [*run_dir.rglob("*"), *figures.rglob("*")]
+        return {path: path.stat().st_mtime_ns for path in paths}
+
+    before = written()
+    assert reproduce.main(["smoke", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(": kept") == len(reproduce.STAGES)
+    assert written() == before
