@@ -291,9 +291,9 @@ def main(argv=None) -> int:
     show.add_argument("--index", type=int, default=0)
     args = parser.parse_args(argv)
     if args.command == "pretrain":
-        from clinical_r1.models import pretrain_clinic_base
+        from clinical_r1.pretrain import pretrain_clinic_base
 
-        pretrain_clinic_base(args.out, **({"steps": args.steps} if args.steps else {}))
+        pretrain_clinic_base(args.out)
         return 0
     from clinical_r1.clinic_text import HONEST, write_trace
     from clinical_r1.prompts import render_question

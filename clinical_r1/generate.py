@@ -110,6 +110,9 @@ def sample_completions(
     """One completion a prompt: {"text", "finish_reason": "stop" | "length", "tokens"}. Same seed, same text."""
     import torch
 
+    torch.set_num_threads(
+        settings.threads
+    )  # more threads than free cores make small models many times slower
     encoded = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
     sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     if protocol == "sampled":

@@ -284,10 +284,9 @@ def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "TOKENIZERS_PARALLELISM": "false"}
     with open(folder / "train.log", "w") as log:
         # The child reads its standard input and stops when it closes: it never outlives a killed parent.
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, env=environment
-        )
-        code = child.wait()
+        pipe = {"stdin": subprocess.PIPE, "stdout": log, "stderr": subprocess.STDOUT}
+        with subprocess.Popen(command, env=environment, **pipe) as child:
+            code = child.wait()
     if code:
         tail = "\n".join((folder / "train.log").read_text().splitlines()[-12:])
         raise RuntimeError(

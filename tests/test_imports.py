@@ -19,7 +19,7 @@ LAYERS = (
     ("questions", "curation", "clinic", "clinic_text", "prompts", "completions"),
     ("rewards", "advantages", "metrics", "paper", "plots"),
     ("models", "prefix"),
-    ("generate", "judge", "train"),
+    ("generate", "judge", "train", "pretrain"),
     ("manifest",),
     ("pipeline",),
     ("reproduce",),
@@ -28,7 +28,7 @@ SIDEWAYS_ROWS = 2
 LEVEL = {module: row for row, modules in enumerate(LAYERS) for module in modules}
 LIGHT = [module for modules in LAYERS[:3] for module in modules]
 # "python -m clinical_r1.clinic pretrain" trains the base model that the clinic ships.
-UPWARD = {("clinic", "models")}
+UPWARD = {("clinic", "pretrain")}
 
 
 def modules() -> list[str]:

@@ -8,12 +8,12 @@ import shutil
 
 import pytest
 
-from clinical_r1 import models
+from clinical_r1 import models, pretrain
 from clinical_r1.clinic import LEVELS, load_set
 from clinical_r1.prompts import STYLES, build_messages
 from clinical_r1.settings import SMOKE
 
-PAIRS = list(models.pretraining_corpus(400, seed=1))
+PAIRS = list(pretrain.pretraining_corpus(400, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,12 @@ def test_prompts_have_no_unknown_word_and_stay_short(tokenizer):
 
 
 def test_shipped_tokenizer_is_the_one_the_code_builds(tokenizer):
-    assert models.build_clinic_tokenizer().get_vocab() == tokenizer.get_vocab()
+    assert pretrain.build_clinic_tokenizer().get_vocab() == tokenizer.get_vocab()
 
 
 def test_pretraining_and_training_render_the_same_prompt(tokenizer):
     user, completion = PAIRS[0]
-    row = models.encode_supervised(tokenizer, PAIRS[:1])[0]
+    row = pretrain.encode_supervised(tokenizer, PAIRS[:1])[0]
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": user}], add_generation_prompt=True, tokenize=False
     )
@@ -84,7 +84,7 @@ def test_folder_without_a_model_says_how_to_make_one(tmp_path):
 
 def test_recipe_is_stamped():
     recipe = json.loads((models.clinic_base_path() / "sha256.json").read_text())["recipe"]
-    assert recipe["steps"] == models.PRETRAIN["steps"] and recipe["seed"] == models.PRETRAIN["seed"]
+    assert recipe["phases"] == json.loads(json.dumps(pretrain.PHASES)) and recipe["seed"] == pretrain.SEED
 
 
 def test_unsloth_without_unsloth_is_refused(monkeypatch):
@@ -95,5 +95,14 @@ def test_unsloth_without_unsloth_is_refused(monkeypatch):
 
 
 def test_corpus_is_seeded():
-    assert PAIRS[:50] == list(models.pretraining_corpus(400, seed=1))[:50]
-    assert PAIRS[:50] != list(models.pretraining_corpus(400, seed=2))[:50]
+    assert PAIRS[:50] == list(pretrain.pretraining_corpus(400, seed=1))[:50]
+    assert PAIRS[:50] != list(pretrain.pretraining_corpus(400, seed=2))[:50]
+
+
+def test_pretraining_runs_and_is_repeatable(tmp_path):
+    shares = pretrain.PHASES[-1][1]
+    for name in ("one", "two"):
+        pretrain.pretrain_clinic_base(tmp_path / name, phases=((2, {"options": 1.0}), (2, shares)))
+        models.check_hashes(tmp_path / name)
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert first == second
