@@ -45,7 +45,7 @@ class Habits:
 
 # The base model's corpus: some medicine, mostly hasty, often malformed. Tuned on validation cases only.
 BASE = Habits(
-    careful=0.3, reject=0.7, claim_error=0.2, answer_slip=0.08, well_formed=0.6, cite=0.1, backtrack=0.3, chain=0.1,
+    careful=0.4, reject=0.7, claim_error=0.2, answer_slip=0.08, well_formed=0.6, cite=0.1, backtrack=0.3, chain=0.1,
     subgoal=0.1, verify=0.1, filler=0.1,
 )  # fmt: skip
 # The cold start's teacher: better, not perfect.

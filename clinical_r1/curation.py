@@ -486,3 +486,11 @@ def write_splits(settings, source=None) -> list[dict]:
     path = settings.run_dir / "questions" / "quarantine.jsonl"
     write_jsonl(path, [item.to_json() for item in quarantined])
     return rows
+
+
+def ensure_splits(settings, source=None) -> None:
+    """Write the run's question files unless they are there: a notebook opened by itself finds its questions."""
+    wanted = [(settings.train_benchmark, "sft"), (settings.train_benchmark, "rl")]
+    wanted += [(benchmark, "test") for benchmark in settings.benchmarks]
+    if not all(settings.questions_path(*names).exists() for names in wanted):
+        write_splits(settings, source)

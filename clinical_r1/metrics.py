@@ -385,6 +385,28 @@ def _frame(rows):
     return pd.DataFrame(rows, columns=[*TABLE1_COLUMNS[:9], "interval"])
 
 
+def vote(scores):
+    """Majority vote over the samples of each question: one record per benchmark, method, seed and question.
+
+    scores: records with several samples a question. Ties go to the letter seen first; samples without a letter do not
+    vote. A record keeps id, benchmark, method, seed, answer; `measures` are empty, because a vote has no reasoning.
+    """
+    import pandas as pd
+
+    frame = _checked(scores)
+    voted = []
+    for key, rows in frame.groupby(["benchmark", "method", "seed", "id"], sort=False):
+        letter, answer = majority_vote(rows["letter"].tolist()), rows["answer"].iloc[0]
+        record = dict(zip(["benchmark", "method", "seed", "id"], key, strict=True)) | {
+            "sample": 0,
+            "answer": answer,
+        }
+        voted.append(
+            record | {"letter": letter, "correct": letter is not None and letter == answer, "measures": {}}
+        )
+    return pd.DataFrame(voted)
+
+
 # --- two methods on the same questions
 
 

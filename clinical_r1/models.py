@@ -102,7 +102,9 @@ def load_tokenizer(name: str):
     folder = resolve_base(name)
     config = Path(folder) / "tokenizer_config.json"
     generic = config.is_file() and json.loads(config.read_text())["tokenizer_class"] == "TokenizersBackend"
-    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(folder, padding_side="left")
+    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
+        folder, padding_side="left"
+    )
 
 
 def load_policy(name: str, settings, adapter: str | Path | None = None, trainable: bool = False):

@@ -28,11 +28,11 @@ BATCH = 32
 LEARNING_RATE = 3e-3
 MIX = {"clinic": 0.6, "clinic-shift": 0.2, "clinic-expert": 0.2}
 
-# (steps, shares of the corpus). First only the letters of options: looking up a letter is the slowest thing for a small
-# model to learn, and the one it cannot do without. Then drills and the answered cases that make the base what it is.
+# (steps, kinds of text, benchmarks). First only the letters of four options: looking up a letter is the slowest thing for a
+# small model to learn, and the one it cannot do without. Then drills and the answered cases that make the base what it is.
 PHASES = (
-    (600, {"options": 1.0}),
-    (3400, {"options": 0.15, "findings": 0.1, "evidence": 0.3, "answered": 0.45}),
+    (800, {"options": 1.0}, {"clinic": 1.0}),
+    (6000, {"options": 0.1, "findings": 0.05, "evidence": 0.35, "answered": 0.5}, MIX),
 )
 
 
@@ -76,8 +76,8 @@ def build_clinic_model(tokenizer, seed: int):
         return Qwen2ForCausalLM(config)
 
 
-def pretraining_corpus(n: int, seed: int, shares=PHASES[-1][1], habits=BASE):
-    """n (user text, completion) pairs, of the kinds in `shares`: kind -> share.
+def pretraining_corpus(n: int, seed: int, shares=PHASES[-1][1], mix=MIX, habits=BASE):
+    """n (user text, completion) pairs, of the kinds in `shares`, on the benchmarks in `mix`.
 
     "answered" are cases answered in either style by a hasty, error-prone hand; the others are plain drills (the letter of
     each option, the bearing of each finding), which teach reading and medicine without teaching how to answer.
@@ -85,9 +85,9 @@ def pretraining_corpus(n: int, seed: int, shares=PHASES[-1][1], habits=BASE):
     rng = np.random.default_rng(seed)
     pools = {
         name: draw_cases(name, "pretrain", max(200, int(min(n, 20_000) * share)))
-        for name, share in MIX.items()
+        for name, share in mix.items()
     }
-    names = rng.choice(list(MIX), n, p=list(MIX.values()))
+    names = rng.choice(list(mix), n, p=list(mix.values()))
     kinds = rng.choice(list(shares), n, p=list(shares.values()))
     for name, kind in zip(names, kinds, strict=True):
         case = pools[name][int(rng.integers(len(pools[name])))]
@@ -121,7 +121,7 @@ def encode_supervised(tokenizer, pairs) -> list[dict]:
 def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
     """Make the clinic base model in `out`: tokenizer, safetensors, and sha256.json over all of it.
 
-    About six minutes on one core. phases: (steps, shares) as in PHASES. Returns (model, tokenizer).
+    About six minutes on one core. phases: as in PHASES. Returns (model, tokenizer).
     """
     import torch
     from datasets import Dataset
@@ -130,8 +130,8 @@ def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
     set_seed(seed)
     tokenizer = build_clinic_tokenizer()
     model = build_clinic_model(tokenizer, seed)
-    for phase, (steps, shares) in enumerate(phases):
-        pairs = list(pretraining_corpus(steps * BATCH, seed + phase, shares, habits))
+    for phase, (steps, shares, mix) in enumerate(phases):
+        pairs = list(pretraining_corpus(steps * BATCH, seed + phase, shares, mix, habits))
         arguments = TrainingArguments(
             output_dir=str(out),
             max_steps=steps,

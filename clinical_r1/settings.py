@@ -173,7 +173,8 @@ COLAB = Settings(
     disk_gb=15.0,
 )
 
-# Batch, learning rate, beta and temperature of the CRPO runs are not in the paper: these are the released GRPO script's.
+# Batch, beta and temperature of the CRPO runs are not in the paper: these are the released GRPO script's. Its learning rate
+# (1e-6) is for full fine-tuning; LoRA takes ten times that.
 PAPER = Settings(
     profile="paper",
     benchmarks=PAPER_BENCHMARKS,

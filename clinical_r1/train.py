@@ -83,7 +83,6 @@ def train_cold_start(settings: Settings, seed: int) -> None:
 
     One cold start serves both cold-start arms: same weights, same questions, two prompts.
     """
-    load_backend(settings.backend)
     import trl
     from datasets import Dataset
 
@@ -155,7 +154,6 @@ def grpo_arguments(settings: Settings, seed: int, folder: Path, weights) -> dict
 
 def train_rl(settings: Settings, method: str, seed: int) -> None:
     """One RL arm: rewards of the "grpo" or "crpo" set, from the base or from the cold-started policy."""
-    load_backend(settings.backend)
     import trl
     from datasets import Dataset
 
@@ -223,6 +221,10 @@ def train_arm(settings: Settings, arm: str, seed: int) -> None:
     """Train one arm in this process, unless it is complete on disk."""
     if is_trained(settings, arm, seed):
         return
+    load_backend(settings.backend)
+    from transformers import set_seed
+
+    set_seed(seed)  # PEFT draws the adapter before the trainer sets its own seed
     if arm == COLD_START:
         train_cold_start(settings, seed)
     else:

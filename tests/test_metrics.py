@@ -411,3 +411,16 @@ def test_compare_refuses_what_is_not_paired():
     scores += [record(q, method="crpo", seed=1) for q in QUESTIONS]
     with pytest.raises(ValueError, match="expected pairs"):
         metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng())
+
+
+def test_vote_by_hand():
+    letters = {"q1": ["A", "B", "A"], "q2": ["B", "A", None], "q3": [None, None, None]}
+    scores = [
+        record(q, letter=letter, correct=letter == "A", sample=i)
+        for q, votes in letters.items()
+        for i, letter in enumerate(votes)
+    ]
+    voted = metrics.vote(scores).set_index("id")
+    assert voted["letter"].where(voted["letter"].notna(), None).tolist() == ["A", "B", None]
+    assert voted["correct"].tolist() == [True, False, False]
+    assert cell(metrics.summarise(voted.reset_index(), rng()), "accuracy")["value"] == pytest.approx(1 / 3)

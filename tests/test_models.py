@@ -100,9 +100,8 @@ def test_corpus_is_seeded():
 
 
 def test_pretraining_runs_and_is_repeatable(tmp_path):
-    shares = pretrain.PHASES[-1][1]
     for name in ("one", "two"):
-        pretrain.pretrain_clinic_base(tmp_path / name, phases=((2, {"options": 1.0}), (2, shares)))
+        pretrain.pretrain_clinic_base(tmp_path / name, phases=[(2, *phase[1:]) for phase in pretrain.PHASES])
         models.check_hashes(tmp_path / name)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert first == second

@@ -148,6 +148,13 @@ def test_a_failing_arm_names_its_log(tmp_path):
         train.train_all(settings)
 
 
+def child(settings, arm):
+    """The process that `train_all` starts for one arm."""
+    command = [sys.executable, "-m", "clinical_r1.train", "--arm", arm, "--seed", "0", "--out", settings.out]
+    command += ["--settings", json.dumps(settings.to_json())]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["crpo", models.COLD_START])
 def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
@@ -156,50 +163,23 @@ def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
     weights = {}
     for name in ("whole", "killed"):
         settings = prepare(
-            tmp_path / name, n_sft=64, rl_steps=6, save_steps=1, methods=("crpo", "cold_start_crpo")
+            tmp_path / name, n_sft=128, rl_steps=6, save_steps=1, methods=("crpo", "cold_start_crpo")
         )
-        command = [
-            sys.executable,
-            "-m",
-            "clinical_r1.train",
-            "--arm",
-            arm,
-            "--seed",
-            "0",
-            "--out",
-            settings.out,
-        ]
-        command += ["--settings", json.dumps(settings.to_json())]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         if name == "killed":
-            child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
-            checkpoints = settings.model_dir(arm, 0) / "checkpoints"
-            while not (checkpoints / "checkpoint-2" / "trainer_state.json").exists() and child.poll() is None:
-                time.sleep(0.02)
-            child.send_signal(signal.SIGKILL)
-            child.wait()
+            checkpoint = settings.model_dir(arm, 0) / "checkpoints" / "checkpoint-2" / "trainer_state.json"
+            with child(settings, arm) as process:
+                while not checkpoint.exists() and process.poll() is None:
+                    time.sleep(0.02)
+                process.send_signal(signal.SIGKILL)
             assert not (settings.model_dir(arm, 0) / "done.json").exists()
-        with subprocess.Popen(command, stdin=subprocess.PIPE, env=environment) as child:
-            assert child.wait() == 0
-        folder = settings.model_dir(arm, 0) / "policy"
-        weights[name] = load_file(next(folder.glob("*.safetensors")))
+        with child(settings, arm) as process:
+            assert process.wait() == 0
+        weights[name] = load_file(next((settings.model_dir(arm, 0) / "policy").glob("*.safetensors")))
     assert weights["whole"].keys() == weights["killed"].keys()
     assert all((weights["whole"][key] == weights["killed"][key]).all() for key in weights["whole"])
 
 
 def test_a_child_stops_when_its_parent_closes(tmp_path):
-    settings = prepare(tmp_path, rl_steps=10_000)
-    command = [
-        sys.executable,
-        "-m",
-        "clinical_r1.train",
-        "--arm",
-        "grpo",
-        "--seed",
-        "0",
-        "--out",
-        settings.out,
-    ]
-    child = subprocess.Popen([*command, "--settings", json.dumps(settings.to_json())], stdin=subprocess.PIPE)
-    child.stdin.close()
-    assert child.wait(timeout=60) == 1
+    with child(prepare(tmp_path, rl_steps=10_000), "grpo") as process:
+        process.stdin.close()
+        assert process.wait(timeout=60) == 1
