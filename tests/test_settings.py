@@ -1,0 +1,76 @@
+"""Settings are frozen, checked and survive JSON; files are written whole or not at all.
+
+Run: pytest tests/test_settings.py
+"""
+
+import dataclasses
+import json
+
+import pytest
+
+from clinical_r1 import files
+from clinical_r1.settings import CPU, PROFILES, settings_for, settings_from_json
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_settings_survive_json(profile):
+    settings = settings_for(profile, out="somewhere", seeds=2)
+    assert settings_from_json(json.loads(json.dumps(settings.to_json())), "somewhere") == settings
+    assert settings.seeds == (0, 1) and settings.run_dir.parts[-2:] == ("runs", profile)
+
+
+def test_unknown_profile_names_the_four():
+    with pytest.raises(ValueError, match="smoke, cpu, colab, paper"):
+        settings_for("gpu")
+
+
+@pytest.mark.parametrize("seeds", [0, ()])
+def test_no_seeds_are_refused(seeds):
+    with pytest.raises(ValueError, match="at least one seed"):
+        settings_for("cpu", seeds=seeds)
+
+
+def test_settings_are_frozen_and_checked():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        CPU.rl_steps = 1
+    with pytest.raises(ValueError, match="micro_batch 48"):
+        dataclasses.replace(CPU, micro_batch=48)
+    with pytest.raises(ValueError, match="ppo"):
+        dataclasses.replace(CPU, methods=("ppo",))
+
+
+def test_evaluations_cover_every_cell_of_the_table():
+    jobs = CPU.evaluations()
+    assert len(jobs) == len(set(jobs)) == len(CPU.methods) * len(CPU.seeds) * len(CPU.benchmarks) * 2
+    assert len({CPU.completions_path(b, m, s, p) for m, s, b, p in jobs}) == len(jobs)
+
+
+def test_arms_of_the_comparison_differ_in_nothing_but_the_method():
+    assert not [
+        field.name for field in dataclasses.fields(CPU) if "crpo" in field.name or "grpo" in field.name
+    ]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = files.write_json(tmp_path / "a" / "x.json", {"old": 1})
+    with pytest.raises(TypeError):
+        files.write_json(path, {"new": object()})
+    assert json.loads(path.read_text()) == {"old": 1} and list(path.parent.iterdir()) == [path]
+
+
+def test_a_line_that_is_not_json_is_named(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2 is not JSON"):
+        files.read_jsonl(path)
+
+
+def test_stale_results_are_refused(tmp_path):
+    settings = settings_for("cpu", tmp_path)
+    stamp = tmp_path / "done.json"
+    assert not files.same_settings(stamp, settings, ["rl_steps"])
+    files.write_json(stamp, {"rl_steps": settings.rl_steps})
+    assert files.same_settings(stamp, settings, ["rl_steps"])
+    files.write_json(stamp, {"rl_steps": settings.rl_steps + 1})
+    with pytest.raises(ValueError, match="made with other settings"):
+        files.same_settings(stamp, settings, ["rl_steps"])
