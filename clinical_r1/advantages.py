@@ -7,6 +7,8 @@ together.
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 AGGREGATIONS = ("sum_then_normalize", "normalize_then_sum")
 
 
@@ -71,7 +73,7 @@ def _as_tensor(rewards):
     if isinstance(rewards, (list, tuple)):
         rewards = [[math.nan if value is None else value for value in row] for row in rewards]
         return torch.tensor(rewards, dtype=torch.float32)
-    return _as_tensor(torch.as_tensor(rewards))
+    return _as_tensor(torch.from_numpy(np.array(rewards)))  # a copy: a frame's own array may be read-only
 
 
 def _check(rewards, weights, num_generations, aggregation, scale) -> None:

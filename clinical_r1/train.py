@@ -55,6 +55,11 @@ def teacher_rows(settings: Settings) -> list[dict]:
         ]
     else:
         traces = list(_scripted_traces(questions))
+    if not traces:
+        raise ValueError(
+            f"none of the traces in {settings.teacher_traces} answers a question of the {settings.train_benchmark} sft split; "
+            "expected ids such as " + ", ".join(question.id for question in questions[:2]) + "."
+        )
     for question, style, text in traces:
         prompt = build_messages(question, style, settings.prompt_layout)
         rows.append({"prompt": prompt, "completion": [{"role": "assistant", "content": text}]})

@@ -210,3 +210,9 @@ def test_total_reward():
         total_reward(columns, (1, 1))
     with pytest.raises(ValueError, match="shorter"):
         total_reward([[1.0], []], (1, 1))
+
+
+def test_a_read_only_array_is_taken_without_a_warning():
+    rewards = np.array([[1.0], [0.0]])
+    rewards.setflags(write=False)
+    assert group_advantages(rewards, [1.0], 2).tolist() == pytest.approx([0.7071, -0.7071], abs=1e-3)
