@@ -144,6 +144,7 @@ def phrase(finding: str, present: bool, shift: bool = False) -> str:
 
 
 def vignette(case: Case) -> str:
+    """The stem of a case: its stated findings in order, in one of the two wordings."""
     return "Patient: " + ", ".join(phrase(f, present, case.shift) for f, present in case.stated) + "."
 
 

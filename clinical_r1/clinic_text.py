@@ -73,6 +73,7 @@ def first_impression(case: Case) -> str:
 
 
 def claim_text(finding, present, sign, condition, case) -> str:
+    """One claim as a sentence of the grammar; sign is SUPPORTS or AGAINST."""
     verb = "supports" if sign == SUPPORTS else "argues against"
     return f"{phrase(finding, present, case.shift)} {verb} {condition}."
 
@@ -231,6 +232,8 @@ def write_drill(case: Case, drill: str, rng: np.random.Generator) -> str:
 
 @dataclass(frozen=True)
 class Claim:
+    """What a completion says about one finding and one condition, true or not."""
+
     finding: str
     present: bool
     direction: int  # SUPPORTS or AGAINST

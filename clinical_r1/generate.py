@@ -19,6 +19,7 @@ GENERATED_WITH = RL_ON + ("n_test", "eval_temperature", "eval_top_p", "eval_samp
 
 
 def is_complete(settings, method, seed, benchmark, protocol) -> bool:
+    """True when the completions are on disk. ValueError when they were made with other settings."""
     path = settings.completions_path(benchmark, method, seed, protocol)
     return path.exists() and same_settings(path.with_suffix(".json"), settings, GENERATED_WITH)
 
