@@ -51,7 +51,7 @@ REAL_MODELS = ("gpt-35-turbo-16k", "gpt-4-32k")
 
 
 def real_completions_table(source=None):
-    """Accuracy and coverage of real model answers, a row per benchmark and model; an empty frame without the data.
+    """Accuracy and coverage of real model answers, a row per benchmark and model whose file is there.
 
     source: folder with the benchmarks' raw files and `real_completions/`; None takes CLINICAL_R1_DATA. Unreadable answers
     are wrong and stay in n; `parsed_only` is the flattering figure that leaves them out.
@@ -63,34 +63,24 @@ def real_completions_table(source=None):
     source = source or os.environ.get("CLINICAL_R1_DATA")
     rows = []
     for benchmark, (split, name_of) in REAL_COMPLETIONS.items() if source else ():
-        questions = load_benchmark(benchmark, split, source=source)
-        by_id = {name_of(question): question for question in questions}
         for model in REAL_MODELS:
-            answers = read_jsonl(
-                Path(source) / "real_completions" / f"mirage_cot_{benchmark.removesuffix('-4')}_{model}.jsonl"
-            )
+            name = f"mirage_cot_{benchmark.removesuffix('-4')}_{model}.jsonl"
+            path = Path(source) / "real_completions" / name
+            if not path.is_file():
+                continue  # a row that is not in the table has no file in the folder
+            by_id = {
+                name_of(question): question for question in load_benchmark(benchmark, split, source=source)
+            }
             letters = {
-                row["id"]: parse_mirage(row["raw"], by_id[row["id"]].options).letter for row in answers
+                row["id"]: parse_mirage(row["raw"], by_id[row["id"]].options).letter
+                for row in read_jsonl(path)
             }
+            n, parsed = len(by_id), sum(letter is not None for letter in letters.values())
             right = sum(letters.get(key) == question.answer for key, question in by_id.items())
-            parsed = sum(letter is not None for letter in letters.values())
-            low, high = wilson_interval(right, len(by_id))
-            row = {
-                "benchmark": benchmark,
-                "split": split,
-                "model": model,
-                "n": len(by_id),
-                "accuracy": right / len(by_id),
-            }
-            rows.append(
-                row
-                | {
-                    "ci_low": low,
-                    "ci_high": high,
-                    "coverage": parsed / len(by_id),
-                    "parsed_only": right / parsed,
-                }
-            )
+            low, high = wilson_interval(right, n)
+            row = {"benchmark": benchmark, "split": split, "model": model, "n": n, "accuracy": right / n}
+            row |= {"ci_low": low, "ci_high": high, "coverage": parsed / n, "parsed_only": right / parsed}
+            rows.append(row)
     return pd.DataFrame(rows).round(3)
 
 

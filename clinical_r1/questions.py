@@ -362,7 +362,9 @@ def read_raw(path, name: str, split: str) -> tuple[list[Question], list[Quaranti
 
 
 def find_files(source) -> dict[tuple[str, str], Path]:
-    """(benchmark, split) -> file, for every known official file name under the folder `source`."""
+    """(benchmark, split) -> file, for every known official file name under `source`. FileNotFoundError without it."""
+    if not Path(source).exists():
+        raise FileNotFoundError(f"source {source} does not exist; give a folder or file of official files.")
     found = {}
     for name, release in RELEASES.items():
         for split, names in release.files.items():
@@ -374,8 +376,6 @@ def find_files(source) -> dict[tuple[str, str], Path]:
 
 def _locate(source, name: str, split: str) -> Path:
     source = Path(source)
-    if not source.exists():
-        raise FileNotFoundError(f"source {source} does not exist; give a folder or file of official files.")
     if source.is_file():
         named = [s for s in RELEASES[name].files if re.search(rf"(?:^|_){s}(?:_|$)", source.stem)]
         if named and split not in named:  # one file read as three splits is how dev becomes test
