@@ -35,6 +35,9 @@ from clinical_r1.questions import read_questions
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import Settings, settings_from_json
 
+PARENT_GONE = 75  # exit status of a child whose parent died: temporary, run again
+
+
 # ------------------------------------------------------------------------------------------------------- cold start
 
 
@@ -305,7 +308,7 @@ def _stop_with_parent() -> None:
     def wait():
         while os.read(0, 1024):  # not sys.stdin: a thread that holds its lock aborts the interpreter at exit
             pass
-        os._exit(1)
+        os._exit(PARENT_GONE)
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -143,34 +143,80 @@ def test_unknown_set_is_refused():
 # --------------------------------------------------------------------------------------------- claims and verdicts
 
 
+def wordings():
+    kb = knowledge_base()
+    return {
+        phrase(f, p, shift): (f, p) for f in kb.findings for p in (True, False) for shift in (True, False)
+    }
+
+
+def every_claim_sentence():
+    """All that the grammar can say about one finding and one condition, spelled out: sentence -> claim."""
+    verbs = {"supports": SUPPORTS, "argues against": AGAINST}
+    return {
+        f"{words} {verb} {condition}": Claim(*finding, direction, condition)
+        for words, finding in wordings().items()
+        for verb, direction in verbs.items()
+        for condition in knowledge_base().conditions
+    }
+
+
+WORDINGS, SENTENCES = wordings(), every_claim_sentence()
+
+
+def sentences(text):
+    for mark in ("dx", "think", "conclusion", "answer"):
+        text = text.replace(f"<{mark}>", ".").replace(f"</{mark}>", ".")
+    for mark in ("(System 1: Intuitive)", "(System 2: Analytical)", "\\boxed", *clinic_text.FILLERS):
+        text = text.replace(mark, ".")
+    return [part.strip() for part in text.split(".") if part.strip()]
+
+
+def cited(body):
+    """The findings of 'X' or 'X and Y', tried against every wording, since some wordings hold an 'and' themselves."""
+    if body in WORDINGS:
+        return [WORDINGS[body]]
+    for words, finding in WORDINGS.items():
+        rest = body.removeprefix(f"{words} and ")
+        if rest != body and rest in WORDINGS:
+            return [finding, WORDINGS[rest]]
+    return []
+
+
 def literal_claims(text):
-    """Slow and literal: try every finding, direction and condition in every sentence."""
-    kb, found = knowledge_base(), []
-    body = text.replace("</dx>", ".").replace("</think>", ".").replace("check: ", "")
-    for mark in (
-        "<dx>",
-        "<think>",
-        "<conclusion>",
-        "<answer>",
-        "(System 1: Intuitive)",
-        "(System 2: Analytical)",
-        *clinic_text.FILLERS,
-    ):
-        body = body.replace(mark, ".")
-    for sentence in (part.strip() for part in body.split(".")):
-        for finding in kb.findings:
-            for present in (True, False):
-                for shift in (True, False):
-                    words = phrase(finding, present, shift)
-                    for condition in kb.conditions:
-                        for verb, direction in (("supports", SUPPORTS), ("argues against", AGAINST)):
-                            if sentence == f"{words} {verb} {condition}":
-                                found.append(Claim(finding, present, direction, condition))
-                        if sentence.endswith(f"favor {condition}") and words in sentence.split(" favor ")[
-                            0
-                        ].split(" and "):
-                            found.append(Claim(finding, present, SUPPORTS, condition))
-    return set(found)
+    """Every sentence looked up in the list of all sentences; no pattern is involved."""
+    found = set()
+    for sentence in sentences(text):
+        sentence = sentence.removeprefix("check: ")
+        if sentence in SENTENCES:
+            found.add(SENTENCES[sentence])
+        body, favor, condition = sentence.partition(" favor ")
+        if favor and condition in knowledge_base().conditions:
+            found |= {Claim(*finding, SUPPORTS, condition) for finding in cited(body)}
+    return found
+
+
+def literal_behaviours(text, case):
+    """Backtracking, chaining, subgoals and checks, sentence by sentence."""
+    kb, held, seen = knowledge_base(), None, {"back": set(), "chain": set(), "goal": set(), "check": set()}
+    for sentence in sentences(text):
+        if sentence.startswith("suspect "):
+            held = sentence.removeprefix("suspect ")
+        if sentence.startswith("on second thought consider "):
+            new = sentence.removeprefix("on second thought consider ")
+            if held is not None and new != held:
+                seen["back"].add((held, new))
+            held = new
+        condition, expect, words = sentence.removeprefix("if ").partition(" then expect ")
+        if expect and WORDINGS[words][1] and WORDINGS[words][0] in kb.supports(condition):
+            seen["chain"].add((condition, words))
+        if sentence in SUBGOALS:
+            seen["goal"].add(sentence)
+        if sentence.startswith("check: "):
+            claim = SENTENCES[sentence.removeprefix("check: ")]
+            if (claim.finding, claim.present) in case.stated:
+                seen["check"].add(claim)
+    return [len(found) for found in seen.values()]
 
 
 def literal_verdict(claim, case):
@@ -185,22 +231,22 @@ def literal_verdict(claim, case):
 
 
 @pytest.mark.parametrize("habits", [BASE, TEACHER, HONEST], ids=["base", "teacher", "honest"])
-def test_claims_and_verdicts_agree_with_a_literal_checker(habits):
+def test_claims_verdicts_and_measures_agree_with_a_literal_checker(habits):
     rng = np.random.default_rng(0)
-    for i, case in enumerate(ALL_CASES[::200]):
+    for i, case in enumerate(ALL_CASES):
         text = write_trace(case, ("crpo", "grpo")[i % 2], habits, rng)
-        assert set(read_claims(text)) == literal_claims(text)
-        claims = {
-            claim: literal_verdict(claim, case)
-            for claim in read_claims(text)
-            if claim.condition in case.options
-        }
+        claims = {claim: literal_verdict(claim, case) for claim in literal_claims(text)}
+        assert set(read_claims(text)) == set(claims), text
+        assert {claim: verdict(claim, case) for claim in claims} == claims
+        of_options = {claim: found for claim, found in claims.items() if claim.condition in case.options}
         counted = measure(text, case)
-        assert {c: verdict(c, case) for c in claims} == claims
-        assert counted["faithfulness"] == sum(v == "true" for v in claims.values())
-        assert counted["cecd"] == sum((c.finding, c.present) in case.stated for c in claims)
-        true_against = {c.condition for c, v in claims.items() if v == "true" and c.direction == AGAINST}
-        assert counted["drc"] == len(true_against)
+        assert counted["faithfulness"] == sum(found == "true" for found in of_options.values())
+        assert counted["cecd"] == sum((c.finding, c.present) in case.stated for c in of_options)
+        assert counted["hallucination"] == sum(found.startswith("contradicted") for found in claims.values())
+        rejected = {c.condition for c, v in of_options.items() if v == "true" and c.direction == AGAINST}
+        assert counted["drc"] == len(rejected - {case.gold})
+        names = ("backtracking", "backward_chaining", "subgoal_setting", "verification")
+        assert [counted[name] for name in names] == literal_behaviours(text, case), text
 
 
 def test_the_honest_policy_is_right_and_never_hallucinates():

@@ -182,4 +182,4 @@ def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
 def test_a_child_stops_when_its_parent_closes(tmp_path):
     with child(prepare(tmp_path, rl_steps=10_000), "grpo") as process:
         process.stdin.close()
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=60) == train.PARENT_GONE
