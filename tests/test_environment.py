@@ -79,7 +79,8 @@ def imported(folder: str) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"clinical_r1", "conftest"}
+    own = {path.stem for path in (ROOT / folder).glob("*.py")}
+    return names - set(sys.stdlib_module_names) - own - {"clinical_r1"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Intervals, tests, fronts and Table 1, checked by hand arithmetic: pytest tests/test_metrics.py"""
+"""Intervals, tests and fronts, checked by hand arithmetic: python -m pytest tests/test_metrics.py"""
 
 from types import SimpleNamespace
 
@@ -7,42 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from records import QUESTIONS, cell, four_records, record, rng
 
 from clinical_r1 import metrics, paper
 from clinical_r1.settings import METHODS
-
-QUESTIONS = ("q1", "q2", "q3", "q4")
-
-
-def rng(seed=0):
-    return np.random.default_rng(seed)
-
-
-def record(
-    id, letter="A", correct=True, method="grpo", seed=0, sample=0, benchmark="clinic", tokens=20, **counts
-):
-    measures = dict.fromkeys(metrics.PROCESS_METRICS, 1) | counts
-    return {
-        "id": id,
-        "benchmark": benchmark,
-        "method": method,
-        "seed": seed,
-        "sample": sample,
-        "answer": "A",
-        "letter": letter,
-        "correct": correct,
-        "problems": [],
-        "tokens": tokens,
-        "rewards": {},
-        "measures": measures,
-    }
-
-
-def cell(rows, metric, method="grpo", benchmark="clinic"):
-    chosen = rows[(rows["metric"] == metric) & (rows["method"] == method) & (rows["benchmark"] == benchmark)]
-    assert len(chosen) == 1
-    return chosen.iloc[0]
-
 
 # --- intervals and tests
 
@@ -206,15 +174,6 @@ def test_majority_vote(letters, winner):
 # --- scored records -> rows
 
 
-def four_records(**common):
-    return [
-        record("q1", drc=2, **common),
-        record("q2", drc=0, **common),
-        record("q3", letter="B", correct=False, drc=1, **common),
-        record("q4", letter=None, correct=False, drc=0, **common),
-    ]
-
-
 def test_unparsed_is_wrong_and_in_the_denominator():
     rows = metrics.summarise(four_records(), rng())
     accuracy = cell(rows, "accuracy")
@@ -311,76 +270,6 @@ def test_scores_that_cannot_be_compared_are_refused(scores, message):
 def test_several_samples_are_not_duplicates():
     accuracy = cell(metrics.summarise(four_records() + four_records(sample=1), rng()), "accuracy")
     assert (accuracy["n"], accuracy["interval"]) == (4, "bootstrap over questions")
-
-
-# --- Table 1
-
-
-def summary(benchmark="clinic"):
-    scores = four_records(method="crpo", benchmark=benchmark, hallucination=3) + four_records(
-        benchmark=benchmark
-    )
-    return metrics.summarise(scores, rng())
-
-
-def test_table1_carries_the_paper_beside_and_never_compares_the_clinic():
-    table = metrics.table1(summary(), paper.TABLE1, paper.STANDS_FOR)
-    assert table.columns.tolist() == metrics.TABLE1_COLUMNS
-    accuracy = cell(table, "accuracy", "crpo")
-    assert (accuracy["value"], accuracy["paper_value"]) == (50.0, 52.41)
-    assert set(table["verdict"]) == {"not comparable: clinic stand-in"}
-
-
-@pytest.mark.parametrize(
-    ("printed", "verdict"),
-    [
-        (50.0, "reproduced"),
-        (50.004, "reproduced"),
-        (50.02, "inside interval"),
-        (99.0, "outside"),
-        (None, "no printed value"),
-    ],
-)
-def test_table1_verdicts_on_a_real_benchmark(printed, verdict):
-    theirs = paper.TABLE1
-    ours = (theirs["benchmark"] == "medqa") & (theirs["method"] == "grpo") & (theirs["metric"] == "accuracy")
-    theirs.loc[ours, "value"] = printed
-    table = metrics.table1(summary("medqa"), theirs, paper.STANDS_FOR)
-    assert cell(table, "accuracy", "grpo", "medqa")["verdict"] == verdict
-
-
-def test_table1_gives_the_same_bytes_twice(tmp_path):
-    for name in "ab":
-        metrics.table1(summary(), paper.TABLE1, paper.STANDS_FOR).to_csv(tmp_path / name, index=False)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-
-
-def test_table1_takes_a_clinic_set_and_the_benchmark_it_stands_for():
-    both = metrics.summarise(four_records() + four_records(benchmark="medqa"), rng())
-    table = metrics.table1(both, paper.TABLE1, paper.STANDS_FOR)
-    assert len(table) == 18 and (table.groupby("metric")["paper_value"].nunique() == 1).all()
-    with pytest.raises(ValueError, match="twice"):
-        metrics.table1(pd.concat([both, both]), paper.TABLE1, paper.STANDS_FOR)
-
-
-def test_table1_refuses_per_cent_twice():
-    with pytest.raises(ValueError, match="shares in"):
-        metrics.table1(metrics.table1(summary(), paper.TABLE1, {}), paper.TABLE1, {})
-
-
-def test_markdown_keeps_ours_and_theirs_apart():
-    questions = [SimpleNamespace(benchmark="clinic", answer="A", options=dict.fromkeys("ABCD"))] * 4
-    rows = pd.concat([summary(), metrics.baseline_rows(questions)])
-    table = metrics.table1(rows, paper.TABLE1, paper.STANDS_FOR)
-    text = metrics.table1_markdown(table, paper.METHOD_LABELS | paper.METRIC_LABELS, paper.STANDS_FOR)
-    ours, theirs = text.split("# The paper's printed numbers")
-    assert "52.41" not in ours and "52.41" in theirs and "not comparable" in theirs
-    lines = {line.split(" | ")[0].strip("| "): line for line in ours.splitlines() if line.startswith("|")}
-    assert "| 50.00 [15.00, 85.00]" in lines["GRPO"]  # a draw has no best
-    assert "**1.00**" in lines["GRPO"] and "3.00 [" in lines["CRPO"] and "**3.00**" not in lines["CRPO"]
-    assert lines["chance"].split(" | ")[-4] == "25.00"
-    assert "**" not in lines["majority letter"]  # a guesser at 100 % takes the bold from nobody
-    assert lines["GRPO"].endswith("| 4 | 1 | 0.750 |")
 
 
 def test_metrics_and_paper_use_the_same_names():

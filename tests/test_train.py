@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import pytest
 
-from clinical_r1 import generate, judge, models, train
+from clinical_r1 import generate, models, scoring, train
 from clinical_r1.clinic import load_set
 from clinical_r1.files import read_jsonl
 from clinical_r1.questions import write_questions
@@ -100,7 +100,7 @@ def test_completions_carry_their_prompt_and_are_scored(trained):
     files = generate.complete_all(trained)
     rows = read_jsonl(files[0])
     assert len(rows) == trained.n_test and rows[0]["prompt"].endswith("<|assistant|> ")
-    records = judge.score_all(trained)
+    records = scoring.score_all(trained)
     assert len(records) == len(files) * trained.n_test
     assert {"backtracking", "drc", "hallucination"} <= set(records[0]["measures"])
     assert all(record["correct"] == (record["letter"] == record["answer"]) for record in records)
@@ -123,7 +123,7 @@ def test_scores_of_the_wrong_questions_are_refused(trained):
     whole = path.read_text()
     path.write_text("".join(whole.splitlines(keepends=True)[1:]))
     with pytest.raises(ValueError, match="answers 7 questions, expected the 8"):
-        judge.score_all(trained)
+        scoring.score_all(trained)
     path.write_text(whole)
 
 

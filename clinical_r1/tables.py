@@ -1,0 +1,149 @@
+"""Table 1 from summarised rows: the paper's printed numbers beside ours, and the table as markdown. Pure."""
+
+import numpy as np
+
+from clinical_r1.metrics import (
+    BENCHMARK_ORDER,
+    GUESSES,
+    LOWER_IS_BETTER,
+    METRIC_ORDER,
+    PROCESS_METRICS,
+    SUMMARY_COLUMNS,
+    rank,
+)
+from clinical_r1.settings import METHODS
+
+TABLE1_COLUMNS = [*SUMMARY_COLUMNS[:9], "paper_value", "verdict"]
+NOT_COMPARABLE = "not comparable: clinic stand-in"
+
+
+def table1(summary, paper, pairing):
+    """Our rows with the paper's printed number carried beside each; 4 decimals, accuracy in per cent.
+
+    summary: rows of `summarise`, `baseline_rows` (and `extra_rows`), concatenated.
+    paper: tidy frame benchmark, method, metric, value.
+    pairing: our benchmark -> the paper's; a benchmark not named stands for itself.
+    verdict: "not comparable: clinic stand-in" where the pairing changes the benchmark; otherwise "reproduced"
+        (equal at the two printed decimals), "inside interval" or "outside"; "no printed value" without one.
+    """
+    table = summary.copy()
+    if table.duplicated(["benchmark", "method", "metric"]).any():
+        raise ValueError("the summary has a benchmark, method and metric twice; expected one row for each.")
+    percent = table["metric"] == "accuracy"
+    if (table.loc[percent, "value"] > 1).any():
+        raise ValueError(
+            "accuracy above 1 in the summary; expected shares in [0, 1]: pass summarise()'s rows unchanged."
+        )
+    table.loc[percent, ["value", "ci_low", "ci_high"]] *= 100
+    table["stands_for"] = [pairing.get(name, name) for name in table["benchmark"]]
+    printed = paper.rename(columns={"benchmark": "stands_for", "value": "paper_value"})
+    table = table.merge(printed, how="left", on=["stands_for", "method", "metric"], validate="many_to_one")
+    numbers = ["value", "ci_low", "ci_high", "coverage", "paper_value"]
+    table[numbers] = table[numbers].astype(float).round(4)
+    table["verdict"] = [_verdict(row) for row in table.itertuples()]
+    table = table.sort_values(["benchmark", "method", "metric"], key=_ranks, kind="stable", ignore_index=True)
+    return table[TABLE1_COLUMNS]
+
+
+def _ranks(column):
+    order = {"benchmark": BENCHMARK_ORDER, "method": METHODS + GUESSES, "metric": METRIC_ORDER}[column.name]
+    return column.map(lambda name: rank(name, order))
+
+
+def _verdict(row):
+    if np.isnan(row.paper_value):
+        return "no printed value"
+    if row.stands_for != row.benchmark:
+        return NOT_COMPARABLE
+    if round(row.value, 2) == round(row.paper_value, 2):
+        return "reproduced"
+    return "inside interval" if row.ci_low <= row.paper_value <= row.ci_high else "outside"
+
+
+def table1_markdown(table, labels=None, pairing=None):
+    """Table 1 as markdown: one table per benchmark, best in bold; the paper's printed numbers below, apart.
+
+    table: rows of `table1`; metrics beyond the nine are left to their own table.
+    labels: machine name -> printed name.
+    pairing: as in `table1`; it names the paper's benchmark in the second block.
+    """
+    labels, pairing = labels or {}, pairing or {}
+    blocks = [
+        "# Table 1: this run",
+        "Mean count per response, and accuracy in per cent, with 95 % intervals. Accuracy counts an unparsed "
+        "response as wrong; coverage is the share that parsed. Intervals: Wilson for accuracy with one "
+        "response per question, otherwise percentile bootstrap over questions (all responses to a question "
+        "are drawn together; training seeds are not resampled). n counts questions. Bold: best method of the "
+        "column. The majority letter is read off these very answers: the best any constant guess could do.",
+    ]
+    for benchmark, rows in table.groupby("benchmark", sort=False):
+        blocks += [f"## {_named(benchmark, labels)}", _measured_block(rows, labels)]
+        partly = rows[rows["metric"].isin(PROCESS_METRICS) & (rows["coverage"] < 1)]
+        blocks += [
+            f"{_named(r.method, labels)}: {r.metric} has {r.coverage:.1%} verdicts."
+            for r in partly.itertuples()
+        ]
+    printed = table.dropna(subset=["paper_value"])
+    if len(printed):
+        blocks += [
+            "# The paper's printed numbers",
+            "Copied from its Table 1 for reference; none of them is a result of this run.",
+        ]
+    for benchmark, rows in printed.groupby("benchmark", sort=False):
+        source = pairing.get(benchmark, benchmark)
+        title = f"Printed for {_named(source, labels)}"
+        if (rows["verdict"] == NOT_COMPARABLE).any():
+            title += f" (not comparable: {_named(benchmark, labels)} has other questions and another model)"
+        blocks += [f"## {title}", _printed_block(rows, labels)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _named(name, labels):
+    return labels.get(name, str(name).replace("_", " "))
+
+
+def _measured_block(rows, labels):
+    metrics = [m for m in METRIC_ORDER if m in set(rows["metric"])]
+    best = {
+        metric: _best(rows[(rows["metric"] == metric) & ~rows["method"].isin(GUESSES)]) for metric in metrics
+    }
+    lines = []
+    for method, own in rows.groupby("method", sort=False):
+        cells = {
+            r.metric: _cell(r, bold=method not in GUESSES and r.value == best[r.metric])
+            for r in own.itertuples()
+        }
+        size = own[own["metric"] == "accuracy"].iloc[0]
+        seeds = size["seeds"] if method not in GUESSES else "–"
+        tail = [f"{size['n']}", f"{seeds}", f"{size['coverage']:.3f}"]
+        lines.append([_named(method, labels), *(cells.get(metric, "–") for metric in metrics), *tail])
+    return _markdown(
+        ["Method", *(_named(metric, labels) for metric in metrics), "n", "seeds", "coverage"], lines
+    )
+
+
+def _printed_block(rows, labels):
+    metrics = [m for m in METRIC_ORDER if m in set(rows["metric"])]
+    lines = []
+    for method, own in rows.groupby("method", sort=False):
+        values = dict(zip(own["metric"], own["paper_value"], strict=True))
+        lines.append([_named(method, labels), *(f"{values[m]:.2f}" if m in values else "–" for m in metrics)])
+    return _markdown(["Method", *(_named(metric, labels) for metric in metrics)], lines)
+
+
+def _best(rows):
+    """The value to print in bold; None where all methods agree."""
+    if rows["value"].nunique() < 2:
+        return None
+    lower = rows["metric"].iloc[0] in LOWER_IS_BETTER
+    return rows["value"].min() if lower else rows["value"].max()
+
+
+def _cell(row, bold):
+    value = f"**{row.value:.2f}**" if bold else f"{row.value:.2f}"
+    return value if np.isnan(row.ci_low) else f"{value} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
+
+
+def _markdown(header, lines):
+    rule = ["---"] + ["---:"] * (len(header) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines])

@@ -1,0 +1,46 @@
+"""Scored records small enough to check by hand, shared by the tests of measures and tables."""
+
+import numpy as np
+
+from clinical_r1 import metrics
+
+QUESTIONS = ("q1", "q2", "q3", "q4")
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def record(
+    id, letter="A", correct=True, method="grpo", seed=0, sample=0, benchmark="clinic", tokens=20, **counts
+):
+    measures = dict.fromkeys(metrics.PROCESS_METRICS, 1) | counts
+    return {
+        "id": id,
+        "benchmark": benchmark,
+        "method": method,
+        "seed": seed,
+        "sample": sample,
+        "answer": "A",
+        "letter": letter,
+        "correct": correct,
+        "problems": [],
+        "tokens": tokens,
+        "rewards": {},
+        "measures": measures,
+    }
+
+
+def cell(rows, metric, method="grpo", benchmark="clinic"):
+    chosen = rows[(rows["metric"] == metric) & (rows["method"] == method) & (rows["benchmark"] == benchmark)]
+    assert len(chosen) == 1
+    return chosen.iloc[0]
+
+
+def four_records(**common):
+    return [
+        record("q1", drc=2, **common),
+        record("q2", drc=0, **common),
+        record("q3", letter="B", correct=False, drc=1, **common),
+        record("q4", letter=None, correct=False, drc=0, **common),
+    ]

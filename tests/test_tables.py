@@ -1,0 +1,76 @@
+"""Table 1, its verdicts and its markdown: python -m pytest tests/test_tables.py"""
+
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from records import cell, four_records, rng
+
+from clinical_r1 import metrics, paper, tables
+
+
+def summary(benchmark="clinic"):
+    scores = four_records(method="crpo", benchmark=benchmark, hallucination=3) + four_records(
+        benchmark=benchmark
+    )
+    return metrics.summarise(scores, rng())
+
+
+def test_table1_carries_the_paper_beside_and_never_compares_the_clinic():
+    table = tables.table1(summary(), paper.TABLE1, paper.STANDS_FOR)
+    assert table.columns.tolist() == tables.TABLE1_COLUMNS
+    accuracy = cell(table, "accuracy", "crpo")
+    assert (accuracy["value"], accuracy["paper_value"]) == (50.0, 52.41)
+    assert set(table["verdict"]) == {"not comparable: clinic stand-in"}
+
+
+@pytest.mark.parametrize(
+    ("printed", "verdict"),
+    [
+        (50.0, "reproduced"),
+        (50.004, "reproduced"),
+        (50.02, "inside interval"),
+        (99.0, "outside"),
+        (None, "no printed value"),
+    ],
+)
+def test_table1_verdicts_on_a_real_benchmark(printed, verdict):
+    theirs = paper.TABLE1
+    ours = (theirs["benchmark"] == "medqa") & (theirs["method"] == "grpo") & (theirs["metric"] == "accuracy")
+    theirs.loc[ours, "value"] = printed
+    table = tables.table1(summary("medqa"), theirs, paper.STANDS_FOR)
+    assert cell(table, "accuracy", "grpo", "medqa")["verdict"] == verdict
+
+
+def test_table1_gives_the_same_bytes_twice(tmp_path):
+    for name in "ab":
+        tables.table1(summary(), paper.TABLE1, paper.STANDS_FOR).to_csv(tmp_path / name, index=False)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_table1_takes_a_clinic_set_and_the_benchmark_it_stands_for():
+    both = metrics.summarise(four_records() + four_records(benchmark="medqa"), rng())
+    table = tables.table1(both, paper.TABLE1, paper.STANDS_FOR)
+    assert len(table) == 18 and (table.groupby("metric")["paper_value"].nunique() == 1).all()
+    with pytest.raises(ValueError, match="twice"):
+        tables.table1(pd.concat([both, both]), paper.TABLE1, paper.STANDS_FOR)
+
+
+def test_table1_refuses_per_cent_twice():
+    with pytest.raises(ValueError, match="shares in"):
+        tables.table1(tables.table1(summary(), paper.TABLE1, {}), paper.TABLE1, {})
+
+
+def test_markdown_keeps_ours_and_theirs_apart():
+    questions = [SimpleNamespace(benchmark="clinic", answer="A", options=dict.fromkeys("ABCD"))] * 4
+    rows = pd.concat([summary(), metrics.baseline_rows(questions)])
+    table = tables.table1(rows, paper.TABLE1, paper.STANDS_FOR)
+    text = tables.table1_markdown(table, paper.METHOD_LABELS | paper.METRIC_LABELS, paper.STANDS_FOR)
+    ours, theirs = text.split("# The paper's printed numbers")
+    assert "52.41" not in ours and "52.41" in theirs and "not comparable" in theirs
+    lines = {line.split(" | ")[0].strip("| "): line for line in ours.splitlines() if line.startswith("|")}
+    assert "| 50.00 [15.00, 85.00]" in lines["GRPO"]  # a draw has no best
+    assert "**1.00**" in lines["GRPO"] and "3.00 [" in lines["CRPO"] and "**3.00**" not in lines["CRPO"]
+    assert lines["chance"].split(" | ")[-4] == "25.00"
+    assert "**" not in lines["majority letter"]  # a guesser at 100 % takes the bold from nobody
+    assert lines["GRPO"].endswith("| 4 | 1 | 0.750 |")
