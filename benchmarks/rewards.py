@@ -75,7 +75,7 @@ def seconds(call) -> float:
 def score_set(name: str, completions: list[str]) -> float:
     """Seconds for all rewards of one set over a batch, nothing cached."""
     rewards._parse.cache_clear()
-    rewards._idle_words.cache_clear()
+    rewards._option_names.cache_clear()
     columns = {"answer": ["B"] * len(completions), "options": [OPTIONS] * len(completions)}
     fresh = [text[:1] + text[1:] for text in completions]  # new strings: their hashes are not known yet
     return seconds(lambda: [reward(fresh, **columns) for reward in rewards.REWARD_SETS[name].functions])

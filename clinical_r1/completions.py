@@ -25,6 +25,7 @@ FORMAT_PROBLEMS = {
     "repeated_tags": "a tag occurs more than once",
     "nested_tags": "a section begins before the one before it has ended",
     "tag_order": "a closing tag precedes its opening tag, or the conclusion precedes the reasoning",
+    "foreign_tag": "a tag besides the style's own four, or a chat marker such as <|im_end|>",
     "text_outside": "something other than whitespace stands before, between or after the two sections",
     "empty_dx": "the reasoning section is blank",
     "empty_conclusion": "the conclusion is blank",
@@ -57,8 +58,8 @@ MIRAGE_PROBLEMS = {
 PROBLEMS = FORMAT_PROBLEMS | LETTER_PROBLEMS | MIRAGE_PROBLEMS
 
 CHOICES = {  # where the paper is silent
-    "format": "exactly one of each of the four tags, lower case, in order, only white space outside, no "
-    "blank section",
+    "format": "exactly one of each of the four tags, lower case, in order, no other tag, only white space "
+    "outside, no blank section",
     "System 1 and System 2": "both markers of figure 6, once each, in order, in the reasoning, each followed "
     "by text",
     "one answer, stated once": "one \\boxed{} in the whole completion; none or several give no letter",
@@ -69,7 +70,7 @@ CHOICES = {  # where the paper is silent
     "letters beyond the options": "are read here and judged by the accuracy reward",
 }
 
-_TAGS = {style: re.compile(f"</?(?:{'|'.join(names)})>") for style, names in SECTIONS.items()}
+_TAG = re.compile(r"</?[A-Za-z][\w-]{0,30}>|<\|[\w-]{1,30}\|>")
 _EXPECTED = {
     style: tuple(t for n in names for t in (f"<{n}>", f"</{n}>")) for style, names in SECTIONS.items()
 }
@@ -121,9 +122,12 @@ def parse_completion(text: str, style: str = "crpo") -> Completion:
     """
     if style not in SECTIONS:
         raise ValueError(f"style {style!r} is not known; expected one of {tuple(SECTIONS)}.")
-    tags = [(match.group(), match.start(), match.end()) for match in _TAGS[style].finditer(text)]
     expected = _EXPECTED[style]
+    found = [(match.group(), match.start(), match.end()) for match in _TAG.finditer(text)]
+    tags = [tag for tag in found if tag[0] in expected]
     problems = _tag_problems(text, tags, expected)
+    if len(tags) < len(found):
+        problems.append("foreign_tag")
     dx = _only_section(tags, *expected[:2])
     conclusion = _only_section(tags, *expected[2:])
     dx_body = intuitive = analytical = conclusion_body = None
@@ -318,3 +322,23 @@ def parse_mirage(raw: str | None, options: Mapping[str, str]) -> Completion:
     problems: list[str] = []
     letter = _named_option(answer, options, problems)
     return Completion(letter, None, None, reasoning, answer, tuple(problems))
+
+
+# ------------------------------------------------------------------------------------------- judges' verdicts
+
+MOST_INSTANCES = 999  # no completion of a few thousand tokens holds more; a larger number is no count
+
+
+def parse_count(reply: str | None, nonce: str) -> int | None:
+    """The count in a judge's reply: 0 to 999, or None unless `<count-NONCE>N</count-NONCE>` stands there exactly once.
+
+    Tags without the nonce, or with another, are not read: they may be quoted from the judged text. What a thinking judge
+    writes before its last `</think>` is a draft. Never raises; linear in the length.
+    """
+    if not isinstance(reply, str) or not nonce:
+        return None
+    tag = re.escape(f"count-{nonce}>")
+    verdicts = re.findall(rf"<{tag}\s*+([0-9]{{1,6}})\s*+</{tag}", reply.rpartition("</think>")[2])
+    if len(verdicts) != 1 or int(verdicts[0]) > MOST_INSTANCES:
+        return None
+    return int(verdicts[0])

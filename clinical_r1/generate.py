@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from clinical_r1.files import read_jsonl, same_settings, write_json
-from clinical_r1.models import RL_ON, is_trained, load_policy, load_tokenizer, policy_of
+from clinical_r1.models import RL_ON, is_trained, load_policy, load_tokenizer, policy_of, weights_hash
 from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
@@ -21,7 +21,9 @@ GENERATED_WITH = RL_ON + ("n_test", "eval_temperature", "eval_top_p", "eval_samp
 def is_complete(settings, method, seed, benchmark, protocol) -> bool:
     """True when the completions are on disk. ValueError when they were made with other settings."""
     path = settings.completions_path(benchmark, method, seed, protocol)
-    return path.exists() and same_settings(path.with_suffix(".json"), settings, GENERATED_WITH)
+    return path.exists() and same_settings(
+        path.with_suffix(".json"), settings, GENERATED_WITH, weights=weights_hash(settings, method, seed)
+    )
 
 
 def complete_all(settings: Settings) -> list[Path]:
@@ -84,7 +86,8 @@ def complete(
                 row |= {"protocol": protocol, "style": style, "prompt": prompt, **answer}
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
             out.flush()
-    write_json(path.with_suffix(".json"), {key: settings.to_json()[key] for key in GENERATED_WITH})
+    stamp = {key: settings.to_json()[key] for key in GENERATED_WITH}
+    write_json(path.with_suffix(".json"), stamp | {"weights": weights_hash(settings, method, seed)})
     os.replace(partial, path)
     return path
 

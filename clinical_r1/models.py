@@ -7,10 +7,11 @@ torch, transformers, peft and unsloth are imported when called. Unsloth must com
 import hashlib
 import importlib.util
 import json
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from clinical_r1.files import same_settings
+from clinical_r1.files import code_hash, same_settings
 
 CLINIC_BASE = "clinic-base"
 COLD_START = "cold_start"
@@ -85,10 +86,33 @@ def policy_of(settings, method: str, seed: int) -> tuple[str, Path | None]:
 
 
 def is_trained(settings, arm: str, seed: int) -> bool:
-    """True when the arm is complete on disk. ValueError when it was trained with other settings."""
-    return same_settings(
-        settings.model_dir(arm, seed) / "done.json", settings, TRAINED_ON if arm == COLD_START else RL_ON
-    )
+    """True when the arm is complete on disk. ValueError when it was trained with other settings or reward rules."""
+    stamp = settings.model_dir(arm, seed) / "done.json"
+    if arm == COLD_START:
+        return same_settings(stamp, settings, TRAINED_ON)
+    return same_settings(stamp, settings, RL_ON, reward_rules=reward_rules())
+
+
+@cache
+def reward_rules() -> str:
+    """What the rewards and the prompts are made of, as 16 digits: an arm trained under other rules is another arm."""
+    parts = [
+        code_hash("completions", "parse_completion", "remove_box", "Completion"),
+        code_hash("rewards", "REWARD_SETS"),
+        code_hash("prompts", "build_messages"),
+    ]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def weights_hash(settings, method: str, seed: int) -> str:
+    """sha256 (16 digits) of the weights a method answers with: its own, and those it was laid on; a Hub id as it is."""
+    base, adapter = policy_of(settings, method, seed)
+    folders = [Path(resolve_base(base)), *([adapter] if adapter else [])]
+    files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+    digest = hashlib.sha256(b"" if folders[0].is_dir() else base.encode())
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def load_tokenizer(name: str):

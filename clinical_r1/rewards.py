@@ -21,6 +21,7 @@ MIN_CITED_WORDS = 2
 MIN_CITED_SHARE = 0.5
 MAX_CONCLUSION_WORDS = 60
 MAX_CONCLUSION_SHARE = 0.5
+MAX_INFERENCE_WORDS = 60
 
 CHOICES = {  # where the paper is silent
     "accuracy": "1 if the one boxed letter is the answer, else 0; no negative values",
@@ -29,6 +30,13 @@ CHOICES = {  # where the paper is silent
     f"either all of them do, or at least {MIN_CITED_SHARE:.0%} do and two that stand side by side in the "
     "conclusion stand so in System 2. 'no fever' is not 'fever'. One finding of two words is a citation, one "
     "bare word is not",
+    "what can be cited": f"sentences of System 2 that infer: at most {MAX_INFERENCE_WORDS} words, with a word such as "
+    "'supports', 'because', 'unlikely' (not a heap of them), and not copied word for word from the prompt. A list of "
+    "findings, or the vignette again, is nothing to cite",
+    "no repetition": "more than half of the content words that the conclusion says must be different ones: 'fever and "
+    "chills, fever and chills' cites nothing",
+    "no hedging": "a conclusion that names every option cites nothing; nor does one whose System 2 names several "
+    "options and speaks against none",
     "no copying": f"a conclusion longer than {MAX_CONCLUSION_WORDS} words and also than "
     f"{MAX_CONCLUSION_SHARE:.0%} of the reasoning cites nothing",
     "effective token": "words split on white space; effective if every character is Latin, Greek, a European "
@@ -70,6 +78,28 @@ testing tests text think thinking thought unlikely vignette weigh weighed weighs
 """
 STOP_WORDS = frozenset(_FUNCTION_WORDS.split() + _REASONING_WORDS.split())
 
+# A sentence that holds one of these relates a finding to something; a list of findings holds none.
+_CONTRARY_WORDS = """
+against atypical contradict contradicted contradicts contraindicated exclude excluded excludes excluding implausible
+improbable incompatible inconsistent less rather reject rejected rejects rule ruled rules ruling unlikely unsupported
+"""
+# Of a finding as often as of an option.
+_DENYING_WORDS = "although but cannot except however instead lack lacks neither nor not unlike whereas wrong"
+_RELATING_WORDS = """
+argue argued argues arguing because cause caused causes characteristic classic compatible confirm confirmed confirms
+consistent consequently due expect expected explain explained explaining explains favor favored favoring favors
+favour favoured favouring favours fit fits hence hallmark imply implies indicate indicated indicates indicating lead
+leading leads likely make makes mean means point pointed pointing points raise raises require required requires
+reveal reveals show shows since suggest suggested suggesting suggests support supported supporting supports
+therefore thus treat treated treats typical
+"""
+CONTRARY_WORDS = frozenset(_CONTRARY_WORDS.split())
+DENYING_WORDS = frozenset(_DENYING_WORDS.split())
+SUPPORTING_WORDS = frozenset(
+    "favor favors favour favours indicates points suggest suggests support supports".split()
+)
+INFERENCE_WORDS = CONTRARY_WORDS.union(DENYING_WORDS, SUPPORTING_WORDS, _RELATING_WORDS.split())
+
 
 def accuracy_reward(completions, answer, style="crpo", **columns) -> list[float | None]:
     """r_acc of paper eq. 4, in {0, 1}: the one boxed letter is the answer. No letter is 0; no answer is None.
@@ -93,20 +123,24 @@ def thinking_format_reward(completions, **columns) -> list[float]:
     return rewards
 
 
-def clinical_reasoning_reward(completions, options, **columns) -> list[float | None]:
+def clinical_reasoning_reward(completions, options, prompts=None, **columns) -> list[float | None]:
     """r_CR of paper eq. 4, in {0, 1, 1.5}: well-formed <dx>/<conclusion>, +0.5 if `cross_references`.
 
     options: letter -> text of each question; None where they are not known, which makes the completion
-    unscorable.
+    unscorable. prompts: what was asked (TRL passes it), so that a copied vignette is no reasoning; None
+    leaves that check out.
     """
-    _same_length(len(completions), options=options)
+    prompts = [""] * len(completions) if prompts is None else prompts
+    _same_length(len(completions), options=options, prompts=prompts)
     rewards: list[float | None] = []
-    for completion, choices in zip(completions, options, strict=True):
+    for completion, choices, prompt in zip(completions, options, prompts, strict=True):
         parsed = _parse(_text(completion), "crpo")
         if choices is None:
             rewards.append(None)
+        elif not parsed.well_formed:
+            rewards.append(0.0)
         else:
-            rewards.append((1.0 + 0.5 * cross_references(parsed, choices)) if parsed.well_formed else 0.0)
+            rewards.append(1.0 + 0.5 * cross_references(parsed, choices, _prompt_text(prompt)))
     return rewards
 
 
@@ -117,18 +151,21 @@ def consistency_reward(completions, **columns) -> list[float]:
 
 # -------------------------------------------------------------------------------------------- cross-reference
 
-# In ASCII, everything but letters and digits separates words.
-_SEPARATE = bytes(code if code > 127 or chr(code).isalnum() else 32 for code in range(256))
+# In ASCII, everything but letters and digits separates words; the mark between sentences stays.
+_STOP = "\x02"
+_SEPARATE = bytes(
+    code if code > 127 or chr(code).isalnum() or chr(code) == _STOP else 32 for code in range(256)
+)
 _TYPOGRAPHY = "\u2010\u2011\u2012\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u2022\u00a0\u202f"
 _NEGATIONS = (" no ", " without ", " denies ", " denial of ")
 
 
-def cross_references(completion: Completion, options: Mapping[str, str | None]) -> bool:
+def cross_references(completion: Completion, options: Mapping[str, str | None], prompt: str = "") -> bool:
     """Whether the conclusion cites evidence of the analytical part, by the rule in `CHOICES`.
 
     Ours; the paper names the bonus and gives no rule. Repeating an option, or "as noted above", cites
     nothing. It cannot see whether the cited evidence is true or supports the answer: that is measured
-    elsewhere.
+    elsewhere. `redteam` holds the attacks that shaped it.
     """
     if not completion.analytical or not completion.conclusion:
         return False
@@ -136,9 +173,17 @@ def cross_references(completion: Completion, options: Mapping[str, str | None]) 
     long = len(conclusion) > MAX_CONCLUSION_WORDS
     if long and len(conclusion) > MAX_CONCLUSION_SHARE * len(words(completion.dx)):
         return False
-    analysis = words(completion.analytical)
-    idle = _idle_words("\n".join(text for text in options.values() if text))
-    content = {word for word in conclusion if _has_content(word, idle)}
+    names = _option_names("\n".join(text for text in options.values() if text))
+    option_words = frozenset().union(*names)
+    said = [word for word in conclusion if _has_content(word, option_words)]
+    content = set(said)
+    if 2 * len(content) <= len(said):
+        return False
+    sentences = _sentences(completion.analytical)
+    inferences = [own for own in sentences if _infers(own, option_words) and not _is_copied(own, prompt)]
+    if _hedges(conclusion, sentences, inferences, names):
+        return False
+    analysis = [word for own in inferences for word in (*own, _STOP)]  # no pair reaches over a full stop
     cited = content.intersection(analysis)
     if len(cited) < MIN_CITED_WORDS or len(cited) < MIN_CITED_SHARE * len(content):
         return False
@@ -149,10 +194,12 @@ def cross_references(completion: Completion, options: Mapping[str, str | None]) 
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words; a negation is joined to the word it negates ("no_fever").
+    """Lower-case words; a negation is joined to the word it negates ("no_fever")."""
+    return _separated(text).split()
 
-    Bytes make this several times faster than a pattern, which is why there is none.
-    """
+
+def _separated(text: str) -> str:
+    """The words with spaces between. Bytes make this several times faster than a pattern, which is why there is none."""
     if not text.isascii():
         for mark in _TYPOGRAPHY:
             text = text.replace(mark, " ")
@@ -160,18 +207,69 @@ def words(text: str) -> list[str]:
     raw = f" {raw}"
     for negation in _NEGATIONS:
         raw = raw.replace(negation, " no_")
-    return raw.split()
+    return raw
 
 
-def _has_content(word: str, idle: frozenset[str]) -> bool:
+def _sentences(analysis: str) -> list[list[str]]:
+    """The words of each sentence; a decimal point ends none."""
+    marked = analysis.replace("\n", ". ").replace("; ", ". ").replace(". ", f" {_STOP} ")
+    return [part.split() for part in _separated(marked).split(_STOP)]
+
+
+def _infers(sentence: list[str], option_words: frozenset[str]) -> bool:
+    """Whether a sentence relates a finding to something, by the rule in `CHOICES`; an option's own words do not."""
+    cues = INFERENCE_WORDS.intersection(sentence) - option_words
+    if len(cues) < 3 or len(sentence) > MAX_INFERENCE_WORDS:
+        return bool(cues) and len(sentence) <= MAX_INFERENCE_WORDS
+    is_cue = [word in cues for word in sentence]
+    return sum(is_cue) <= len(sentence) // 5 and not any(
+        all(is_cue[i : i + 4]) for i in range(len(sentence) - 3)
+    )
+
+
+def _hedges(conclusion, sentences, inferences, names: tuple[frozenset[str], ...]) -> bool:
+    """Every option is named in the conclusion, or several are in the analysis and no inference speaks against one."""
+    names = [name - STOP_WORDS for name in names if name - STOP_WORDS]
+    if len(names) < 2:
+        return False
+    concluded, analysed = set(conclusion), set().union(*sentences)
+    if all(name <= concluded for name in names):
+        return True
+    option_words = frozenset().union(*names)
+    return sum(name <= analysed for name in names) > 1 and not any(
+        _speaks_against(set(own) - option_words) for own in inferences
+    )
+
+
+def _speaks_against(sentence: set[str]) -> bool:
+    """'not' and its like may belong to a finding: beside 'supports' they reject nothing."""
+    if not CONTRARY_WORDS.isdisjoint(sentence):
+        return True
+    return not DENYING_WORDS.isdisjoint(sentence) and SUPPORTING_WORDS.isdisjoint(sentence)
+
+
+def _has_content(word: str, option_words: frozenset[str]) -> bool:
     stem = word.removeprefix("no_")
-    return stem not in idle and (len(stem) > 2 or any(map(str.isdigit, stem)))
+    if stem in STOP_WORDS or stem in option_words:
+        return False
+    return len(stem) > 2 or any(map(str.isdigit, stem))
 
 
 @lru_cache(maxsize=1024)
-def _idle_words(option_texts: str) -> frozenset[str]:
-    """What cites nothing for a question: common words and the words of its options."""
-    return STOP_WORDS.union(word.removeprefix("no_") for word in words(option_texts))
+def _option_names(option_texts: str) -> tuple[frozenset[str], ...]:
+    """The words of each option of a question: to say them again cites nothing."""
+    return tuple(
+        frozenset(word.removeprefix("no_") for word in words(text)) for text in option_texts.splitlines()
+    )
+
+
+def _is_copied(sentence: list[str], prompt: str) -> bool:
+    return bool(prompt) and f" {' '.join(sentence)} " in _asked(prompt)
+
+
+@lru_cache(maxsize=64)
+def _asked(prompt: str) -> str:
+    return f" {' '.join(words(prompt))} "
 
 
 def _has_summary(parsed: Completion) -> bool:
@@ -316,6 +414,13 @@ def _text(completion) -> str:
     raise ValueError(
         f"completion {completion!r} holds no assistant message; expected a string or a message list with one."
     )
+
+
+def _prompt_text(prompt) -> str:
+    """A prompt as text: itself, or all that its messages say."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(m["content"] for m in prompt if isinstance(m["content"], str))
 
 
 def _same_length(count: int, **columns: Sequence) -> None:

@@ -29,6 +29,7 @@ from clinical_r1.models import (
     lora_config,
     policy_of,
     resolve_base,
+    reward_rules,
 )
 from clinical_r1.prompts import STYLE_OF_METHOD, STYLES, build_messages
 from clinical_r1.questions import read_questions
@@ -178,7 +179,7 @@ def train_rl(settings: Settings, method: str, seed: int) -> None:
         peft_config=_adapter(settings),
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON)
+    _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON, reward_rules=reward_rules())
 
 
 # ------------------------------------------------------------------------------------------------------ shared parts
@@ -217,12 +218,12 @@ def last_whole_checkpoint(folder: Path) -> str | None:
     return max(whole)[1] if whole else None
 
 
-def _finish(model, tokenizer, trainer, settings, folder, keys) -> None:
+def _finish(model, tokenizer, trainer, settings, folder, keys, **stamped) -> None:
     """Weights, then the log, then done.json: an arm without done.json is not finished."""
     model.save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
     write_jsonl(folder / "log_history.jsonl", trainer.state.log_history)
-    write_json(folder / "done.json", {key: settings.to_json()[key] for key in keys})
+    write_json(folder / "done.json", {key: settings.to_json()[key] for key in keys} | stamped)
 
 
 def train_arm(settings: Settings, arm: str, seed: int) -> None:

@@ -97,12 +97,15 @@ TABLE = [
         "B",
         ("nested_tags",),
     ),  # overlapping; the box still stands in the conclusion
-    (f"{DX.upper()} {END}", "B", ("missing_section",)),  # <DX> is no tag
+    (f"{DX.upper()} {END}", "B", ("missing_section", "foreign_tag")),  # <DX> is no tag of the style
     (
         f"<think> {S1} a {S2} b </think> <answer> \\boxed{{B}} </answer>",
         "B",
-        ("missing_section",),
+        ("missing_section", "foreign_tag"),
     ),  # the other style
+    (f"{DX.replace('fever', 'fever <count>99</count>')} {END}", "B", ("foreign_tag",)),  # a judge's tag
+    (f"{DX} {END}<|im_end|>", "B", ("text_outside", "foreign_tag")),  # a chat marker
+    (f"{DX.replace('fever', 'BP <90 and HR > 100')} {END}", "B", ()),  # less than is no tag
     # ---- blank parts
     (f"<dx></dx> {END}", "B", ("empty_dx",)),
     (f"<dx> \n </dx> {END}", "B", ("empty_dx",)),
@@ -164,7 +167,7 @@ def test_absent_is_none_and_blank_is_empty():
 GRPO_TABLE = [
     ("<think> fever. </think>\n<answer> Septic arthritis \\boxed{B} </answer>", "B", ()),
     (f"<think> {S1} {S2} </think><answer>\\boxed{{B}}</answer>", "B", ()),  # markers mean nothing here
-    (f"{DX} {END}", "B", ("missing_section",)),  # the other style
+    (f"{DX} {END}", "B", ("missing_section", "foreign_tag")),  # the other style
     ("<think> \\boxed{B} </think> <answer> B </answer>", None, ("box_outside_conclusion",)),
     ("<think></think> <answer> \\boxed{B} </answer>", "B", ("empty_dx",)),
     ("<think> a </think> <answer> \\boxed{B} </answer> <think> b </think>", "B", ("repeated_tags",)),

@@ -27,7 +27,7 @@ from clinical_r1.rewards import (
 OPTIONS = {"A": "Gout", "B": "Septic arthritis", "C": "Acute hepatitis A", "D": "Lyme arthritis"}
 ANALYSIS = (
     "fever supports Septic arthritis. no crystals in the joint fluid argues against Gout. "
-    "wheeze supports Septic arthritis. dark urine supports Acute hepatitis A. CRP 120 is high."
+    "wheeze supports Septic arthritis. dark urine supports Acute hepatitis A. CRP 120 suggests infection."
 )
 
 
