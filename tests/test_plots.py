@@ -9,7 +9,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 
-from clinical_r1 import paper, plots  # noqa: E402
+from clinical_r1 import audit, paper, plots  # noqa: E402
 from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS, PAPER_BENCHMARKS  # noqa: E402
 
 FIGURES = (plots.fig1_radar, plots.fig3_cold_start_accuracy, plots.fig4_accuracy)
@@ -213,3 +213,39 @@ def test_one_look_per_method_and_one_name_per_metric():
     assert plots.METHOD_LABELS == paper.METHOD_LABELS
     assert plots.RADAR_METRICS == paper.METRICS
     assert {metric: plots.OBJECTIVE_LABELS[metric] for metric in paper.METRICS} == paper.METRIC_LABELS
+
+
+# --- the paper's printed numbers
+
+
+def test_audit_denominators_marks_what_fits():
+    fits = audit.denominator_fits(10)
+    figure = plots.audit_denominators(fits)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["MedQA", "MedMCQA", "MedXpertQA"]
+    for ax, benchmark in zip(figure.axes, PAPER_BENCHMARKS, strict=True):
+        rows = fits[(fits["benchmark"] == benchmark) & fits["fits"]]
+        drawn = [line.get_xdata().tolist() for line in ax.lines]
+        assert drawn == [rows.loc[rows["method"] == method, "dropped"].tolist() for method in METHODS]
+
+
+def test_audit_accuracies_draws_two_guessers():
+    axes = plots.audit_accuracies(audit.intervals(), audit.guessing())
+    labels = legend_texts(axes.get_legend())
+    assert {"Chance", "Majority letter", "CRPO"} <= set(labels) and len(labels) == 2 + len(METHODS)
+    assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 59
+
+
+def test_audit_figure1_has_a_panel_a_reading():
+    figure = plots.audit_figure1(audit.figure1_readings())
+    drawn, captioned = ([line.get_xdata()[0] for line in ax.lines] for ax in figure.axes)
+    assert [100 - value for value in drawn] == pytest.approx(captioned)
+
+
+def test_audit_rewards_says_where_a_term_is_constant():
+    owners = audit.advantage_owners(np.random.default_rng(0), 100)
+    sweep = audit.weight_sweep(np.random.default_rng(0), 100)
+    figure = plots.audit_rewards(owners, sweep)
+    left, right = figure.axes
+    texts = [text.get_text() for text in left.texts]
+    assert len(texts) == 12 and texts.count("constant") == 1 and "-0.00" not in texts
+    assert len(right.lines) == 6
