@@ -22,8 +22,8 @@ fail() { say "$@"; exit 1; }
 extras=""
 if command -v nvidia-smi > /dev/null 2>&1; then
     case " $* " in
-        *" colab "*) extras="[gpu]" ;;
-        *" paper "*) extras="[gpu,vllm]" ;;
+        *" colab "*) extras="[gpu,judge]" ;;
+        *" paper "*) extras="[gpu,vllm,judge]" ;;
     esac
 fi
 

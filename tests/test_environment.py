@@ -86,7 +86,7 @@ def imported(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     "folder, declared",
     [
-        ("clinical_r1", PROJECT["dependencies"] + EXTRAS["gpu"] + EXTRAS["vllm"]),
+        ("clinical_r1", PROJECT["dependencies"] + EXTRAS["gpu"] + EXTRAS["vllm"] + EXTRAS["judge"]),
         ("tests", PROJECT["dependencies"] + EXTRAS["dev"]),
     ],
 )
