@@ -2,14 +2,25 @@
 
 Pure: numbers in, numbers out. Everything random takes an `np.random.Generator`. A completion without a
 letter is wrong and stays in the denominator; its absence shows in `coverage`. A measure that no judge gave
-is missing, never zero.
+is missing, never zero. The intervals and tests themselves are in `intervals`.
 """
 
 from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
 
+from clinical_r1.intervals import (
+    QUESTIONS_AND_SEEDS,
+    QUESTIONS_ONLY,
+    bootstrap_interval,
+    holm,
+    mcnemar_exact,
+    minimum_detectable_effect,
+    paired_bootstrap,
+    ratio_interval,
+    resample,
+    wilson_interval,
+)
 from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS, PAPER_BENCHMARKS
 
 PROCESS_METRICS = (
@@ -39,121 +50,6 @@ SUMMARY_COLUMNS = [
     "interval",
 ]
 SCORE_COLUMNS = ("id", "benchmark", "method", "seed", "sample", "letter", "correct", "measures")
-
-
-class PairedDifference(NamedTuple):
-    """mean(a) - mean(b), its percentile interval (low, high), and the two-sided bootstrap p in (0, 1]."""
-
-    difference: float
-    interval: tuple[float, float]
-    p: float
-
-
-# --- intervals and tests
-
-
-def wilson_interval(k, n, level=0.95):
-    """Wilson score interval (low, high), within [0, 1], for k successes in n independent trials.
-
-    Raises ValueError unless 0 <= k <= n and n > 0.
-    """
-    from statsmodels.stats.proportion import proportion_confint
-
-    if n <= 0 or not 0 <= k <= n:
-        raise ValueError(f"wilson_interval got k={k}, n={n}; expected 0 <= k <= n with n > 0.")
-    low, high = proportion_confint(k, n, alpha=1 - level, method="wilson")
-    return max(0.0, float(low)), min(1.0, float(high))
-
-
-def bootstrap_interval(values, rng, level=0.95, clusters=None, reps=2000):
-    """Percentile bootstrap interval (low, high) of the mean.
-
-    values: (N,) finite; drop what could not be scored first.
-    clusters: (N,) labels drawn as a whole (question ids, when a question was answered more than once); None
-        draws values. Clustering by question covers the choice of questions, not the luck of training seeds.
-    """
-    values = _finite(values, "values")
-    means = _resampled_ratios(values, np.ones_like(values), clusters, rng, reps)
-    return _percentile_interval(means, level)
-
-
-def paired_bootstrap(a, b, rng, level=0.95, clusters=None, reps=2000):
-    """PairedDifference of two methods on the same questions: a[i] and b[i] belong to one question (and seed).
-
-    a, b: (N,) finite. clusters: (N,) question ids when a question appears more than once.
-    p inverts the percentile interval and counts the observed sample once, so it is never 0.
-    """
-    a, b = _pair(a, b)
-    differences = a - b
-    means = _resampled_ratios(differences, np.ones_like(differences), clusters, rng, reps)
-    tail = min((means <= 0).sum(), (means >= 0).sum())
-    p = min(1.0, 2 * (1 + tail) / (reps + 1))
-    return PairedDifference(float(differences.mean()), _percentile_interval(means, level), float(p))
-
-
-def mcnemar_exact(a, b):
-    """Two-sided exact McNemar p for paired right/wrong answers.
-
-    a, b: (N,) booleans on the same questions in the same order. Only questions on which they disagree count;
-    p is 1 when there is none. Not for several samples of one question: those are not independent pairs.
-    """
-    from scipy.stats import binomtest
-
-    a, b = _pair(a, b)
-    if not (np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all()):
-        raise ValueError("mcnemar_exact got values other than true and false; pass the `correct` columns.")
-    only_a, only_b = int((a > b).sum()), int((b > a).sum())
-    return 1.0 if only_a + only_b == 0 else float(binomtest(only_a, only_a + only_b).pvalue)
-
-
-def holm(p):
-    """Holm's step-down adjusted p-values (M,) in the order given; compare with the family-wise level."""
-    from statsmodels.stats.multitest import multipletests
-
-    p = np.asarray(p, dtype=float)
-    if p.size == 0 or not ((p >= 0) & (p <= 1)).all():
-        raise ValueError(f"holm got {p.tolist()}; expected one or more p-values in [0, 1].")
-    return multipletests(p, method="holm")[1]
-
-
-def _resampled_ratios(top, bottom, clusters, rng, reps):
-    """(reps,) bootstrap draws of sum(top) / sum(bottom); clusters are summed once, then their sums drawn."""
-    if clusters is not None:
-        if len(clusters) != len(top):
-            raise ValueError(
-                f"got {len(clusters)} cluster labels for {len(top)} values; expected one label per value."
-            )
-        _, index = np.unique(np.asarray(clusters), return_inverse=True)
-        top, bottom = np.bincount(index, top), np.bincount(index, bottom)
-    ratios = np.empty(reps)
-    rows = max(1, 2_000_000 // len(top))  # bounds memory: at most 16 MB of indices at a time
-    for start in range(0, reps, rows):
-        drawn = rng.integers(len(top), size=(min(rows, reps - start), len(top)))
-        ratios[start : start + rows] = top[drawn].sum(axis=1) / bottom[drawn].sum(axis=1)
-    return ratios
-
-
-def _percentile_interval(draws, level):
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def _finite(values, name):
-    values = np.asarray(values, dtype=float)
-    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(
-            f"{name} has shape {values.shape}; expected one or more finite numbers: drop missing ones first."
-        )
-    return values
-
-
-def _pair(a, b):
-    a, b = _finite(a, "a"), _finite(b, "b")
-    if len(a) != len(b):
-        raise ValueError(
-            f"got {len(a)} and {len(b)} values; expected pairs: the same questions in the same order."
-        )
-    return a, b
 
 
 # --- trade-offs and voting
@@ -232,7 +128,8 @@ def summarise(scores, rng):
     scores: scored records (list of dicts or frame), one or several seeds and samples.
     Columns: benchmark, method, metric, value, ci_low, ci_high, n (questions), seeds (how many), coverage
     (share of responses with a letter; for the eight counts: with a verdict), interval ("wilson": accuracy
-    with one response per question; "bootstrap over questions": everything else, clustered by question id).
+    with one response per question; "bootstrap over questions and seeds" with several seeds; otherwise
+    "bootstrap over questions").
     A count that no judge gave has no row. Raises ValueError for scores that cannot be compared.
     """
     frame = _checked(scores)
@@ -310,19 +207,48 @@ def _checked(scores):
         raise ValueError(
             "`correct` must be true or false, and false without a letter: score the completions again."
         )
+    _check_same_protocol(frame)
     key = ["benchmark", "method", "seed", "id", "sample"]
     twice = frame[frame.duplicated(key)]
     if len(twice):
         first = twice.iloc[0]
         raise ValueError(
             f"{first['benchmark']}/{first['method']} seed {first['seed']} holds question {first['id']!r} "
-            f"sample {first['sample']} twice; expected it once: summarise sampled and greedy scores apart."
+            f"sample {first['sample']} twice; expected it once: delete the score file and score again."
         )
     _check_same_questions(frame)
     return frame.sort_values(key, kind="stable", ignore_index=True)
 
 
+def _check_same_protocol(frame):
+    """Within a benchmark every run decodes alike and shows as many options; records that do not say pass."""
+    for field, unit in (("protocol", "decoding"), ("n_options", "options")):
+        if field not in frame:
+            continue
+        known = frame[frame[field].notna()]
+        for benchmark, rows in known.groupby("benchmark", sort=False):
+            by_run = rows.groupby(["method", "seed"], sort=False)[field]
+            kinds = {_run(run): _listed(values) for run, values in by_run}
+            (first, expected), *others = kinds.items()
+            for run, got in others:
+                if got != expected:
+                    raise ValueError(
+                        f"{benchmark}: {first} has {expected} {unit} and {run} has {got} {unit}; expected the same: "
+                        "compare runs of one protocol."
+                    )
+            if field == "protocol" and rows[field].nunique() > 1:
+                raise ValueError(
+                    f"{benchmark}: {first} holds {expected} scores together; expected one protocol: summarise them apart."
+                )
+
+
+def _listed(values):
+    """'4' or 'greedy and sampled'."""
+    return " and ".join(f"{v:g}" if isinstance(v, float | int) else str(v) for v in sorted(set(values)))
+
+
 def _check_same_questions(frame):
+    """Within a benchmark every run answers the same questions, each the same number of times."""
     for benchmark, rows in frame.groupby("benchmark", sort=False):
         runs = {run: set(ids) for run, ids in rows.groupby(["method", "seed"], sort=False)["id"]}
         (first, expected), *others = runs.items()
@@ -330,10 +256,21 @@ def _check_same_questions(frame):
             if ids != expected:
                 example = sorted(ids ^ expected, key=str)[0]
                 raise ValueError(
-                    f"{benchmark}: {run[0]} seed {run[1]} and {first[0]} seed {first[1]} differ in "
-                    f"{len(ids ^ expected)} questions (one is {example!r}); expected the same set: "
-                    "evaluate both on the same questions."
+                    f"{benchmark}: {_run(run)} answers {len(ids):,} questions and {_run(first)} {len(expected):,}; they "
+                    f"differ in {len(ids ^ expected):,} (one is {example!r}); expected the same set: evaluate both on the "
+                    "same questions."
                 )
+        for run, times in rows.groupby(["method", "seed"], sort=False)["id"]:
+            times = times.value_counts()
+            if times.min() != times.max():
+                raise ValueError(
+                    f"{benchmark}: {_run(run)} answers question {times.idxmin()!r} {times.min()} times and "
+                    f"{times.idxmax()!r} {times.max()} times; expected as many samples of each: generate the rest."
+                )
+
+
+def _run(run):
+    return f"{run[0]} seed {run[1]}"
 
 
 def _groups(frame):
@@ -358,8 +295,8 @@ def _accuracy_row(benchmark, method, group, rng):
     if group["id"].is_unique:
         interval, (low, high) = "wilson", wilson_interval(correct.sum(), len(correct))
     else:
-        interval = "bootstrap over questions"
-        low, high = bootstrap_interval(correct, rng, clusters=group["id"])
+        low, high = bootstrap_interval(correct, rng, clusters=group["id"], seeds=group["seed"])
+        interval, low, high = _resampling(group), max(0.0, low), min(1.0, high)
     return _row(
         benchmark, method, "accuracy", correct.mean(), low, high, group, group["letter"].notna(), interval
     )
@@ -370,11 +307,16 @@ def _ratio_row(benchmark, method, metric, group, counts, rng, per=None, scale=1.
     there = counts.notna() if per is None else counts.notna() & (per > 0)
     ids, top = group["id"][there], scale * counts[there].to_numpy(dtype=float)
     bottom = np.ones_like(top) if per is None else per[there].to_numpy(dtype=float)
-    low, high = _percentile_interval(_resampled_ratios(top, bottom, ids, rng, 2000), 0.95)
-    return _row(benchmark, method, metric, top.sum() / bottom.sum(), low, high, group, there)
+    low, high = ratio_interval(resample(top, bottom, ids, group["seed"][there], rng, 2000))
+    value, interval = top.sum() / bottom.sum(), _resampling(group[there])
+    return _row(benchmark, method, metric, value, max(0.0, low), high, group, there, interval)
 
 
-def _row(benchmark, method, metric, value, low, high, group, there, interval="bootstrap over questions"):
+def _resampling(rows):
+    return QUESTIONS_AND_SEEDS if rows["seed"].nunique() > 1 else QUESTIONS_ONLY
+
+
+def _row(benchmark, method, metric, value, low, high, group, there, interval):
     """`there` marks responses with a letter, or with a verdict. Accuracy counts the others too, as wrong."""
     n = group["id"].nunique() if metric == "accuracy" else group["id"][there].nunique()
     numbers = {
@@ -422,10 +364,12 @@ def vote(scores):
 def compare(scores, method, against, metrics, rng):
     """method minus against on the same questions: one row per benchmark and metric, Holm over all of them.
 
-    scores: scored records with one response per method, seed and question. Accuracy is in percentage points.
-    Columns: benchmark, metric, method, against (the two means), difference, ci_low, ci_high (95 % paired bootstrap,
-    clustered by question), p (exact McNemar for accuracy with one seed, otherwise bootstrap), p_holm, n (questions).
-    Raises ValueError when either method is missing or they answered different questions.
+    scores: scored records, the same seeds, samples and questions in both. Accuracy is in percentage points.
+    Columns: benchmark, metric, method, against (the two means), difference, ci_low, ci_high (95 %), mde (the minimum
+    detectable effect at 80 % power, in the difference's unit), p, p_holm, test ("exact McNemar": accuracy, one response
+    per question; otherwise "paired bootstrap over questions" or, with several seeds, "... and seeds"), n (questions),
+    seeds (how many), coverage (share of pairs with both verdicts; the others are left out, an unparsed answer is not).
+    Raises ValueError when a method or a measure is missing, or when the two are not paired.
     """
     import pandas as pd
 
@@ -441,7 +385,8 @@ def compare(scores, method, against, metrics, rng):
         a, b = both[both["method"] == method], both[both["method"] == against]
         if not np.array_equal(a[["seed", "id", "sample"]].to_numpy(), b[["seed", "id", "sample"]].to_numpy()):
             raise ValueError(
-                f"{benchmark}: {method} and {against} differ in seeds or samples; expected pairs."
+                f"{benchmark}: {method} has {_extent(a)} and {against} has {_extent(b)}; expected pairs: the same "
+                "seeds and samples in both."
             )
         for metric in metrics:
             rows.append(
@@ -449,18 +394,48 @@ def compare(scores, method, against, metrics, rng):
             )
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
-    return table.round(4)
+    small = [float(f"{p:.4g}") for p in table["p"]], [float(f"{p:.4g}") for p in table["p_holm"]]
+    return table.round(4).assign(p=small[0], p_holm=small[1])  # a p-value never rounds to 0
+
+
+def _extent(rows):
+    seeds = ", ".join(str(seed) for seed in sorted(set(rows["seed"])))
+    return f"{len(rows):,} responses of seeds {seeds}" if len(rows) else "no response"
 
 
 def _paired_row(a, b, metric, method, against, rng):
-    values = [
-        100 * rows["correct"].to_numpy(float) if metric == "accuracy" else _measures(rows)[metric].to_numpy()
-        for rows in (a, b)
-    ]
-    ids = a["id"].to_numpy()
-    result = paired_bootstrap(*values, rng, clusters=ids)
-    exact = metric == "accuracy" and len(set(ids)) == len(ids)
+    """a, b: the rows of the two methods, pair by pair."""
+    values = np.array([_values(rows, metric) for rows in (a, b)])
+    there = ~np.isnan(values).any(axis=0)
+    if not there.any():
+        raise ValueError(
+            f"{method} and {against} share no response with a {metric} verdict; expected a judged measure."
+        )
+    values, ids, seeds = values[:, there], a["id"].to_numpy()[there], a["seed"].to_numpy()[there]
+    result = paired_bootstrap(*values, rng, clusters=ids, seeds=seeds)
+    several = len(set(seeds)) > 1
+    p, test = result.p, f"paired {QUESTIONS_AND_SEEDS if several else QUESTIONS_ONLY}"
+    if metric == "accuracy" and len(set(ids)) == len(ids):
+        p, test = mcnemar_exact(*(values > 0)), "exact McNemar"
     low, high = result.interval
-    means = {method: values[0].mean(), against: values[1].mean(), "difference": result.difference}
-    p = mcnemar_exact(a["correct"].to_numpy(bool), b["correct"].to_numpy(bool)) if exact else result.p
-    return means | {"ci_low": low, "ci_high": high, "p": p, "n": len(set(ids))}
+    return {
+        method: values[0].mean(),
+        against: values[1].mean(),
+        "difference": result.difference,
+        "ci_low": low,
+        "ci_high": high,
+        "mde": minimum_detectable_effect(result.standard_error, result.df),
+        "p": p,
+        "test": test,
+        "n": len(set(ids)),
+        "seeds": len(set(seeds)),
+        "coverage": float(there.mean()),
+    }
+
+
+def _values(rows, metric):
+    """(N,) percentages or counts, NaN without a verdict."""
+    if metric == "accuracy":
+        return 100 * rows["correct"].to_numpy(float)
+    measures = _measures(rows)
+    return measures[metric].to_numpy() if metric in measures else np.full(len(rows), np.nan)

@@ -72,9 +72,10 @@ def table1_markdown(table, labels=None, pairing=None):
         "# Table 1: this run",
         "Mean count per response, and accuracy in per cent, with 95 % intervals. Accuracy counts an unparsed "
         "response as wrong; coverage is the share that parsed. Intervals: Wilson for accuracy with one "
-        "response per question, otherwise percentile bootstrap over questions (all responses to a question "
-        "are drawn together; training seeds are not resampled). n counts questions. Bold: best method of the "
-        "column. The majority letter is read off these very answers: the best any constant guess could do.",
+        "response per question; otherwise a bootstrap over questions (all responses to a question are drawn "
+        "together), and with several training seeds over questions and seeds. n counts questions. Bold: best "
+        "method of the column, whether or not the intervals overlap. The majority letter is read off these "
+        "very answers: the best any constant guess could do.",
     ]
     for benchmark, rows in table.groupby("benchmark", sort=False):
         blocks += [f"## {_named(benchmark, labels)}", _measured_block(rows, labels)]

@@ -12,8 +12,18 @@ def rng(seed=0):
 
 
 def record(
-    id, letter="A", correct=True, method="grpo", seed=0, sample=0, benchmark="clinic", tokens=20, **counts
+    id,
+    letter="A",
+    correct=True,
+    method="grpo",
+    seed=0,
+    sample=0,
+    benchmark="clinic",
+    tokens=20,
+    fields=(),
+    **counts,
 ):
+    """One scored record; `fields` are the optional ones (n_options, protocol), anything else a measure's count."""
     measures = dict.fromkeys(metrics.PROCESS_METRICS, 1) | counts
     return {
         "id": id,
@@ -28,7 +38,7 @@ def record(
         "tokens": tokens,
         "rewards": {},
         "measures": measures,
-    }
+    } | dict(fields)
 
 
 def cell(rows, metric, method="grpo", benchmark="clinic"):

@@ -17,8 +17,9 @@ PACKAGE = ROOT / "clinical_r1"
 LAYERS = (
     ("settings", "files"),
     ("questions", "curation", "clinic", "clinic_text", "prompts", "completions"),
+    ("intervals",),
     ("rewards", "advantages", "metrics", "paper", "plots"),
-    ("tables", "real", "audit", "redteam", "probes"),
+    ("tables", "real", "agreement", "audit", "redteam", "probes"),
     ("models", "prefix"),
     ("judge",),
     ("generate", "scoring", "train", "pretrain"),
@@ -29,7 +30,7 @@ LAYERS = (
 )
 SIDEWAYS_ROWS = 2
 LEVEL = {module: row for row, modules in enumerate(LAYERS) for module in modules}
-LIGHT = [module for modules in LAYERS[:4] for module in modules if (PACKAGE / f"{module}.py").exists()]
+LIGHT = [module for modules in LAYERS[:5] for module in modules if (PACKAGE / f"{module}.py").exists()]
 # "python -m clinical_r1.clinic pretrain" trains the base model that the clinic ships.
 UPWARD = {("clinic", "pretrain")}
 

@@ -1,5 +1,6 @@
-"""Intervals, tests and fronts, checked by hand arithmetic: python -m pytest tests/test_metrics.py"""
+"""Fronts, votes, rows and paired comparisons, checked by hand arithmetic: python -m pytest tests/test_metrics.py"""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,107 +12,6 @@ from records import QUESTIONS, cell, four_records, record, rng
 
 from clinical_r1 import metrics, paper
 from clinical_r1.settings import METHODS
-
-# --- intervals and tests
-
-
-def test_wilson_by_hand():
-    # k=5, n=10, z=1.959964: centre .5, half-width z/(1+z²/n) * sqrt(.25/10 + z²/400) = .26341
-    assert metrics.wilson_interval(5, 10) == pytest.approx((0.236593, 0.763407), abs=1e-6)
-    low, high = metrics.wilson_interval(0, 10)
-    assert low == 0.0 and high == pytest.approx(1.959964**2 / (10 + 1.959964**2), abs=1e-6)
-    assert metrics.wilson_interval(10, 10) == pytest.approx((1 - high, 1.0), abs=1e-9)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 0), (3, 2), (-1, 5)])
-def test_wilson_refuses(k, n):
-    with pytest.raises(ValueError, match="expected 0 <= k <= n"):
-        metrics.wilson_interval(k, n)
-
-
-def test_bootstrap_same_rng_same_interval_and_other_rng_another():
-    values = rng(3).normal(size=50)
-    first = metrics.bootstrap_interval(values, rng(1))
-    assert first == metrics.bootstrap_interval(values, rng(1))
-    assert first != metrics.bootstrap_interval(values, rng(2))
-    assert first[0] < values.mean() < first[1]
-
-
-def test_bootstrap_agrees_with_a_plain_loop():
-    values, clusters = np.array([0.0, 1.0, 1.0, 5.0, 2.0]), np.array(["a", "a", "b", "c", "c"])
-    own = {name: values[clusters == name] for name in "abc"}
-    draws, generator = [], rng(7)
-    for picked in generator.integers(3, size=(400, 3)):
-        draws.append(np.concatenate([own["abc"[i]] for i in picked]).mean())
-    expected = np.quantile(draws, [0.025, 0.975])
-    assert metrics.bootstrap_interval(values, rng(7), clusters=clusters, reps=400) == pytest.approx(
-        tuple(expected)
-    )
-
-
-def test_copies_of_a_question_do_not_narrow_the_clustered_interval():
-    values = rng(5).integers(0, 2, size=40).astype(float)
-    copies, ids = np.tile(values, 25), np.tile(np.arange(40), 25)
-    once = np.subtract(*metrics.bootstrap_interval(values, rng(), clusters=np.arange(40)))
-    clustered = np.subtract(*metrics.bootstrap_interval(copies, rng(), clusters=ids))
-    naive = np.subtract(*metrics.bootstrap_interval(copies, rng(), reps=500))
-    assert clustered == pytest.approx(once)
-    assert abs(naive) < abs(clustered) / 3
-
-
-@pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0]]])
-def test_bootstrap_refuses_missing_values(values):
-    with pytest.raises(ValueError, match="finite numbers"):
-        metrics.bootstrap_interval(values, rng())
-
-
-def test_bootstrap_refuses_clusters_of_another_length():
-    with pytest.raises(ValueError, match="2 cluster labels for 3 values"):
-        metrics.bootstrap_interval([1.0, 2.0, 3.0], rng(), clusters=["a", "b"])
-
-
-def test_mcnemar_golden():
-    # they disagree on 12 questions, 10 against 2: p = 2 (1 + 12 + 66) / 2**12
-    a = [True] * 10 + [False] * 2 + [True] * 30
-    b = [False] * 10 + [True] * 2 + [True] * 30
-    assert metrics.mcnemar_exact(a, b) == pytest.approx(158 / 4096)
-    assert metrics.mcnemar_exact(b, a) == pytest.approx(158 / 4096)
-    assert metrics.mcnemar_exact(a, a) == 1.0
-
-
-def test_mcnemar_refuses_unpaired_and_unbinary():
-    with pytest.raises(ValueError, match="2 and 1 values"):
-        metrics.mcnemar_exact([True, False], [True])
-    with pytest.raises(ValueError, match="true and false"):
-        metrics.mcnemar_exact([0.5, 1], [0, 1])
-
-
-def test_paired_bootstrap():
-    a, b = np.array([1.0, 1, 1, 0, 1, 1, 1, 1]), np.array([0.0, 0, 1, 0, 0, 0, 0, 0])
-    result = metrics.paired_bootstrap(a, b, rng())
-    assert result.difference == pytest.approx(6 / 8)
-    assert result.interval[0] > 0 and result.p < 0.05
-    assert result == metrics.paired_bootstrap(a, b, rng())
-    assert metrics.paired_bootstrap(a, a, rng()) == (0.0, (0.0, 0.0), 1.0)
-    noise = rng(1).normal(size=(2, 60))
-    assert metrics.paired_bootstrap(noise[0], noise[1], rng()).p > 0.05
-
-
-def test_paired_bootstrap_uses_the_clusters():
-    a, b = np.tile([1.0, 1, 0, 1, 0, 1], 20), np.tile([0.0, 1, 1, 0, 0, 0], 20)
-    ids = np.tile(np.arange(6), 20)
-    assert (
-        metrics.paired_bootstrap(a, b, rng()).p < 0.01 < metrics.paired_bootstrap(a, b, rng(), clusters=ids).p
-    )
-
-
-def test_holm_golden():
-    # sorted .01*3, .03*2, .04*1 raised to stay monotone
-    assert metrics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert metrics.holm([0.6, 0.9]) == pytest.approx([1.0, 1.0])
-    with pytest.raises(ValueError, match="p-values in"):
-        metrics.holm([0.1, np.nan])
-
 
 # --- trade-offs and voting
 
@@ -185,12 +85,33 @@ def test_unparsed_is_wrong_and_in_the_denominator():
     assert len(rows) == 9
 
 
-def test_several_seeds_are_clustered_by_question_and_say_so():
+def test_several_seeds_are_resampled_with_the_questions_and_say_so():
     scores = four_records() + [record(q, correct=q != "q1", seed=1) for q in QUESTIONS]
     accuracy = cell(metrics.summarise(scores, rng()), "accuracy")
     assert (accuracy["value"], accuracy["n"], accuracy["seeds"]) == (5 / 8, 4, 2)
-    assert accuracy["interval"] == "bootstrap over questions"
-    assert accuracy["ci_low"] < 5 / 8 < accuracy["ci_high"]
+    assert accuracy["interval"] == "bootstrap over questions and seeds"
+    assert 0 <= accuracy["ci_low"] < 5 / 8 < accuracy["ci_high"] <= 1  # Student's t would leave [0, 1] here
+
+
+def test_a_verdict_from_one_seed_only_does_not_claim_seeds():
+    scores = four_records() + [s | {"measures": {}} for s in four_records(seed=1)]
+    drc = cell(metrics.summarise(scores, rng()), "drc")
+    assert (drc["interval"], drc["coverage"]) == ("bootstrap over questions", 1 / 2)
+
+
+def test_three_seeds_of_fifteen_cells_are_summarised_in_seconds():
+    generator = rng(0)
+    scores = [
+        record(
+            f"q{i}", correct=bool(generator.random() < 0.6), method=m, seed=s, drc=int(generator.integers(4))
+        )
+        for m in METHODS
+        for s in range(3)
+        for i in range(500)
+    ]
+    start = time.perf_counter()
+    rows = metrics.summarise(scores, rng())
+    assert len(rows) == 45 and time.perf_counter() - start < 5  # a third of Table 1
 
 
 def test_missing_measures_are_not_zero():
@@ -254,9 +175,30 @@ def test_baseline_rows_by_hand():
         ([*four_records(), record("q2")], "'q2' sample 0 twice"),
         (
             four_records() + four_records(method="crpo")[:3],
-            "crpo seed 0 and grpo seed 0 differ in 1 questions.*'q4'",
+            "crpo seed 0 answers 3 questions and grpo seed 0 4; they differ in 1 .one is 'q4'",
         ),
-        (four_records() + four_records(seed=1)[1:], "grpo seed 1 and grpo seed 0 differ"),
+        (four_records() + four_records(seed=1)[1:], "grpo seed 1 answers 3 questions and grpo seed 0 4"),
+        (
+            [record(f"q{i}") for i in range(1450)] + [record(f"q{i}", method="crpo") for i in range(2450)],
+            "crpo seed 0 answers 2,450 questions and grpo seed 0 1,450; they differ in 1,000",
+        ),
+        (
+            four_records(fields={"n_options": 4}) + four_records(method="crpo", fields={"n_options": 5}),
+            "clinic: grpo seed 0 has 4 options and crpo seed 0 has 5 options",
+        ),
+        (
+            four_records(fields={"protocol": "sampled"})
+            + four_records(method="crpo", fields={"protocol": "greedy"}),
+            "grpo seed 0 has sampled decoding and crpo seed 0 has greedy decoding",
+        ),
+        (
+            four_records(fields={"protocol": "sampled"}) + four_records(fields={"protocol": "greedy"}),
+            "grpo seed 0 holds greedy and sampled scores together",
+        ),
+        (
+            four_records() + four_records(sample=1)[:3],
+            "grpo seed 0 answers question 'q4' 1 times and 'q1' 2 times",
+        ),
         ([record("q1", letter=None, correct=True)], "false without a letter"),
         ([record("q1", correct=None)], "true or false"),
         ([{"id": "q1"}], "scores lack"),
@@ -265,6 +207,12 @@ def test_baseline_rows_by_hand():
 def test_scores_that_cannot_be_compared_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
         metrics.summarise(scores, rng())
+
+
+def test_optional_fields_may_be_absent_and_sets_may_differ_in_options():
+    ten = four_records(benchmark="clinic-expert", fields={"n_options": 10, "protocol": "sampled"})
+    mixed = four_records(fields={"n_options": 4, "protocol": "sampled"}) + four_records(method="crpo") + ten
+    assert len(metrics.summarise(mixed, rng())) == 27
 
 
 def test_several_samples_are_not_duplicates():
@@ -290,7 +238,44 @@ def test_compare_by_hand():
     assert (accuracy["crpo"], accuracy["grpo"], accuracy["difference"]) == (100.0, 25.0, 75.0)
     assert accuracy["p"] == 0.25  # three disagreements, all one way: 2 * 0.5 ** 3
     assert (rejected["difference"], rejected["ci_low"], rejected["ci_high"]) == (2.0, 2.0, 2.0)
-    assert accuracy["n"] == 4 and (table["p_holm"] >= table["p"]).all()
+    assert (accuracy["n"], accuracy["seeds"]) == (4, 1) and (table["p_holm"] >= table["p"]).all()
+    assert table["test"].tolist() == ["exact McNemar", "paired bootstrap over questions"]
+    # differences 0, 100, 100, 100: sd 50, standard error 25, and a t test of four pairs finds 4.256 errors (noncentral t)
+    assert accuracy["mde"] == pytest.approx(25 * 4.256, abs=0.01)
+    assert np.isnan(rejected["mde"])  # every question differs by 2: no spread to judge from
+
+
+def test_compare_resamples_seeds_when_there_are_several():
+    ids = [f"q{i}" for i in range(40)]
+    right = {seed: rng(seed).random(40) < share for seed, share in enumerate((0.9, 0.7, 0.5))}
+    scores = [
+        record(q, method=m, seed=s, correct=bool(right[s][i]) if m == "crpo" else i % 2 == 0)
+        for m in ("crpo", "grpo")
+        for s in range(3)
+        for i, q in enumerate(ids)
+    ]
+    row = metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng()).iloc[0]
+    one = metrics.compare([s for s in scores if s["seed"] == 0], "crpo", "grpo", ["accuracy"], rng()).iloc[0]
+    assert row["test"] == "paired bootstrap over questions and seeds" and (row["n"], row["seeds"]) == (40, 3)
+    assert (
+        row["ci_high"] - row["ci_low"] > one["ci_high"] - one["ci_low"]
+    )  # more data, less certain: the seeds disagree
+    assert row["mde"] > one["mde"] and row["p"] > one["p"]
+
+
+def test_compare_leaves_out_pairs_without_a_verdict_and_says_so():
+    scores = [record(q, method=m, drc=i) for i, m in enumerate(("grpo", "crpo")) for q in QUESTIONS]
+    scores[0]["measures"]["drc"] = None
+    row = metrics.compare(scores, "crpo", "grpo", ["drc"], rng()).iloc[0]
+    assert (row["difference"], row["n"], row["coverage"]) == (1.0, 3, 0.75)
+    with pytest.raises(ValueError, match="crpo and grpo share no response with a cecd verdict"):
+        metrics.compare([s | {"measures": {}} for s in scores], "crpo", "grpo", ["cecd"], rng())
+
+
+def test_a_small_p_is_never_printed_as_zero():
+    scores = [record(f"q{i}", method=m, correct=m == "crpo") for m in ("grpo", "crpo") for i in range(60)]
+    row = metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng()).iloc[0]
+    assert 0 < row["p"] < 1e-15
 
 
 def test_compare_refuses_what_is_not_paired():
@@ -298,7 +283,9 @@ def test_compare_refuses_what_is_not_paired():
     with pytest.raises(ValueError, match="hold no .*crpo"):
         metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng())
     scores += [record(q, method="crpo", seed=1) for q in QUESTIONS]
-    with pytest.raises(ValueError, match="expected pairs"):
+    with pytest.raises(
+        ValueError, match="crpo has 4 responses of seeds 1 and grpo has 4 responses of seeds 0"
+    ):
         metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng())
 
 
