@@ -326,7 +326,8 @@ def parse_mirage(raw: str | None, options: Mapping[str, str]) -> Completion:
 
 # ------------------------------------------------------------------------------------------- judges' verdicts
 
-MOST_INSTANCES = 999  # no completion of a few thousand tokens holds more; a larger number is no count
+_COUNT = re.compile(r"<count-(\w++)>\s*+([0-9]++)\s*+</count-\1>")
+_MOST_DIGITS = 3  # no completion of a few thousand tokens holds 1,000 instances; such a number is no count
 
 
 def parse_count(reply: str | None, nonce: str) -> int | None:
@@ -335,10 +336,8 @@ def parse_count(reply: str | None, nonce: str) -> int | None:
     Tags without the nonce, or with another, are not read: they may be quoted from the judged text. What a thinking judge
     writes before its last `</think>` is a draft. Never raises; linear in the length.
     """
-    if not isinstance(reply, str) or not nonce:
+    if not isinstance(reply, str):
         return None
-    tag = re.escape(f"count-{nonce}>")
-    verdicts = re.findall(rf"<{tag}\s*+([0-9]{{1,6}})\s*+</{tag}", reply.rpartition("</think>")[2])
-    if len(verdicts) != 1 or int(verdicts[0]) > MOST_INSTANCES:
-        return None
-    return int(verdicts[0])
+    verdict = reply.rpartition("</think>")[2]
+    counts = [digits for found, digits in _COUNT.findall(verdict) if found == nonce]
+    return int(counts[0]) if len(counts) == 1 and len(counts[0]) <= _MOST_DIGITS else None

@@ -1,6 +1,9 @@
 """The pipeline: the notebooks in order, each executed by papermill into ``runs/<profile>/notebooks``.
 
     python -m clinical_r1.reproduce [smoke|cpu|colab|paper] [--only 03] [--seeds 3] [--dry-run] [--fresh]
+    python -m clinical_r1.reproduce explain table1.medqa.crpo.accuracy     where a number comes from
+    python -m clinical_r1.reproduce readme                                 rewrite README's generated results
+    python -m clinical_r1.reproduce rescore [cpu] [--name today]           score again, no model; what has changed
 
 A killed run goes on at the notebook it died in (and that notebook's functions go on from their own files); what is
 finished and unchanged is kept. One folder holds one setting: other settings are refused, except more seeds, which
@@ -12,7 +15,9 @@ import errno
 import json
 import shutil
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clinical_r1.files import write_text
@@ -149,7 +154,11 @@ def publish(run: Run, stages: Sequence[Stage]) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="reproduce.sh", description="Run the notebooks in order; go on where a run stopped."
+        prog="reproduce.sh",
+        description="Run the notebooks in order; go on where a run stopped.",
+        epilog="also: `explain CELL` says where a number comes from (such as table1.medqa.crpo.accuracy, or ledger); "
+        "`readme` rewrites README's generated results; `rescore` scores stored completions by today's rules. Each has its "
+        "own --help.",
     )
     parser.add_argument("profile", nargs="?", default="cpu", help="smoke, cpu (default), colab or paper")
     parser.add_argument(
@@ -173,10 +182,111 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def parse_question(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of `explain` and `readme`, which run no notebook."""
+    parser = argparse.ArgumentParser(prog="reproduce.sh")
+    commands = parser.add_subparsers(dest="command", required=True)
+    explain = commands.add_parser("explain", help="say where a number comes from: run, commit, hashes, seeds")
+    explain.add_argument(
+        "cell", help="such as table1.medqa.crpo.accuracy or table1.clinic.crpo.accuracy; or: ledger"
+    )
+    readme = commands.add_parser("readme", help="rewrite README's results from figures/<profile>")
+    for command in (explain, readme):
+        command.add_argument("--profile", default="cpu", help="smoke, cpu (default), colab or paper")
+        command.add_argument("--dry-run", action="store_true", help="check the arguments only")
+    explain.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT,
+        help="folder that holds runs/ and figures/ (default: the repository)",
+    )
+    return parser.parse_args(argv)
+
+
+def answer(argv: Sequence[str]) -> int:
+    """Run `explain` or `readme`; exit statuses as in `main`."""
+    arguments = parse_question(argv)
+    try:
+        settings = settings_for(arguments.profile, out=getattr(arguments, "out", ROOT).resolve())
+        if arguments.dry_run:
+            return 0
+        from clinical_r1 import ledger, readme  # need pandas, which running the notebooks from here does not
+
+        if arguments.command == "explain":
+            print(ledger.explain(arguments.cell, settings), end="")
+        else:
+            path = readme.write_readme(settings)
+            print(f"wrote the results of figures/{settings.profile} into {path.name}")
+    except PipelineError as error:
+        return _say(error, 1)
+    except ValueError as error:
+        return _say(error, 2)
+    except OSError as error:
+        return _say(f"{error.filename}: {error.strerror}; choose a folder that can be read and written.", 1)
+    return 0
+
+
+def rescore_command(argv: Sequence[str]) -> int:
+    """Run `rescore`: stored completions by today's rules against the stored scores; exit statuses as in `main`."""
+    parser = argparse.ArgumentParser(
+        prog="reproduce.sh rescore",
+        description="Score a run's stored completions by today's rules, without a model, and say what has changed.",
+    )
+    parser.add_argument("profile", nargs="?", default="cpu", help="smoke, cpu (default), colab or paper")
+    parser.add_argument(
+        "--name", default="today", help="folder under runs/<profile>/rescored (default: today)"
+    )
+    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0..N-1 (default: those of the run)")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT, help="folder that holds runs/ (default: the repository)"
+    )
+    arguments = parser.parse_args(argv)
+    try:
+        settings = settings_for(arguments.profile, out=arguments.out.resolve(), seeds=arguments.seeds)
+        if arguments.seeds is None:
+            settings = replace(settings, seeds=_seeds_of_run(settings))
+        from clinical_r1.scoring import Rules, rescore  # needs pandas, which running the notebooks does not
+
+        start = time.monotonic()
+        table = rescore(settings, Rules(), arguments.name)
+    except (ValueError, FileNotFoundError) as error:
+        return _say(error, 2 if isinstance(error, ValueError) else 1)
+    except PipelineError as error:
+        return _say(error, 1)
+    except KeyboardInterrupt:
+        return _say("interrupted; nothing was written.", 130)
+    except OSError as error:
+        return _say(f"{error.filename}: {error.strerror}; choose a folder that can be written with --out.", 1)
+    changed = table[table["changed"] > 0]
+    print(changed.round(4).to_string(index=False) if len(changed) else "no score has changed")
+    folder = settings.run_dir.relative_to(settings.out) / "rescored" / arguments.name
+    print(
+        f"{len(settings.evaluations())} files of completions scored in {time.monotonic() - start:.0f} s; "
+        f"{len(changed)} of {len(table)} comparisons differ; tables and every changed completion in {folder}"
+    )
+    return 0
+
+
+def _seeds_of_run(settings: Settings) -> tuple[int, ...]:
+    """The seeds that the run's manifest names; the profile's where there is no manifest."""
+    path = settings.run_dir / "manifest.json"
+    if not path.exists():
+        return settings.seeds
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8"))["settings"]["seeds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(f"{path} is damaged ({type(error).__name__}: {error}); pass --seeds.") from error
+
+
 def main(
     argv: Sequence[str] | None = None, *, stages: Sequence[Stage] = STAGES, notebooks: Path = NOTEBOOKS
 ) -> int:
     """Run the command line; return its exit status: 0, 1 failed, 2 wrong arguments, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] in (["explain"], ["readme"]):
+        return answer(argv)
+    if argv[:1] == ["rescore"]:
+        return rescore_command(argv[1:])
     arguments = parse_arguments(argv)
     try:
         settings = settings_for(arguments.profile, out=arguments.out.resolve(), seeds=arguments.seeds)

@@ -118,7 +118,7 @@ def _measured_block(rows, labels):
         seeds = size["seeds"] if method not in GUESSES else "–"
         tail = [f"{size['n']}", f"{seeds}", f"{size['coverage']:.3f}"]
         lines.append([_named(method, labels), *(cells.get(metric, "–") for metric in metrics), *tail])
-    return _markdown(
+    return markdown(
         ["Method", *(_named(metric, labels) for metric in metrics), "n", "seeds", "coverage"], lines
     )
 
@@ -129,7 +129,7 @@ def _printed_block(rows, labels):
     for method, own in rows.groupby("method", sort=False):
         values = dict(zip(own["metric"], own["paper_value"], strict=True))
         lines.append([_named(method, labels), *(f"{values[m]:.2f}" if m in values else "–" for m in metrics)])
-    return _markdown(["Method", *(_named(metric, labels) for metric in metrics)], lines)
+    return markdown(["Method", *(_named(metric, labels) for metric in metrics)], lines)
 
 
 def _best(rows):
@@ -145,6 +145,21 @@ def _cell(row, bold):
     return value if np.isnan(row.ci_low) else f"{value} [{row.ci_low:.2f}, {row.ci_high:.2f}]"
 
 
-def _markdown(header, lines):
+def markdown(header, lines):
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines])
+
+
+def interval(low, high, places):
+    """ "[45.2, 52.5]", or "" without an interval."""
+    return "" if np.isnan(low) else f"[{low:.{places}f}, {high:.{places}f}]"
+
+
+def number(value, places=2):
+    return "–" if np.isnan(value) else f"{value:.{places}f}"
+
+
+def whole(value):
+    import pandas as pd
+
+    return "–" if pd.isna(value) else f"{int(value):,}"

@@ -21,10 +21,12 @@ LAYERS = (
     ("rewards", "advantages", "metrics", "paper", "plots"),
     ("tables", "real", "agreement", "audit", "redteam", "probes"),
     ("models", "prefix"),
+    ("judge_models",),
     ("judge",),
     ("generate", "scoring", "train", "pretrain"),
     ("manifest",),
     ("ledger",),
+    ("harness", "readme"),
     ("pipeline",),
     ("reproduce",),
 )

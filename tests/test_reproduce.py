@@ -354,3 +354,51 @@ def test_declared_stages_are_the_notebooks_in_order():
     assert names == sorted(names)
     for stage in reproduce.STAGES:
         assert stage.minutes.keys() == {"smoke", "cpu", "colab", "paper"}
+
+
+# ---- questions about a finished run ----
+
+
+def test_explain_prints_a_committed_number_and_fails_with_the_statuses_of_main(tmp_path, capsys):
+    assert reproduce.main(["explain", "table1.medqa.crpo.accuracy"]) == 0
+    said = capsys.readouterr().out
+    assert "52.41" in said and "not attempted" in said and "./reproduce.sh cpu" in said
+    assert reproduce.main(["explain", "ledger", "--profile", "cpu"]) == 0
+    assert "135 not attempted" in capsys.readouterr().out
+    assert reproduce.main(["explain", "table1.medqa.crpo.acuracy"]) == 2
+    assert "nearest name is 'table1.medqa.crpo.accuracy'" in capsys.readouterr().err
+    assert reproduce.main(["explain", "ledger", "--profile", "gpu"]) == 2
+    assert "smoke, cpu, colab, paper" in capsys.readouterr().err
+    assert reproduce.main(["explain", "ledger", "--out", str(tmp_path)]) == 1
+    assert "run ./reproduce.sh cpu first" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_explain_without_a_cell_is_a_wrong_argument(capsys):
+    with pytest.raises(SystemExit) as stop:
+        reproduce.main(["explain"])
+    assert stop.value.code == 2
+
+
+def test_readme_without_a_ledger_gives_one_sentence(monkeypatch, capsys):
+    readme = (reproduce.ROOT / "README.md").read_text()
+    assert reproduce.main(["readme", "--profile", "paper"]) == 1
+    assert "figures/paper/ledger.csv is missing" in capsys.readouterr().err
+    assert (reproduce.ROOT / "README.md").read_text() == readme
+
+
+def test_questions_can_be_checked_before_an_environment_is_made(capsys):
+    """reproduce.sh adds --dry-run with whatever Python is there, and must hear of a wrong argument."""
+    assert reproduce.main(["explain", "ledger", "--dry-run"]) == 0
+    assert reproduce.main(["readme", "--dry-run"]) == 0
+    assert capsys.readouterr().out == ""
+    code = "import sys; sys.modules['pandas'] = sys.modules['numpy'] = None\n"
+    code += "from clinical_r1 import reproduce; sys.exit(reproduce.main(['explain', 'ledger', '--dry-run']))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=reproduce.ROOT).returncode == 0
+
+
+def test_help_tells_of_the_questions(capsys):
+    with pytest.raises(SystemExit):
+        reproduce.main(["--help"])
+    said = capsys.readouterr().out
+    assert "explain CELL" in said and "readme" in said
