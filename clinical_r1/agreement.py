@@ -38,9 +38,9 @@ ORDERING_COLUMNS = [
     "method",
     "against",
     "n",
-    "judge",
-    "judge_low",
-    "judge_high",
+    "judged",
+    "judged_low",
+    "judged_high",
     "exact",
     "exact_low",
     "exact_high",
@@ -93,7 +93,7 @@ def ordering(judged_by_method, exact_by_method, rng, measures=PROCESS_METRICS, i
 
     judged_by_method, exact_by_method: {method: (N,) verdicts} of two methods on the same questions in the same order;
         the difference is the first method minus the second. ids: (N,) question ids where a question stands twice.
-    ORDERING_COLUMNS: n counts pairs for which all four counts exist; judge and exact are the differences with 95 %
+    ORDERING_COLUMNS: n counts pairs for which all four counts exist; judged and exact are the differences with 95 %
     paired bootstrap intervals; order is "exact undecided" (its interval holds 0: there is no order to find), "judge
     undecided", "same" or "reversed", and "no verdict" without a pair.
     """
@@ -199,7 +199,7 @@ def _ordering_row(counts, ids, rng):
     if counts.shape[1] == 0:
         return {"order": "no verdict"}
     row, signs = {}, []
-    for side, (a, b) in (("judge", counts[:2]), ("exact", counts[2:])):
+    for side, (a, b) in (("judged", counts[:2]), ("exact", counts[2:])):
         result = paired_bootstrap(a, b, rng, clusters=ids)
         low, high = result.interval
         row |= {side: result.difference, f"{side}_low": low, f"{side}_high": high}

@@ -217,6 +217,15 @@ def _letter_options(q: Question) -> bool:
     return only_letters or any(_POINTS.fullmatch(text) for text in texts)
 
 
+def pointing_options(options) -> tuple[str, ...]:
+    """Letters of options without a meaning of their own: letters only, "both A and B", all or none of the above."""
+    texts = {letter: fold(text) for letter, text in options.items()}
+    points = [x for x, text in texts.items() if any(p.fullmatch(text) for p in (_ALL, _NONE, _POINTS))]
+    rest = [x for x in texts if x not in points]
+    only_letters = len(rest) > 1 and all(_LETTERS_ONLY.fullmatch(texts[x]) for x in rest)
+    return tuple(texts) if only_letters else tuple(points)
+
+
 _NEGATED = re.compile(
     r"\b(?:except|not|least|false|incorrect|untrue|wrong|contraindicated|unlikely|excluded)\b"
 )
@@ -308,7 +317,7 @@ CHECKS = {
 ELSEWHERE = {
     23: "not loaded: mediQ's atomic facts serve only to test verifiers",
     24: "not loaded: AgentClinic's cases belong to the diagnostic agent",
-    26: "judge.score_all: completions must answer exactly the split's questions; no row drops out",
+    26: "scoring.score_all: completions must answer exactly the split's questions; no row drops out",
     27: "completions: degenerate text must parse to no letter",
     28: "completions.parse_mirage: letters with text, refusals and API errors",
     29: "completions.parse_mirage: several letters, empty lists; unparsed counts as wrong",

@@ -2,15 +2,21 @@
 
 Protocols: "sampled" is the paper's (temperature 0.8, top-p 0.95, one completion a question); "greedy" stands beside it.
 Questions are answered in fixed batches and each batch has a seed of its own, so a run that was killed and continued
-writes the same bytes as one that was not.
+writes the same bytes as one that was not. Two more protocols serve `probes`: options shuffled, reasoning removed.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
+import numpy as np
+
+from clinical_r1.completions import SECTIONS
+from clinical_r1.curation import CHECKS
 from clinical_r1.files import read_jsonl, same_settings, write_json
 from clinical_r1.models import RL_ON, is_trained, load_policy, load_tokenizer, policy_of, weights_hash
+from clinical_r1.probes import CONCLUSION_OPENS, EMPTY_REASONING, shuffle_options
 from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
@@ -54,42 +60,131 @@ def complete(
     settings: Settings, policy, method: str, seed: int, benchmark: str, protocol: str = "sampled"
 ) -> Path:
     """Answer one benchmark's test questions; continues a file that a killed run left half-way."""
-    model, tokenizer = policy
-    style, samples = STYLE_OF_METHOD[method], settings.eval_samples if protocol == "sampled" else 1
+    samples = settings.eval_samples if protocol == "sampled" else 1
     questions = read_questions(settings.questions_path(benchmark, "test"))
-    tasks = [(question, sample) for sample in range(samples) for question in questions]
+    tasks = [(question, {"sample": sample}) for sample in range(samples) for question in questions]
+    return _answer(settings, policy, method, seed, benchmark, protocol, tasks)
+
+
+def complete_shuffled(
+    settings: Settings, policy, method: str, seed: int, benchmark: str, n: int = 200
+) -> Path:
+    """Greedy answers to the first n test questions with their options permuted; each row holds its `permutation`.
+
+    {letter shown: letter before}, the same for every method and seed. Questions whose options point to letters are left out.
+    The greedy answers in the options' own order are the run's own (protocol "greedy"). Resumable.
+    """
+    rng = np.random.default_rng(sum(benchmark.encode()))
+    tasks = []
+    for question in read_questions(settings.questions_path(benchmark, "test"))[:n]:
+        if not CHECKS["letter_options"].finds(question):
+            shuffled, permutation = shuffle_options(question, rng)
+            tasks.append((shuffled, {"sample": 0, "permutation": permutation}))
+    return _answer(settings, policy, method, seed, benchmark, "shuffled", tasks, questions=n)
+
+
+def conclude_without_reasoning(
+    settings: Settings, policy, method: str, seed: int, benchmark: str, n: int = 200
+) -> tuple[Path, Path]:
+    """(with, without): the conclusion that the model writes after its own reasoning, and after an empty one.
+
+    The first n greedy completions of the run are cut where their conclusion opens; what stands before it is put into the
+    model's mouth (`forced`), once as it is and once with the tagged reasoning emptied, both followed by
+    CONCLUSION_OPENS, and greedy decoding writes the rest (read it with `probes.concluded`). A completion without such a
+    place keeps its own text under "with" (`forced` is None). Resumable.
+    ValueError when the run holds no greedy completions of these questions.
+    """
+    style = STYLE_OF_METHOD[method]
+    path = settings.completions_path(benchmark, method, seed, "greedy")
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; complete {benchmark} with protocol 'greedy' first.")
+    own = {row["id"]: row["text"] for row in read_jsonl(path)}
+    questions = read_questions(settings.questions_path(benchmark, "test"))[:n]
+    if missing := [question.id for question in questions if question.id not in own]:
+        raise ValueError(
+            f"{path} lacks {len(missing)} of {n} questions (one is {missing[0]!r}); make it again."
+        )
+    kept, emptied = [], []
+    for question in questions:
+        text = own[question.id]
+        forced = reasoning_prefix(text, style)
+        extra = {"sample": 0, "forced": forced} | ({} if forced else {"text": text})
+        kept.append((question, extra))
+        emptied.append((question, {"sample": 0, "forced": EMPTY_REASONING[style]}))
+    job = (settings, policy, method, seed, benchmark)
+    return (
+        _answer(*job, "own-reasoning", kept, questions=n, source=_sha256(path)),
+        _answer(*job, "no-reasoning", emptied, questions=n),
+    )
+
+
+def reasoning_prefix(text: str, style: str) -> str | None:
+    """A completion up to the tag that opens its conclusion, then CONCLUSION_OPENS; None without such a tag."""
+    tag = f"<{SECTIONS[style][1]}>"
+    before, found, _ = text.partition(tag)
+    return f"{before}{tag} {CONCLUSION_OPENS}" if found else None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _answer(settings, policy, method, seed, benchmark, protocol, tasks, **stamped) -> Path:
+    """Answer (question, further fields of its row) in fixed batches; continues a file that a killed run left half-way.
+
+    Fields that steer: `forced`, text put into the model's mouth; `text`, an answer that needs no model. With `stamped`, a
+    file that is there is returned, or refused (ValueError) if it was made from something else.
+    """
     path = settings.completions_path(benchmark, method, seed, protocol)
     partial = path.with_suffix(".partial")
+    stamped["weights"] = weights_hash(settings, method, seed)
+    if (
+        len(stamped) > 1
+        and path.exists()
+        and same_settings(path.with_suffix(".json"), settings, GENERATED_WITH, **stamped)
+    ):
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     done = _keep_whole_batches(partial, settings.eval_batch)
+    style = STYLE_OF_METHOD[method]
+    names = {"benchmark": benchmark, "method": method, "seed": seed}
     with open(partial, "a", encoding="utf-8") as out:
         for start in range(done, len(tasks), settings.eval_batch):
             batch = tasks[start : start + settings.eval_batch]
             prompts = [
-                tokenizer.apply_chat_template(
+                policy[1].apply_chat_template(
                     build_messages(question, style, settings.prompt_layout),
                     add_generation_prompt=True,
                     tokenize=False,
                 )
                 for question, _ in batch
             ]
+            asked = [
+                prompt + (extra.get("forced") or "")
+                for prompt, (_, extra) in zip(prompts, batch, strict=True)
+                if "text" not in extra
+            ]
             batch_seed = _batch_seed(seed, benchmark, start)
-            answers = sample_completions(model, tokenizer, prompts, settings, protocol, batch_seed)
-            for (question, sample), prompt, answer in zip(batch, prompts, answers, strict=True):
-                row = {
-                    "id": question.id,
-                    "benchmark": benchmark,
-                    "method": method,
-                    "seed": seed,
-                    "sample": sample,
-                }
-                row |= {"protocol": protocol, "style": style, "prompt": prompt, **answer}
+            answers = iter(
+                sample_completions(*policy, asked, settings, protocol, batch_seed) if asked else ()
+            )
+            for (question, extra), prompt in zip(batch, prompts, strict=True):
+                row = {"id": question.id, **names, "sample": extra["sample"]}
+                row |= {"protocol": protocol, "style": style, "prompt": prompt}
+                row |= extra if "text" in extra else _joined(next(answers), extra)
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
             out.flush()
     stamp = {key: settings.to_json()[key] for key in GENERATED_WITH}
-    write_json(path.with_suffix(".json"), stamp | {"weights": weights_hash(settings, method, seed)})
+    write_json(path.with_suffix(".json"), stamp | stamped)
     os.replace(partial, path)
     return path
+
+
+def _joined(answer: dict, extra: dict) -> dict:
+    """The answer with what was forced before it; `tokens` counts what the model wrote."""
+    forced = extra.get("forced")
+    text = f"{forced} {answer['text']}" if forced else answer["text"]
+    return {**answer, "text": text} | {key: extra[key] for key in extra if key != "sample"}
 
 
 def _batch_seed(seed: int, benchmark: str, start: int) -> int:

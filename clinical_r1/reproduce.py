@@ -64,12 +64,23 @@ STAGES = (
             "runs/{profile}/scores/*/*.jsonl",
             "runs/{profile}/tables/table1.csv",
             "runs/{profile}/tables/table1.md",
+            "runs/{profile}/tables/ledger.csv",
+            "runs/{profile}/tables/comparisons.csv",
+            "runs/{profile}/lm_eval/*/results_*.json",
+            "figures/{profile}/ledger.csv",
+            "figures/{profile}/results.json",
             "figures/{profile}/fig1_radar.png",
             "figures/{profile}/fig3_cold_start_accuracy.png",
             "figures/{profile}/fig4_accuracy.png",
         ),
         minutes={"smoke": 0.5, "cpu": 4, "colab": 25, "paper": 300},
         per_seed=True,
+    ),
+    Stage(
+        "06_paper_audit",
+        reads=("clinical_r1/data/**/*",),
+        writes=("figures/{profile}/audit_*.png",),
+        minutes={"smoke": 0.2, "cpu": 0.2, "colab": 0.2, "paper": 0.2},
     ),
 )
 

@@ -122,7 +122,7 @@ def test_ordering_by_hand():
         for name, judge in {"biased": biased, "blind": blind, "swapped": swapped}.items()
     }
     assert [row["order"] for row in got.values()] == ["same", "judge undecided", "reversed"]
-    assert (got["biased"]["judge"], got["biased"]["exact"], got["biased"]["n"]) == (1.5, 1.5, 4)
+    assert (got["biased"]["judged"], got["biased"]["exact"], got["biased"]["n"]) == (1.5, 1.5, 4)
     assert (got["biased"]["method"], got["biased"]["against"]) == ("crpo", "grpo")
     assert agreement.ordering(biased, blind, rng(), ["drc"]).iloc[0]["order"] == "exact undecided"
     assert agreement.ordering(biased, exact, rng(), ["cecd"]).iloc[0]["order"] == "no verdict"

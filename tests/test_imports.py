@@ -20,10 +20,12 @@ LAYERS = (
     ("intervals",),
     ("rewards", "advantages", "metrics", "paper", "plots"),
     ("tables", "real", "agreement", "audit", "redteam", "probes"),
+    ("probe_quality",),
     ("models", "prefix"),
     ("judge_models",),
     ("judge",),
-    ("generate", "scoring", "train", "pretrain"),
+    ("generate",),
+    ("scoring", "robustness", "train", "pretrain"),
     ("manifest",),
     ("ledger",),
     ("harness", "readme"),
@@ -32,7 +34,7 @@ LAYERS = (
 )
 SIDEWAYS_ROWS = 2
 LEVEL = {module: row for row, modules in enumerate(LAYERS) for module in modules}
-LIGHT = [module for modules in LAYERS[:5] for module in modules if (PACKAGE / f"{module}.py").exists()]
+LIGHT = [module for modules in LAYERS[:6] for module in modules if (PACKAGE / f"{module}.py").exists()]
 # "python -m clinical_r1.clinic pretrain" trains the base model that the clinic ships.
 UPWARD = {("clinic", "pretrain")}
 

@@ -124,7 +124,12 @@ class Server(ThreadingHTTPServer):
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for name in ("OPENAI_API_KEY", judge_models.URL_VARIABLE, judge_models.MODEL_VARIABLE, judge_models.KEY_VARIABLE):
+    for name in (
+        "OPENAI_API_KEY",
+        judge_models.URL_VARIABLE,
+        judge_models.MODEL_VARIABLE,
+        judge_models.KEY_VARIABLE,
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -465,7 +470,9 @@ def test_a_killed_run_continues_and_asks_nothing_stored_again(tmp_path):
         twice = [m for m, n in Counter(json.dumps(b["messages"]) for b in server.bodies).items() if n > 1]
     # Only what was under way when the kill came, at most one request a worker, had to be asked again.
     assert max(asked.values()) == 1 and len(twice) <= 4
-    assert not {judge_models.digest(json.loads(m)) for m in twice} & {row["prompt"] for row in stored.values()}
+    assert not {judge_models.digest(json.loads(m)) for m in twice} & {
+        row["prompt"] for row in stored.values()
+    }
 
 
 @pytest.mark.parametrize("cut", [1, 40, 10_000])
