@@ -156,7 +156,9 @@ def load_policy(name: str, settings, adapter: str | Path | None = None, trainabl
             )
         return model
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar for every model buries the pipeline's own
     model = AutoModelForCausalLM.from_pretrained(
         resolve_base(name), dtype=getattr(torch, settings.device_dtype)
     )
