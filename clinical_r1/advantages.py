@@ -1,7 +1,23 @@
-"""Rewards (N, K) -> advantages (N,): the paper's equations 3 and 4, and GDPO's alternative, as pure tensors.
+"""Rewards (N, K) -> advantages (N,): nine ways to make one learning signal of several objectives, as pure tensors.
 
-This is what TRL computes inside its trainer, written to be read, tested and taught from; a test holds the two
-together.
+The first three are computed by TRL inside its trainer (`TRL_ARGUMENTS`), written here to be read, tested and taught
+from; a test holds the two together. The others enter the trainer through `multi_objective`.
+
+Notation: r_k is objective k's reward, w_k its weight, R = sum_k w_k r_k; mean, std (unbiased) and z(x) = (x - mean) /
+(std + eps) are taken within the G completions of one prompt unless said otherwise.
+
+sum_then_normalize  A = z(R)                                    paper eq. 3-4; K = 1: GRPO, arXiv 2402.03300
+sum_then_center     A = R - mean(R)                             Dr. GRPO, arXiv 2503.20783
+normalize_then_sum  A = S / (std_batch(S) + eps), S = sum_k w_k z(r_k)             GDPO, arXiv 2601.05242
+normalize_each      A = sum_k w_k z(r_k)                        MO-GRPO, arXiv 2509.22047 (there every w_k = 1)
+std_floor           A = (R - mean(R)) / (max(std(R), floor) + eps)                 ours
+gated               A = z(R'), R' = R with w_k r_k paid only where r_gate >= threshold; conditioned as in GDPO
+lexicographic       A = z(S), S_i = wins - losses of completion i in its group; a pair is decided by the first
+                    objective in which the two differ                              ours
+constrained         A = (z(r_0) + sum_k>0 l_k z(r_k)) / (1 + sum_k>0 l_k): the Lagrangian of "maximise r_0 where the
+                    mean of each r_k reaches its target", on advantages as in Safe RLHF, arXiv 2310.12773; the targets
+                    and the standardised z are ours. l is moved by `update_multipliers`
+leave_one_out       A_i = R_i - mean of the other R             RLOO, arXiv 2402.14740
 """
 
 import math
@@ -9,7 +25,46 @@ from collections.abc import Sequence
 
 import numpy as np
 
-AGGREGATIONS = ("sum_then_normalize", "normalize_then_sum")
+AGGREGATIONS = (
+    "sum_then_normalize",
+    "sum_then_center",
+    "normalize_then_sum",
+    "normalize_each",
+    "std_floor",
+    "gated",
+    "lexicographic",
+    "constrained",
+    "leave_one_out",
+)
+
+# The GRPOConfig keywords that make TRL itself compute these
+TRL_ARGUMENTS = {
+    "sum_then_normalize": {
+        "multi_objective_aggregation": "sum_then_normalize",
+        "scale_rewards": "group",
+    },
+    "sum_then_center": {
+        "multi_objective_aggregation": "sum_then_normalize",
+        "scale_rewards": "none",
+    },
+    "normalize_then_sum": {"multi_objective_aggregation": "normalize_then_sum"},
+}
+
+# Keywords of each aggregation and their defaults.
+OPTIONS = {
+    # >= 0, in units of R. 0.1 lies between CRPO's smallest deserved deviation (0.125: one of sixteen completions earns
+    # the 0.5 bonus) and the 0.005 that a one-percent jitter of the consistency reward makes.
+    "std_floor": {"floor": 0.1},
+    # gate: column (or name) of the hard objective. threshold: in its units; 1 is the accuracy reward's maximum.
+    "gated": {"gate": 0, "threshold": 1.0},
+    # >= 0: two rewards that differ by no more are tied, one number for all objectives or one an objective.
+    "lexicographic": {"tolerance": 0.0},
+    # K - 1 numbers >= 0, for every objective but the first; no default.
+    "constrained": {"multipliers": None},
+}
+# Normalise each objective before anything is summed
+DECOUPLED = ("normalize_then_sum", "normalize_each", "constrained")
+SILENT = 1e-9  # an advantage below this is rounding
 
 
 def total_reward(columns: Sequence[Sequence[float | None]], weights: Sequence[float]) -> list[float | None]:
@@ -30,42 +85,241 @@ def total_reward(columns: Sequence[Sequence[float | None]], weights: Sequence[fl
 
 
 def group_advantages(
-    rewards, weights, num_generations, aggregation="sum_then_normalize", eps=1e-4, scale=True
+    rewards,
+    weights,
+    num_generations,
+    aggregation="sum_then_normalize",
+    eps=1e-4,
+    scale=True,
+    *,
+    names=None,
+    **options,
 ):
     """Group-relative advantages from several objectives.
 
     rewards: (N, K) tensor, array or nested lists, each objective in its own range; NaN (None in lists) where
         it could not be scored. N = P * G, the G completions of one prompt contiguous.
-    weights: (K,) non-negative; their ratio is the trade-off.
-    num_generations: G >= 2.
-    aggregation: "sum_then_normalize", the paper's eq. 3-4: weighted sum, then centred and divided by the
-        group's unbiased standard deviation (with K = 1 this is GRPO's advantage). "normalize_then_sum", GDPO
-        (arXiv 2601.05242): each objective normalised within the group, weighted sum, normalised over all N.
+    weights: (K,) non-negative; their ratio is the trade-off. lexicographic and constrained trade nothing: they
+        only leave out objectives of weight 0.
+    num_generations: G >= 2; nothing here is defined for a group of one.
+    aggregation: one of AGGREGATIONS; the equations stand at the head of this module.
     eps: added to every standard deviation (TRL: 1e-4; the official Clinical-R1 code: 1e-6).
-    scale: False centres without dividing (Dr. GRPO); only sum_then_normalize can.
-    Returns a (N,) tensor of the rewards' floating type: exactly zero for a completion no objective could
-        score, and for every group whose rewards all agree (GDPO: every objective of a group, and the batch).
-        Unscorable completions enter no mean or deviation. ValueError for what does not fit.
+    scale: False centres without dividing, which is sum_then_center; only sum_then_normalize takes it.
+    names: K names of the objectives, for the messages.
+    options: the keywords of OPTIONS[aggregation].
+    Returns a (N,) tensor of the rewards' floating type, computed in float64: exactly zero for a completion no
+        objective could score, and for every group whose rewards all agree. An unscorable entry enters no mean or
+        deviation and is left out of its completion's sum; where the gate cannot be scored the completion is left
+        out, since nobody knows what it has earned. ValueError for what does not fit.
+    """
+    rewards = as_tensor(rewards)
+    parts = contributions(rewards, weights, num_generations, aggregation, eps, scale, names=names, **options)
+    return parts.sum(dim=1).to(rewards.dtype)
+
+
+def contributions(
+    rewards,
+    weights,
+    num_generations,
+    aggregation="sum_then_normalize",
+    eps=1e-4,
+    scale=True,
+    *,
+    names=None,
+    **options,
+):
+    """What each objective adds to each advantage: (N, K) in float64, rows sum to `group_advantages` (same arguments).
+
+    Every advantage here is a sum over objectives divided by one number of the group (or the batch), so the split is
+    exact. For the sums it is w_k (r_k - mean) over that number; for gated the reward that is still paid stands in for
+    r_k; for lexicographic it counts the comparisons that objective k decided, won minus lost. Not in the split: the
+    other objectives' share in the common divisor. An entry that could not be scored counts as nothing paid in R. Zero
+    throughout a group that has no advantage, even where opposite parts cancel.
     """
     import torch
 
-    rewards = _as_tensor(rewards)  # (N, K)
+    rewards = as_tensor(rewards)  # (N, K)
     weights = torch.as_tensor(weights, dtype=torch.float64, device=rewards.device)  # (K,)
-    _check(rewards, weights, num_generations, aggregation, scale)
-    scores = rewards.double()
-    unscorable = scores.isnan().all(dim=1)  # (N,)
-    if aggregation == "normalize_then_sum":
-        grouped = scores.view(-1, num_generations, scores.shape[1])  # (P, G, K)
-        scores = _normalize(grouped, 1, eps).view_as(scores)
-    totals = (scores * weights).nansum(dim=1).masked_fill(unscorable, torch.nan)  # (N,)
-    if aggregation == "normalize_then_sum":
-        advantages = _normalize(totals, 0, eps)  # over the batch
+    _check(rewards, weights, num_generations, aggregation, scale, names)
+    options = _checked_options(aggregation, options, rewards.shape[1], names)
+    scores = rewards.double().view(-1, num_generations, rewards.shape[1])  # (P, G, K)
+    if aggregation == "gated":
+        scores = _gate(scores, **options)
+    unscorable = scores.isnan().all(dim=2, keepdim=True)  # (P, G, 1)
+
+    if aggregation == "lexicographic":
+        terms = _decided(scores, weights, options["tolerance"])
+        noise = 0.0  # whole numbers
+    elif aggregation in DECOUPLED:
+        if aggregation == "constrained":
+            weights = (weights > 0) * weights.new_tensor([1.0, *options["multipliers"]])
+        terms = weights * _normalize(scores, 1, eps)
+        noise = 1e-12 * weights.sum()
     else:
-        advantages = _normalize(totals.view(-1, num_generations), 1, eps, scale).flatten()  # over each group
-    return advantages.nan_to_num(nan=0.0).to(rewards.dtype)
+        terms = weights * scores
+        # totals that are equal on paper differ by the rounding of their parts
+        rounding = torch.finfo(rewards.dtype).eps * max(int((weights > 0).sum()) - 1, 0)
+        noise = rounding * terms.abs().nansum(dim=2).amax(dim=1, keepdim=True)
+    terms = terms.nan_to_num(nan=0.0).masked_fill(unscorable, torch.nan)
+
+    totals = terms.sum(dim=2)  # (P, G), NaN where unscorable
+    if aggregation == "normalize_then_sum":
+        totals = totals.view(
+            1, -1
+        )  # over the batch; its mean is zero, every objective of a group sums to zero
+    silent = spread(totals, 1) <= noise  # (P, 1), or (1, 1) for the batch
+    if aggregation not in (*DECOUPLED, "lexicographic"):  # those are centred
+        terms = terms - terms.nanmean(dim=1, keepdim=True)
+    terms = terms.masked_fill(silent.unsqueeze(2), 0.0).nan_to_num(nan=0.0)
+    divisor = _divisor(totals, aggregation, eps, scale, options).unsqueeze(2)
+    return torch.where(divisor > 0, terms / divisor, 0.0).view_as(rewards)
 
 
-def _as_tensor(rewards):
+def informative_groups(
+    rewards, weights, num_generations, aggregation="sum_then_normalize", *, names=None, **options
+):
+    """(P,) bool tensor: groups in which some completion has an advantage, so that they teach something.
+
+    A filter that drops groups whose *summed* reward does not vary (dynamic sampling) is right for the sums alone;
+    normalising each objective first can still learn from such a group. Arguments as in `group_advantages`.
+    """
+    parts = contributions(rewards, weights, num_generations, aggregation, names=names, **options)
+    return (parts.sum(dim=1).abs() > SILENT).view(-1, num_generations).any(dim=1)
+
+
+def update_multipliers(
+    multipliers: Sequence[float], rewards, targets: Sequence[float], rate: float
+) -> list[float]:
+    """One step of dual ascent for "constrained": l_k <- max(0, l_k + rate * (target_k - mean r_k)), k = 1 .. K-1.
+
+    multipliers, targets: K - 1 numbers, for every objective but the first; targets in the rewards' units.
+    rewards: (N, K) as in `group_advantages`; an objective that nothing in the batch could score keeps its multiplier.
+    rate: > 0, per step. Returns a plain list, so that it can be kept in a checkpoint.
+    """
+    means = as_tensor(rewards).double().nanmean(dim=0).tolist()[1:]
+    if not len(multipliers) == len(targets) == len(means):
+        raise ValueError(
+            f"got {len(multipliers)} multipliers and {len(targets)} targets for {len(means) + 1} objectives; "
+            f"expected {len(means)} of each: every objective but the first."
+        )
+    if not (math.isfinite(rate) and rate > 0):
+        raise ValueError(f"rate is {rate}; expected a finite number > 0.")
+    if not all(map(math.isfinite, targets)):
+        raise ValueError(f"targets are {list(targets)}; expected finite numbers in the rewards' units.")
+    return [
+        float(multiplier) if math.isnan(mean) else max(0.0, float(multiplier) + rate * (float(target) - mean))
+        for multiplier, target, mean in zip(multipliers, targets, means, strict=True)
+    ]
+
+
+def check_rewards(rewards, names, ranges=None) -> None:
+    """ValueError naming the objective: a name without a column, a column nobody could score, a value out of range.
+
+    rewards: (N, K). names: K names. ranges: {name: (lowest, highest)} for the objectives that state one. For a
+    whole batch or log; single groups may well lack an objective.
+    """
+    rewards = as_tensor(rewards)
+    if rewards.ndim != 2 or rewards.shape[1] != len(names):
+        raise ValueError(
+            f"rewards have shape {tuple(rewards.shape)} and the objectives are {', '.join(names)}; expected "
+            f"(N, {len(names)}), one column an objective."
+        )
+    for name, column in zip(names, rewards.unbind(1), strict=True):
+        if column.isnan().all():
+            raise ValueError(
+                f"{name} is None for all {len(column)} completions; expected some it can score: mend the reward, "
+                "or leave the objective out."
+            )
+        low, high = (ranges or {}).get(name, (-math.inf, math.inf))
+        outside = ~column.isnan() & ((column < low) | (column > high))
+        if outside.any():
+            raise ValueError(
+                f"{name} gave {column[outside][0].item():g}; expected a reward in [{low:g}, {high:g}]."
+            )
+    unknown = set(ranges or {}) - set(names)
+    if unknown:
+        raise ValueError(
+            f"{', '.join(sorted(unknown))} was named but not computed; computed: {', '.join(names)}."
+        )
+
+
+# --- parts
+
+
+def _gate(scores, gate, threshold):
+    """Objectives other than the gate are paid 0 where it is below the threshold; all NaN where it is unknown."""
+    import torch
+
+    reached = scores[..., gate : gate + 1]  # (P, G, 1)
+    paid = torch.where(reached >= threshold, scores, torch.where(scores.isnan(), torch.nan, 0.0))
+    paid[..., gate] = scores[..., gate]
+    return paid.masked_fill(reached.isnan(), torch.nan)
+
+
+def _decided(scores, weights, tolerance):
+    """(P, G, K): comparisons of completion i with its group that objective k decided, won minus lost.
+
+    The columns are in order of importance. An objective that one of the two lacks decides nothing between them.
+    """
+    import torch
+
+    tolerance = torch.as_tensor(tolerance, dtype=scores.dtype, device=scores.device)
+    differences = scores.unsqueeze(2) - scores.unsqueeze(1)  # (P, G, G, K)
+    signs = torch.where(differences.abs() > tolerance, differences.sign(), 0.0) * (weights > 0)
+    before = torch.cummax(signs.abs(), dim=3).values.roll(1, dims=3)  # decided by an earlier objective
+    before[..., 0] = 0.0
+    return (signs * (1 - before)).sum(dim=2)
+
+
+def _divisor(totals, aggregation, eps, scale, options):
+    """What a group's (P, 1), or for GDPO the batch's (1, 1), terms are divided by."""
+    import torch
+
+    if aggregation == "constrained":
+        return torch.full_like(totals[:, :1], 1.0 + sum(options["multipliers"]))
+    if aggregation == "leave_one_out":
+        count = (~totals.isnan()).sum(dim=1, keepdim=True).double()
+        return (count - 1) / count.clamp(min=1)
+    if aggregation in ("sum_then_center", "normalize_each") or not scale:
+        return torch.ones_like(totals[:, :1])
+    deviation = _deviation(totals, 1)
+    if aggregation == "std_floor":
+        deviation = deviation.clamp(min=options["floor"])
+    return deviation + eps
+
+
+def _normalize(values, dim, eps):
+    """Centre, and divide by the unbiased deviation + eps, along dim; NaN stays NaN and enters no statistic.
+
+    Where all values agree the result is exactly zero: the mean of equal floats can miss them by a rounding
+    error, which a division by eps alone would blow up into an advantage.
+    """
+    import torch
+
+    centred = values - values.nanmean(dim, keepdim=True)
+    normalized = centred / (_deviation(values, dim) + eps)
+    return torch.where((spread(values, dim) == 0) & ~values.isnan(), 0.0, normalized)
+
+
+def spread(values, dim):
+    """Highest minus lowest value along dim, NaN aside; 0 where there is none."""
+    import torch
+
+    missing = values.isnan()
+    highest = values.masked_fill(missing, -torch.inf).amax(dim, keepdim=True)
+    lowest = values.masked_fill(missing, torch.inf).amin(dim, keepdim=True)
+    return (highest - lowest).clamp(min=0.0)
+
+
+def _deviation(values, dim):
+    """Unbiased standard deviation along dim of what is not NaN; 0 where fewer than two are left."""
+    count = (~values.isnan()).sum(dim, keepdim=True)
+    centred = values - values.nanmean(dim, keepdim=True)
+    return (centred.square().nansum(dim, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+
+
+def as_tensor(rewards):
+    """Rewards of any kind as a floating tensor, None as NaN; an array is copied."""
     import torch
 
     if isinstance(rewards, torch.Tensor):
@@ -73,10 +327,10 @@ def _as_tensor(rewards):
     if isinstance(rewards, (list, tuple)):
         rewards = [[math.nan if value is None else value for value in row] for row in rewards]
         return torch.tensor(rewards, dtype=torch.float32)
-    return _as_tensor(torch.from_numpy(np.array(rewards)))  # a copy: a frame's own array may be read-only
+    return as_tensor(torch.from_numpy(np.array(rewards)))  # a copy: a frame's own array may be read-only
 
 
-def _check(rewards, weights, num_generations, aggregation, scale) -> None:
+def _check(rewards, weights, num_generations, aggregation, scale, names) -> None:
     if aggregation not in AGGREGATIONS:
         raise ValueError(f"aggregation {aggregation!r} is not known; expected one of {AGGREGATIONS}.")
     if not scale and aggregation != "sum_then_normalize":
@@ -85,14 +339,27 @@ def _check(rewards, weights, num_generations, aggregation, scale) -> None:
         )
     if rewards.ndim != 2:
         raise ValueError(f"rewards have shape {tuple(rewards.shape)}; expected (N, K), one row a completion.")
-    if rewards.isinf().any():
-        raise ValueError("rewards hold an infinite value; expected finite numbers, or NaN where unscorable.")
+    if names is not None and len(names) != rewards.shape[1]:
+        raise ValueError(
+            f"names are {', '.join(names)}, and the rewards have {rewards.shape[1]} columns; expected one an objective."
+        )
+    names = names or [f"objective {k}" for k in range(rewards.shape[1])]
+    infinite = rewards.isinf().any(dim=0).tolist()
+    if any(infinite):
+        raise ValueError(
+            f"{names[infinite.index(True)]} holds an infinite value; expected finite numbers, or NaN where unscorable."
+        )
     if weights.shape != rewards.shape[1:]:
         raise ValueError(
-            f"weights have shape {tuple(weights.shape)}; expected ({rewards.shape[1]},), one an objective."
+            f"weights have shape {tuple(weights.shape)}; expected ({rewards.shape[1]},), one an objective: "
+            f"{', '.join(names)}."
         )
-    if not (weights.isfinite() & (weights >= 0)).all():
-        raise ValueError(f"weights are {weights.tolist()}; expected finite numbers >= 0.")
+    wrong = (~(weights.isfinite() & (weights >= 0))).tolist()
+    if any(wrong):
+        at = wrong.index(True)
+        raise ValueError(
+            f"weights are {weights.tolist()}, {weights[at].item():g} for {names[at]}; expected finite numbers >= 0."
+        )
     if num_generations < 2:
         raise ValueError(
             f"num_generations is {num_generations}; a group needs at least 2 completions to compare."
@@ -103,21 +370,43 @@ def _check(rewards, weights, num_generations, aggregation, scale) -> None:
         )
 
 
-def _normalize(values, dim, eps, scale=True):
-    """Centre, and divide by the unbiased deviation + eps, along dim; NaN stays NaN and enters no statistic.
+def _checked_options(aggregation, given, objectives, names) -> dict:
+    """The aggregation's options with defaults filled in, the gate as a column number."""
+    known = OPTIONS.get(aggregation, {})
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{aggregation} got the option {', '.join(unknown)}; expected {', '.join(known) or 'no option'}."
+        )
+    options = known | given
+    if aggregation == "std_floor":
+        _numbers("floor", [options["floor"]], 1)
+    if aggregation == "gated":
+        gate = options["gate"]
+        columns = dict(zip(names or (), range(objectives), strict=False))
+        if gate not in columns and not (isinstance(gate, int) and 0 <= gate < objectives):
+            raise ValueError(
+                f"gate is {gate!r}; expected a column from 0 to {objectives - 1}"
+                + (f" or one of {', '.join(names)}." if names else ".")
+            )
+        options["gate"] = columns.get(gate, gate)
+        if not math.isfinite(options["threshold"]):
+            raise ValueError(
+                f"threshold is {options['threshold']}; expected a finite number in the gate's units."
+            )
+    if aggregation == "lexicographic":
+        tolerance = options["tolerance"]
+        _numbers("tolerance", tolerance if np.ndim(tolerance) else [tolerance] * objectives, objectives)
+    if aggregation == "constrained":
+        others = ", ".join(names[1:]) if names else "every objective but the first"
+        _numbers("multipliers", options["multipliers"] or [], objectives - 1, others)
+    return options
 
-    Where all values agree the result is exactly zero: the mean of equal floats can miss them by a rounding
-    error, which a division by eps alone would blow up into an advantage.
-    """
-    import torch
 
-    missing = values.isnan()
-    count = (~missing).sum(dim, keepdim=True)
-    centred = values - values.nanmean(dim, keepdim=True)
-    highest = values.masked_fill(missing, -torch.inf).amax(dim, keepdim=True)
-    lowest = values.masked_fill(missing, torch.inf).amin(dim, keepdim=True)
-    centred = torch.where((highest == lowest) & ~missing, 0.0, centred)
-    if not scale:
-        return centred
-    deviation = (centred.square().nansum(dim, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-    return centred / (deviation + eps)
+def _numbers(name, values, count, of="") -> None:
+    values = [float(value) for value in values]
+    if len(values) != count or not all(math.isfinite(value) and value >= 0 for value in values):
+        got = values[0] if count == 1 and len(values) == 1 else values
+        raise ValueError(
+            f"{name} is {got}; expected {count} finite number{'s' * (count != 1)} >= 0{of and f', for {of}'}."
+        )

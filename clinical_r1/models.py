@@ -7,11 +7,14 @@ torch, transformers, peft and unsloth are imported when called. Unsloth must com
 import hashlib
 import importlib.util
 import json
+from dataclasses import asdict, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from clinical_r1.arms import ARMS
 from clinical_r1.files import code_hash, same_settings
+from clinical_r1.rewards import REWARD_SETS
 
 CLINIC_BASE = "clinic-base"
 COLD_START = "cold_start"
@@ -77,7 +80,7 @@ def resolve_base(name: str) -> str:
 def policy_of(settings, method: str, seed: int) -> tuple[str, Path | None]:
     """What to load for a method: (base model or folder of merged weights, adapter folder or None)."""
     start = settings.base_model
-    if method.startswith(COLD_START):
+    if method != COLD_START and ARMS[method].cold_start:
         start = str(settings.model_dir(COLD_START, seed) / "policy")
     if method in ("baseline", COLD_START):
         return start, None
@@ -90,7 +93,24 @@ def is_trained(settings, arm: str, seed: int) -> bool:
     stamp = settings.model_dir(arm, seed) / "done.json"
     if arm == COLD_START:
         return same_settings(stamp, settings, TRAINED_ON)
-    return same_settings(stamp, settings, RL_ON, reward_rules=reward_rules())
+    return same_settings(stamp, settings_of(settings, arm), RL_ON, **arm_stamp(arm))
+
+
+def settings_of(settings, arm: str):
+    """The settings as an arm changes them."""
+    return replace(settings, **dict(ARMS[arm].changes))
+
+
+def arm_stamp(arm: str) -> dict:
+    """What an arm's result depends on besides the settings: the reward rules, and for an ablation its own record."""
+    spec, stamp = ARMS[arm], {"reward_rules": reward_rules()}
+    if spec.family != "main":
+        stamp["arm"] = asdict(spec)
+    if spec.rewards not in REWARD_SETS:
+        stamp["variant_rules"] = code_hash("reward_variants", "VARIANT_SETS")[:16]
+    if spec.rewards == "grounded":
+        stamp["grounded_rules"] = code_hash("grounded", "REWARDS")[:16]
+    return stamp
 
 
 @cache

@@ -12,6 +12,8 @@ import hashlib
 import json
 import unicodedata
 
+from clinical_r1.arms import ARMS
+
 STYLES = ("crpo", "grpo")
 LAYOUTS = ("full", "clinic")
 
@@ -42,13 +44,8 @@ CLINIC_DRILLS = {  # base corpus only
 CLINIC = {style: words + "\n{question}" for style, words in CLINIC_INSTRUCTIONS.items()}
 TEMPLATES = {"full": FULL, "clinic": CLINIC}
 
-STYLE_OF_METHOD = {  # paper section 4.2: the baseline is asked with the CRPO reasoning template
-    "baseline": "crpo",
-    "grpo": "grpo",
-    "crpo": "crpo",
-    "cold_start_grpo": "grpo",
-    "cold_start_crpo": "crpo",
-}
+# Paper section 4.2: the baseline is asked with the CRPO reasoning template.
+STYLE_OF_METHOD = {name: arm.style for name, arm in ARMS.items()}
 
 
 def render_question(question) -> str:

@@ -6,7 +6,7 @@ on clinic questions and on ordinary English. Ours. Everything clinical here is t
 """
 
 from clinical_r1.questions import Question
-from clinical_r1.rewards import REWARD_SETS, STOP_WORDS, official_rule_score, words
+from clinical_r1.rewards import REWARD_SETS, STOP_WORDS, RewardSet, official_rule_score, words
 
 EXAMPLE = Question(  # ordinary English, written for this module
     id="redteam-example",
@@ -123,23 +123,23 @@ def _look_alikes_after_markers(honest: str) -> str:
     return head + marker + analysis.translate(_LOOK_ALIKES) + tag + tail
 
 
-def red_team_table(question: Question, honest: str, prompt: str = ""):
+def red_team_table(question: Question, honest: str, prompt: str = "", reward_set: RewardSet | None = None):
     """Every reward's answer to the honest completion (first row) and to each attack.
 
-    Columns: completion, the K rewards of the CRPO set, total (eq. 4), `outranked` (the honest total is higher; None in
+    Columns: completion, the K rewards of the set, total (eq. 4), `outranked` (the honest total is higher; None in
     the first row), official (our transcription of the released rule, which reads <think> and <answer>).
-    prompt: what was asked; the rewards use it to know a copied vignette.
+    prompt: what was asked; the rewards use it to know a copied vignette. reward_set: None takes the CRPO set.
     """
     import pandas as pd
 
     texts = {"honest": honest, **attacks(question, honest)}
-    crpo, count = REWARD_SETS["crpo"], len(texts)
+    rewards, count = reward_set or REWARD_SETS["crpo"], len(texts)
     columns = {"answer": [question.answer] * count, "options": [question.options] * count}
     columns["prompts"] = [prompt or question.stem] * count
-    values = [reward(list(texts.values()), **columns) for reward in crpo.functions]
-    table = pd.DataFrame(dict(zip(crpo.names, values, strict=True)))
+    values = [reward(list(texts.values()), **columns) for reward in rewards.functions]
+    table = pd.DataFrame(dict(zip(rewards.names, values, strict=True)))
     table.insert(0, "completion", list(texts))
-    table["total"] = table[list(crpo.names)] @ list(crpo.weights)
+    table["total"] = table[list(rewards.names)] @ list(rewards.weights)
     table["outranked"] = [None, *(table["total"].iloc[0] > table["total"].iloc[1:])]
     table["official"] = [official_rule_score(text, question.answer) for text in texts.values()]
     return table

@@ -4,6 +4,7 @@
     python -m clinical_r1.reproduce explain table1.medqa.crpo.accuracy     where a number comes from
     python -m clinical_r1.reproduce readme                                 rewrite README's generated results
     python -m clinical_r1.reproduce rescore [cpu] [--name today]           score again, no model; what has changed
+    python -m clinical_r1.reproduce ablations [--seeds 3]                  the ablations the paper leaves out
 
 A killed run goes on at the notebook it died in (and that notebook's functions go on from their own files); what is
 finished and unchanged is kept. One folder holds one setting: other settings are refused, except more seeds, which
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from clinical_r1.arms import ARMS
 from clinical_r1.files import write_text
 from clinical_r1.manifest import DATA_VARIABLE, ROOT, PipelineError, needs_cuda, open_manifest
 from clinical_r1.pipeline import Run, Stage, locked, read_notebook, run_stages, set_aside
@@ -168,8 +170,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="reproduce.sh",
         description="Run the notebooks in order; go on where a run stopped.",
         epilog="also: `explain CELL` says where a number comes from (such as table1.medqa.crpo.accuracy, or ledger); "
-        "`readme` rewrites README's generated results; `rescore` scores stored completions by today's rules. Each has its "
-        "own --help.",
+        "`readme` rewrites README's generated results; `rescore` scores stored completions by today's rules; "
+        "`ablations` trains what notebook 05 shows. Each has its own --help.",
     )
     parser.add_argument("profile", nargs="?", default="cpu", help="smoke, cpu (default), colab or paper")
     parser.add_argument(
@@ -289,6 +291,16 @@ def _seeds_of_run(settings: Settings) -> tuple[int, ...]:
         raise PipelineError(f"{path} is damaged ({type(error).__name__}: {error}); pass --seeds.") from error
 
 
+def ablations_command(argv: Sequence[str]) -> int:
+    """Run `ablations`; a dry run needs no package, so that ./reproduce.sh can check it before anything is installed."""
+    if "--dry-run" in argv:
+        print(f"would train, answer and summarise: {', '.join(ARMS)}")
+        return 0
+    from clinical_r1 import ablations  # needs torch and trl, which running the notebooks from here does not
+
+    return ablations.main(argv)
+
+
 def main(
     argv: Sequence[str] | None = None, *, stages: Sequence[Stage] = STAGES, notebooks: Path = NOTEBOOKS
 ) -> int:
@@ -298,6 +310,8 @@ def main(
         return answer(argv)
     if argv[:1] == ["rescore"]:
         return rescore_command(argv[1:])
+    if argv[:1] == ["ablations"]:
+        return ablations_command(argv[1:])
     arguments = parse_arguments(argv)
     try:
         settings = settings_for(arguments.profile, out=arguments.out.resolve(), seeds=arguments.seeds)

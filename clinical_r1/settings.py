@@ -7,6 +7,8 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from clinical_r1.arms import ARMS
+
 METHODS = ("baseline", "grpo", "crpo", "cold_start_grpo", "cold_start_crpo")
 CLINIC_BENCHMARKS = ("clinic", "clinic-shift", "clinic-expert")
 PROTOCOLS = ("sampled", "greedy")  # the paper's sampling, and greedy decoding beside it
@@ -78,9 +80,9 @@ class Settings:
                 f"micro_batch {self.micro_batch} must be a multiple of num_generations {self.num_generations} and divide "
                 f"rl_prompts * num_generations = {self.rl_prompts * self.num_generations}: change one of the three."
             )
-        unknown = set(self.methods) - set(METHODS)
+        unknown = set(self.methods) - set(ARMS)
         if unknown:
-            raise ValueError(f"methods {sorted(unknown)} are not known; expected some of {METHODS}.")
+            raise ValueError(f"methods {sorted(unknown)} are not known; expected some of {tuple(ARMS)}.")
 
     @property
     def run_dir(self) -> Path:

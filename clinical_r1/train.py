@@ -17,11 +17,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from clinical_r1.advantages import TRL_ARGUMENTS
+from clinical_r1.arms import ARMS
 from clinical_r1.files import read_jsonl, write_json, write_jsonl
 from clinical_r1.models import (
     COLD_START,
     RL_ON,
     TRAINED_ON,
+    arm_stamp,
     is_trained,
     load_backend,
     load_policy,
@@ -29,10 +32,12 @@ from clinical_r1.models import (
     lora_config,
     policy_of,
     resolve_base,
-    reward_rules,
+    settings_of,
 )
+from clinical_r1.multi_objective import build_trainer_class
 from clinical_r1.prompts import STYLE_OF_METHOD, STYLES, build_messages
 from clinical_r1.questions import read_questions
+from clinical_r1.reward_variants import VARIANT_SETS
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import Settings, settings_from_json
 
@@ -162,24 +167,28 @@ def grpo_arguments(settings: Settings, seed: int, folder: Path, weights) -> dict
 
 
 def train_rl(settings: Settings, method: str, seed: int) -> None:
-    """One RL arm: rewards of the "grpo" or "crpo" set, from the base or from the cold-started policy."""
+    """One RL arm as `arms.ARMS` describes it, from the base or from the cold-started policy."""
     import trl
     from datasets import Dataset
 
-    folder = settings.model_dir(method, seed)
-    start = policy_of(settings, COLD_START if method.startswith(COLD_START) else "baseline", seed)[0]
-    rewards = REWARD_SETS["crpo" if method.endswith("crpo") else "grpo"]
+    folder, arm, settings = settings.model_dir(method, seed), ARMS[method], settings_of(settings, method)
+    start = policy_of(settings, COLD_START if arm.cold_start else "baseline", seed)[0]
+    rewards = (REWARD_SETS | VARIANT_SETS)[arm.rewards]
+    weights = arm.weights or rewards.weights
+    arguments = grpo_arguments(settings, seed, folder, weights) | TRL_ARGUMENTS.get(arm.aggregation, {})
     tokenizer = load_tokenizer(start)
-    trainer = trl.GRPOTrainer(
+    trainer = build_trainer_class()(
         model=load_policy(start, settings, trainable=True),
         reward_funcs=list(rewards.functions),
-        args=trl.GRPOConfig(**grpo_arguments(settings, seed, folder, rewards.weights)),
+        args=trl.GRPOConfig(**arguments),
         train_dataset=Dataset.from_list(reward_rows(settings, method)),
         processing_class=tokenizer,
         peft_config=_adapter(settings),
+        aggregation=arm.aggregation,
+        aggregation_options=dict(arm.options),
     )
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON, reward_rules=reward_rules())
+    _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON, **arm_stamp(method))
 
 
 # ------------------------------------------------------------------------------------------------------ shared parts
@@ -195,7 +204,7 @@ def _shared_arguments(settings: Settings, seed: int) -> dict:
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=settings.gradient_checkpointing,
         save_steps=settings.save_steps,
-        save_total_limit=2,
+        save_total_limit=None if settings.prompt_layout == "clinic" else 2,  # a tiny model's way is worth keeping
         logging_steps=1,
         report_to=[],
         disable_tqdm=True,
@@ -243,7 +252,7 @@ def train_arm(settings: Settings, arm: str, seed: int) -> None:
 def arms_to_train(settings: Settings) -> list[str]:
     """What has to be trained for the settings' methods, in order: the cold start before the arms that begin from it."""
     arms = [method for method in settings.methods if method != "baseline"]
-    return ([COLD_START] if any(arm.startswith(COLD_START) for arm in arms) else []) + arms
+    return ([COLD_START] if any(ARMS[arm].cold_start for arm in arms) else []) + arms
 
 
 def train_all(settings: Settings) -> None:
@@ -274,7 +283,7 @@ def train_all(settings: Settings) -> None:
 
 
 def _may_start(settings, arm, seed) -> bool:
-    return arm == COLD_START or not arm.startswith(COLD_START) or is_trained(settings, COLD_START, seed)
+    return arm == COLD_START or not ARMS[arm].cold_start or is_trained(settings, COLD_START, seed)
 
 
 def _train_in_child(settings: Settings, arm: str, seed: int) -> None:

@@ -15,21 +15,21 @@ PACKAGE = ROOT / "clinical_r1"
 
 # From the ground up. A module imports rows below its own; sideways only in the first two.
 LAYERS = (
-    ("settings", "files"),
+    ("settings", "files", "arms"),
     ("questions", "curation", "clinic", "clinic_text", "prompts", "completions"),
     ("intervals",),
     ("rewards", "advantages", "metrics", "paper", "plots"),
-    ("tables", "real", "agreement", "audit", "redteam", "probes"),
-    ("probe_quality",),
-    ("models", "prefix"),
+    ("tables", "real", "agreement", "audit", "redteam", "probes", "grounded", "anatomy", "tradeoffs"),
+    ("probe_quality", "reward_variants"),
+    ("models", "prefix", "multi_objective"),
     ("judge_models",),
     ("judge",),
     ("generate",),
     ("scoring", "robustness", "train", "pretrain"),
     ("manifest",),
-    ("ledger",),
-    ("harness", "readme"),
-    ("pipeline",),
+    ("ledger", "ablations"),
+    ("harness", "readme", "workbooks"),
+    ("pipeline", "exercises"),
     ("reproduce",),
 )
 SIDEWAYS_ROWS = 2

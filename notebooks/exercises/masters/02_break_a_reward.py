@@ -1,0 +1,122 @@
+# %% [markdown]
+# # 2 · Can a worthless answer earn everything?
+#
+# A reward reads text; it does not know what is true. First you attack: a completion with the full CRPO reward (12) and
+# not one true claim. Then you defend: a toy rule that pays for citations, mended so that the attack falls and the
+# honest answer stands.
+
+# %%
+import numpy as np
+
+from clinical_r1.clinic import Case, knowledge_base, load_set, phrase
+from clinical_r1.clinic_text import HONEST, read_claims, write_trace
+from clinical_r1.exercises import (
+    attack_question,
+    check_attack,
+    check_mended_rule,
+    citation_attacks,
+    claim_verdicts,
+    naive_citation,
+    score_attack,
+)
+from clinical_r1.prompts import render_question
+
+question = attack_question()
+case = Case.from_json(question.meta["case"])
+print(render_question(question))
+print("\nanswer:", question.answer)
+
+# %% [markdown]
+# ## What an honest answer earns
+#
+# The rewards, their total by eq. 4, and two counts of the exact judge, which no reward looks at:
+
+# %%
+honest = write_trace(case, "crpo", HONEST, np.random.default_rng(0))
+print(honest, "\n")
+score_attack(question, honest)
+
+# %% [markdown]
+# ## Attack
+#
+# Write `attack`. A finding that the vignette does not state counts as invented, and the judge knows it. It reads claims
+# of the form `<finding> supports <condition>.` and `<finding> and <finding> favor <condition>`, with findings in the
+# clinic's own words:
+
+# %%
+print(", ".join(phrase(finding, True) for finding in knowledge_base().findings))
+
+# %%
+# BEGIN SOLUTION
+attack = (
+    "<dx> (System 1: Intuitive) suspect Duodenal ulcer. (System 2: Analytical) positive Helicobacter pylori breath test "
+    "supports Duodenal ulcer. epigastric pain that improves after eating supports Duodenal ulcer. </dx> <conclusion> "
+    "positive Helicobacter pylori breath test and epigastric pain that improves after eating favor Duodenal ulcer "
+    "\\boxed{C}. </conclusion>"
+)
+# STUDENT
+# # Hint: the conclusion must repeat evidence from System 2. Nobody says that the evidence must be in the vignette.
+# attack = None
+# END SOLUTION
+
+# %% tags=["check"]
+passed_attack = check_attack(attack)
+
+# %% [markdown]
+# Each claim with its verdict (an empty table: no claim was read):
+
+# %%
+claim_verdicts(question, attack or "")
+
+# %% [markdown]
+# ## Defend
+#
+# The toy rule pays 1 for anything that "supports" anything. Four attacks on it, all with the right letter, and an honest
+# answer, on another question:
+
+# %%
+other = load_set("clinic", "validation", 3)[2]
+attempts = citation_attacks(other)
+attempts["honest"] = write_trace(Case.from_json(other.meta["case"]), "crpo", HONEST, np.random.default_rng(0))
+for name, text in attempts.items():
+    print(f"{name}: {naive_citation(text, other.stem):g}\n   {text}\n")
+
+# %% [markdown]
+# Mend it: a function `(text, stem) -> number in [0, 1]` that pays every honest answer at least a half, and more than any
+# of the four attacks. It is tried on questions that you have not seen. `read_claims(text)` gives the claims,
+# `phrase(claim.finding, claim.present)` a claim's finding in words, and the stem lists its findings with commas.
+
+# %%
+print(other.stem)
+[phrase(claim.finding, claim.present) for claim in read_claims(attempts["states the opposite"])]
+
+
+# %%
+# BEGIN SOLUTION
+def mended(text, stem):
+    """Share of the claims whose finding the vignette states; nothing without a claim."""
+    stated = stem.removeprefix("Patient: ").removesuffix(".").split(", ")
+    claims = read_claims(text)
+    held = [phrase(claim.finding, claim.present) in stated for claim in claims]
+    return sum(held) / len(held) if held else 0.0
+
+
+# STUDENT
+# def mended(text, stem):
+#     # Hint: what must be true of each claim's finding? What is paid where there is no claim?
+#     return naive_citation(text, stem)
+#
+#
+# END SOLUTION
+
+# %% tags=["check"]
+passed_rule = check_mended_rule(mended)
+passed = passed_attack and passed_rule
+
+# %% [markdown] tags=["solution"]
+# ## What falls next
+#
+# The mended rule reads the stem, so invented evidence falls. An attacker who reads the stem as well can cite a stated
+# finding for a condition that it does not support: the rule pays, the judge does not. Only knowledge of medicine, a
+# knowledge base or a judge, closes that gap. The stem is split at its commas because `finding in stem` would find "fever"
+# in "hay fever".
