@@ -151,7 +151,7 @@ def contributions(
         terms = _decided(scores, weights, options["tolerance"])
         noise = 0.0  # whole numbers
     elif aggregation in DECOUPLED:
-        if aggregation == "constrained":
+        if aggregation == "constrained":  # 1 and the multipliers, of the objectives that take part
             weights = (weights > 0) * weights.new_tensor([1.0, *options["multipliers"]])
         terms = weights * _normalize(scores, 1, eps)
         noise = 1e-12 * weights.sum()
@@ -164,14 +164,12 @@ def contributions(
 
     totals = terms.sum(dim=2)  # (P, G), NaN where unscorable
     if aggregation == "normalize_then_sum":
-        totals = totals.view(
-            1, -1
-        )  # over the batch; its mean is zero, every objective of a group sums to zero
+        totals = totals.view(1, -1)  # over the batch; its mean is zero, as that of every objective in a group
     silent = spread(totals, 1) <= noise  # (P, 1), or (1, 1) for the batch
     if aggregation not in (*DECOUPLED, "lexicographic"):  # those are centred
         terms = terms - terms.nanmean(dim=1, keepdim=True)
     terms = terms.masked_fill(silent.unsqueeze(2), 0.0).nan_to_num(nan=0.0)
-    divisor = _divisor(totals, aggregation, eps, scale, options).unsqueeze(2)
+    divisor = _divisor(totals, weights, aggregation, eps, scale, options).unsqueeze(2)
     return torch.where(divisor > 0, terms / divisor, 0.0).view_as(rewards)
 
 
@@ -271,12 +269,12 @@ def _decided(scores, weights, tolerance):
     return (signs * (1 - before)).sum(dim=2)
 
 
-def _divisor(totals, aggregation, eps, scale, options):
+def _divisor(totals, weights, aggregation, eps, scale, options):
     """What a group's (P, 1), or for GDPO the batch's (1, 1), terms are divided by."""
     import torch
 
     if aggregation == "constrained":
-        return torch.full_like(totals[:, :1], 1.0 + sum(options["multipliers"]))
+        return torch.full_like(totals[:, :1], weights.sum().item())
     if aggregation == "leave_one_out":
         count = (~totals.isnan()).sum(dim=1, keepdim=True).double()
         return (count - 1) / count.clamp(min=1)

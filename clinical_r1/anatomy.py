@@ -68,7 +68,8 @@ def anatomy(
     shares get bootstrap intervals over groups at `level` (1000 resamples).
     Returns {"completions": N, "groups": P, "tied_groups": share [0, 1], "silent_groups": share [0, 1],
     "objectives": {name: {"weight", "share", "share_mixed", "share_tied" [0, 1], "correlation" [-1, 1] of the advantage
-    with the reward less its group's mean, over the completions it could score, "scored": their number, and "share_interval" (low, high)}}}.
+    with the reward less its group's mean over the completions it could score, "scored": their number, and with an rng
+    "share_interval" (low, high)}}}.
     NaN where a kind of group does not occur or nothing varies. ValueError naming the objective as in `check_rewards`.
     """
     import torch

@@ -499,6 +499,13 @@ def test_constrained_without_multipliers_is_grpo_on_the_first_objective():
     assert only_second.tolist() == pytest.approx(group_advantages(rewards[:, 1:2], [1], 5).tolist(), abs=1e-6)
 
 
+def test_constrained_divides_by_what_takes_part():
+    rewards = sample(np.random.default_rng(13))
+    without = group_advantages(rewards[:, :2], (1, 1), 5, "constrained", multipliers=[0.7])
+    with_zero = group_advantages(rewards, (1, 1, 0), 5, "constrained", multipliers=[0.7, 3])
+    assert with_zero.tolist() == pytest.approx(without.tolist())
+
+
 def test_multipliers_rise_below_the_target_fall_above_it_and_stop_at_zero():
     rewards = [[1, 0.2, None, 0.9], [0, 0.4, None, 0.9]]
     moved = update_multipliers([0.5, 0.5, 0.05], rewards, targets=[0.8, 0.8, 0.3], rate=0.1)
