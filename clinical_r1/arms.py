@@ -55,11 +55,21 @@ ABLATIONS = (
         for g in (2, 4, 16)
     ),
     Arm("centred", "aggregator", "sum, not scaled (Dr. GRPO)", "", aggregation="sum_then_center"),
-    Arm("gdpo", "aggregator", "normalised, then summed (GDPO)", "", aggregation="normalize_then_sum"),
-    Arm("mo_grpo", "aggregator", "each normalised (MO-GRPO)", "", aggregation="normalize_each"),
+    # normalised objectives are of one size, so a weight of 10 would again leave accuracy alone
+    Arm(
+        "gdpo", "aggregator", "normalised, then summed (GDPO)", "weights 1, 1, 0.5", weights=(1.0, 1.0, 0.5),
+        aggregation="normalize_then_sum",
+    ),
+    Arm(
+        "mo_grpo", "aggregator", "each normalised (MO-GRPO)", "weights 1, 1, 0.5", weights=(1.0, 1.0, 0.5),
+        aggregation="normalize_each",
+    ),
     Arm("std_floor", "aggregator", "std with a floor", "", aggregation="std_floor"),
     Arm("gated", "aggregator", "gated on the right answer", "", aggregation="gated"),
-    Arm("lexicographic", "aggregator", "lexicographic", "", aggregation="lexicographic"),
+    Arm(
+        "lexicographic", "aggregator", "lexicographic", "r_cons tied within 0.05", aggregation="lexicographic",
+        options=(("tolerance", (0.0, 0.0, 0.05)),),
+    ),
     Arm(
         "constrained", "aggregator", "constrained (Lagrangian)", "r_CR >= 1.3, r_cons >= 0.99", aggregation="constrained",
         options=(("targets", (1.3, 0.99)),),

@@ -81,9 +81,14 @@ def paired_bootstrap(a, b, rng, level=0.95, clusters=None, seeds=None, reps=2000
     a, b = _pair(a, b)
     differences = a - b
     result = resample(differences, np.ones_like(differences), clusters, seeds, rng, reps)
-    p = _t_test(result, reps) if result.crossed else _percentile_test(result.draws)
-    difference = float(differences.mean())
+    difference, p = float(differences.mean()), two_sided_p(result)
     return PairedDifference(difference, ratio_interval(result, level), p, result.standard_error, result.df)
+
+
+def two_sided_p(result):
+    """p in (0, 1] that the quantity of a Resampled is 0, as in `paired_bootstrap`."""
+    reps = len(result.draws)
+    return _t_test(result, reps) if result.crossed else _percentile_test(result.draws)
 
 
 def minimum_detectable_effect(standard_error, df, power=0.8, level=0.95):
@@ -100,7 +105,8 @@ def minimum_detectable_effect(standard_error, df, power=0.8, level=0.95):
     if not (standard_error > 0 and df > 0):
         return float("nan")
     size = TTestPower().solve_power(nobs=df + 1, alpha=1 - level, power=power, alternative="two-sided")
-    return float(size * np.sqrt(df + 1) * standard_error)
+    size = float(np.squeeze(size))  # (1,) where statsmodels changes its solver
+    return size * float(np.sqrt(df + 1) * standard_error)
 
 
 def mcnemar_exact(a, b):
@@ -141,11 +147,17 @@ def resample(top, bottom, clusters, seeds, rng, reps):
     if not crossed:
         error = np.sqrt(_variance_between(tops[0], bottoms[0], estimate))
         return Resampled(estimate, draws, float(error), questions - 1, crossed)
-    variance, from_seeds = draws.var(), _variance_between(tops.sum(axis=1), bottoms.sum(axis=1), estimate)
+    from_seeds = _variance_between(tops.sum(axis=1), bottoms.sum(axis=1), estimate)
+    return crossed_draws(estimate, draws, from_seeds, len(tops), questions)
+
+
+def crossed_draws(estimate, draws, from_seeds, seeds, questions):
+    """Resampled from draws (reps,) over questions and seeds; from_seeds: the part of their variance due to the S seeds."""
+    variance = draws.var()
     rest = max(variance - from_seeds, 0.0)
-    spread = from_seeds**2 / (len(tops) - 1) + rest**2 / max(questions - 1, 1)
+    spread = from_seeds**2 / (seeds - 1) + rest**2 / max(questions - 1, 1)
     df = variance**2 / spread if spread > 0 else questions - 1
-    return Resampled(estimate, draws, float(np.sqrt(variance)), float(df), crossed)
+    return Resampled(estimate, draws, float(np.sqrt(variance)), float(df), True)
 
 
 def _sums(top, bottom, clusters, seeds):
