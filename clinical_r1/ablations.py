@@ -3,11 +3,14 @@
     ./reproduce.sh ablations [--seeds 3] [--only k0 --only k30] [--out DIR]
 
 Same questions, steps and evaluation as profile `cpu`. Resumable: an arm that is trained, answered or summarised is kept.
-Notebook 05 renders from the four files that `summarise` writes to figures/cpu, without training anything.
+`summarise` writes four files to runs/ablations/summary, and --publish copies them into the package, where notebook 05 finds
+them: it renders without training anything.
 """
 
 import gzip
 import os
+import shutil
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -36,6 +39,7 @@ SUMMARY = (
     "ablations_training.csv.gz",
     "ablations_trajectories.csv.gz",
 )
+SHIPPED = Path(__file__).parent / "data" / "laboratory"
 TRAJECTORY_MEASURES = ("faithfulness", "drc", "hallucination")
 
 
@@ -154,7 +158,7 @@ def _arms(settings, done):
             for row in _log(settings, method, seed)
             if "train_runtime" in row
         ]
-        seconds = sum(times) / len(times) if times else None
+        seconds = statistics.median(times) if times else None  # a machine that was busy once does not count
         row = {
             "arm": method,
             "family": arm.family,
@@ -241,6 +245,7 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--summary-only", action="store_true", help="summarise what is on disk; train nothing"
     )
+    parser.add_argument("--publish", action="store_true", help="copy the summary into the package")
     parser.add_argument("--answer", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     arms = tuple(arguments.only or ARMS)
@@ -259,8 +264,11 @@ def main(argv=None) -> int:
             for arm in MAIN:
                 if arm.name in arms and arm.name != "baseline":
                     trace(settings, arm.name, seed)
-    for path in summarise(settings, Path(arguments.out) / "figures" / "cpu"):
+    folder = settings.run_dir / "summary"
+    for path in summarise(settings, folder):
         print(f"  {path.stat().st_size / 1000:8.1f} kB  {path.name}")
+        if arguments.publish:
+            shutil.copy(path, SHIPPED / path.name)
     return 0
 
 

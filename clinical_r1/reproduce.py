@@ -79,6 +79,12 @@ STAGES = (
         per_seed=True,
     ),
     Stage(
+        "05_objective_tradeoffs",
+        reads=("clinical_r1/data/laboratory/*",),
+        writes=("figures/{profile}/tradeoffs_*.png",),
+        minutes={"smoke": 0.6, "cpu": 0.6, "colab": 0.6, "paper": 0.6},
+    ),
+    Stage(
         "06_paper_audit",
         reads=("clinical_r1/data/**/*",),
         writes=("figures/{profile}/audit_*.png",),

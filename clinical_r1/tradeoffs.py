@@ -1,6 +1,6 @@
 """The laboratory's files -> what each objective buys: ablations, Pareto fronts, hypervolumes, and who owns the advantage.
 
-Pure: reads the four small files that `./reproduce.sh ablations` leaves in figures/cpu, trains nothing. An arm is a point
+Pure: reads the four small files that `./reproduce.sh ablations` makes, trains nothing. An arm is a point
 in objective space; the scripted honest policy and the ideal, exact in the clinic, mark what can be attained. Intervals
 are over questions and training seeds, as in `intervals`; all arms share the draws, so that they are compared pairwise.
 """
@@ -73,6 +73,12 @@ class Laboratory(NamedTuple):
 
 
 # --- reading
+
+
+def find_laboratory(out=".") -> Path:
+    """The folder with the laboratory's four files: this checkout's own run if it is whole, otherwise the shipped summary."""
+    own, shipped = Path(out) / "runs" / "ablations" / "summary", Path(__file__).parent / "data" / "laboratory"
+    return own if all((own / name).is_file() for name in FILES.values()) else shipped
 
 
 def read_laboratory(folder) -> Laboratory:

@@ -204,7 +204,9 @@ def _shared_arguments(settings: Settings, seed: int) -> dict:
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=settings.gradient_checkpointing,
         save_steps=settings.save_steps,
-        save_total_limit=None if settings.prompt_layout == "clinic" else 2,  # a tiny model's way is worth keeping
+        save_total_limit=None
+        if settings.prompt_layout == "clinic"
+        else 2,  # a tiny model's way is worth keeping
         logging_steps=1,
         report_to=[],
         disable_tqdm=True,

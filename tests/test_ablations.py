@@ -69,7 +69,16 @@ def test_unknown_arm_is_refused(capsys):
 def laboratory(tmp_path_factory):
     arms = ("baseline", "crpo", "k0")
     tiny = laboratory_settings(tmp_path_factory.mktemp("laboratory"), (0,), arms)
-    names = ("n_sft", "n_rl", "n_test", "rl_steps", "rl_prompts", "num_generations", "micro_batch", "save_steps")
+    names = (
+        "n_sft",
+        "n_rl",
+        "n_test",
+        "rl_steps",
+        "rl_prompts",
+        "num_generations",
+        "micro_batch",
+        "save_steps",
+    )
     tiny = replace(tiny, **{name: getattr(SMOKE, name) for name in names}, eval_batch=16)
     ensure_splits(tiny)
     for arm in arms[1:]:
