@@ -80,7 +80,7 @@ def resolve_base(name: str) -> str:
 def policy_of(settings, method: str, seed: int) -> tuple[str, Path | None]:
     """What to load for a method: (base model or folder of merged weights, adapter folder or None)."""
     start = settings.base_model
-    if method != COLD_START and ARMS[method].cold_start:
+    if method == COLD_START or ARMS[method].cold_start:
         start = str(settings.model_dir(COLD_START, seed) / "policy")
     if method in ("baseline", COLD_START):
         return start, None

@@ -75,6 +75,8 @@ def test_cold_start_arm_starts_from_merged_weights(trained):
     base, adapter = models.policy_of(trained, "cold_start_grpo", 0)
     assert base.endswith("cold_start/seed0/policy") and (adapter / "adapter_config.json").exists()
     assert models.policy_of(trained, "baseline", 0) == (models.CLINIC_BASE, None)
+    # what an arm is trained from, and what a cold start is loaded as, is the same folder
+    assert models.policy_of(trained, models.COLD_START, 0) == (base, None)
 
 
 def test_a_trained_arm_is_not_trained_again_and_not_reused_for_other_settings(trained):
