@@ -8,7 +8,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.text import Text
 
 from clinical_r1.settings import METHODS
 
@@ -46,25 +45,6 @@ OBJECTIVE_LABELS = {
 }
 RADAR_METRICS = tuple(OBJECTIVE_LABELS)[:9]
 # Arms of the laboratory that are none of the five methods: one colour and one marker a family
-FAMILY_COLOURS = {
-    "k": "#009E73",
-    "terms": "#CC79A7",
-    "citation": "#882255",
-    "consistency": "#AA9A00",
-    "prompt_x_reward": "#332288",
-    "group_size": "#44AA99",
-    "aggregator": "#117733",
-    "kl": "#661100",
-    "grounded": "#A6761D",
-    "cold_start": "#56B4E9",
-}
-FAMILY_MARKERS = dict(zip(FAMILY_COLOURS, "PXhp<>*d8^", strict=True))
-FAMILY_LABELS = {
-    "k": "Weight k",
-    "prompt_x_reward": "Prompt × reward",
-    "kl": "KL",
-    "main": "The five methods",
-}
 REWARD_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E")
 PAPER_COLOUR = "#222222"
 
@@ -126,7 +106,7 @@ def fig1_radar(table, ax=None):
     its name as centre → rim and not starting at zero. Hallucination is turned round: outwards is fewer.
     """
     means = table[table["metric"].isin(RADAR_METRICS)].groupby(["method", "metric"])["value"].mean().unstack()
-    methods, metrics = _present(means.index), [m for m in RADAR_METRICS if m in means]
+    methods, metrics = present(means.index), [m for m in RADAR_METRICS if m in means]
     if len(metrics) < 3:
         raise ValueError(f"fig1_radar got the metrics {metrics}; expected at least three of {RADAR_METRICS}.")
     ranges = {metric: _radar_range(metric, means.loc[methods, metric]) for metric in metrics}
@@ -139,7 +119,7 @@ def fig1_radar(table, ax=None):
     ax.spines["polar"].set_color("#C8C8C8")
     for method in methods:
         radii = [(means.loc[method, m] - ranges[m][0]) / (ranges[m][1] - ranges[m][0]) for m in metrics]
-        ax.plot([*angles, angles[0]], [*radii, radii[0]], **_look(method), markersize=4)
+        ax.plot([*angles, angles[0]], [*radii, radii[0]], **look_of(method), markersize=4)
     for angle, metric in zip(angles, metrics, strict=True):
         centre, rim = ranges[metric]
         turned = "\n(inverted: outer = fewer)" if metric == "hallucination" else ""
@@ -251,7 +231,7 @@ def fig5_response_length(logs, paper_curve=None, ax=None):
     _seed_lines(ax, logs, column, window=1)
     ax.set(title="This run", xlabel="Step", ylabel=OBJECTIVE_LABELS[column])
     ax.set_ylim(0, None)
-    _legend_below(ax.figure, ax)
+    legend_below(ax.figure, ax)
     return ax.figure
 
 
@@ -271,23 +251,23 @@ def training_curves(logs, columns, window=10):
     )
     for ax, column in zip(axes.flat, columns, strict=False):
         _seed_lines(ax, logs, column, window)
-        ax.set_title(_objective_label(column))
+        ax.set_title(objective_label(column))
     for ax in axes.flat[len(columns) :]:
         ax.remove()
     for ax in axes.flat[max(0, len(columns) - across) : len(columns)]:
         ax.set_xlabel(f"Step (mean of the last {window})" if window > 1 else "Step")
-    _legend_below(fig, *axes.flat[: len(columns)])
+    legend_below(fig, *axes.flat[: len(columns)])
     return fig
 
 
 def _seed_lines(ax, logs, column, window):
-    for method in _present(logs["method"]):
+    for method in present(logs["method"]):
         rows = logs[(logs["method"] == method) & logs[column].notna()]
         if rows.empty:
             continue
         curves = rows.pivot_table(index="step", columns="seed", values=column, aggfunc="last")
         curves = curves.rolling(window, min_periods=1).mean()
-        look = _look(method)
+        look = look_of(method)
         ax.plot(curves.index, curves.mean(axis=1), markevery=max(1, len(curves) // 6), markersize=4, **look)
         if curves.shape[1] > 1:
             ax.fill_between(
@@ -295,7 +275,7 @@ def _seed_lines(ax, logs, column, window):
             )
 
 
-def _objective_label(column):
+def objective_label(column):
     name = column.removeprefix("rewards/").removesuffix("/mean")
     return OBJECTIVE_LABELS.get(column) or OBJECTIVE_LABELS.get(name) or name.replace("_", " ")
 
@@ -317,7 +297,7 @@ def reward_bars(rewards, ax=None):
         y = np.arange(len(completions)) + (i - (len(names) - 1) / 2) * height
         values = table.loc[completions, name].to_numpy()
         colour = REWARD_COLOURS[i % len(REWARD_COLOURS)]
-        ax.barh(y, np.nan_to_num(values), 0.9 * height, color=colour, label=_objective_label(name))
+        ax.barh(y, np.nan_to_num(values), 0.9 * height, color=colour, label=objective_label(name))
         for place, value in zip(y, values, strict=True):
             text = "unscorable" if np.isnan(value) else f"{value:.3g}"
             side = {"xytext": (-3, 0), "ha": "right"} if value < 0 else {"xytext": (3, 0), "ha": "left"}
@@ -329,7 +309,7 @@ def reward_bars(rewards, ax=None):
     ax.axvline(0, color="#222222", lw=0.8)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel("Reward")
-    _legend_below(ax.figure, ax)
+    legend_below(ax.figure, ax)
     return ax
 
 
@@ -342,7 +322,7 @@ def audit_denominators(fits):
     fits: frame benchmark, method, dropped (questions left out of the full test set), fits (bool). A mark is a
     denominator that works; the full test set is the shaded column at 0.
     """
-    benchmarks, methods = list(dict.fromkeys(fits["benchmark"])), _present(fits["method"])
+    benchmarks, methods = list(dict.fromkeys(fits["benchmark"])), present(fits["method"])
     size = (1.2 + 2.6 * len(benchmarks), 0.9 + 0.32 * len(methods))
     fig, axes = plt.subplots(
         1, len(benchmarks), figsize=size, sharey=True, squeeze=False, layout="constrained"
@@ -352,7 +332,7 @@ def audit_denominators(fits):
         ax.axvspan(-0.5, 0.5, color="#E4E4E4", lw=0)
         for y, method in enumerate(methods):
             works = rows.loc[(rows["method"] == method) & rows["fits"], "dropped"]
-            ax.plot(works, np.full(len(works), y), ls="none", markersize=3.5, **_look(method))
+            ax.plot(works, np.full(len(works), y), ls="none", markersize=3.5, **look_of(method))
         ax.set(title=BENCHMARK_LABELS[benchmark], xlim=(-1.5, rows["dropped"].max() + 1))
         ax.set_ylim(len(methods) - 0.5, -0.5)
         ax.grid(axis="x", visible=False)
@@ -366,13 +346,13 @@ def audit_accuracies(intervals, guesses, ax=None):
 
     intervals: benchmark, method, printed, ci_low, ci_high; guesses: benchmark, chance, majority_letter; per cent.
     """
-    benchmarks, methods = list(dict.fromkeys(intervals["benchmark"])), _present(intervals["method"])
+    benchmarks, methods = list(dict.fromkeys(intervals["benchmark"])), present(intervals["method"])
     ax = ax or plt.subplots(figsize=(1.6 + 2.0 * len(benchmarks), 3.6))[1]
     for i, method in enumerate(methods):
         own = intervals[intervals["method"] == method].set_index("benchmark").loc[benchmarks]
         x = np.arange(len(benchmarks)) + 0.15 * (i - (len(methods) - 1) / 2)
         errors = [own["printed"] - own["ci_low"], own["ci_high"] - own["printed"]]
-        ax.errorbar(x, own["printed"], yerr=errors, ls="none", capsize=2.5, markersize=5, **_look(method))
+        ax.errorbar(x, own["printed"], yerr=errors, ls="none", capsize=2.5, markersize=5, **look_of(method))
     guesses = guesses.set_index("benchmark").loc[benchmarks]
     for column, style, label in (("chance", "--", "Chance"), ("majority_letter", ":", "Majority letter")):
         place = np.arange(len(benchmarks))
@@ -391,7 +371,7 @@ def audit_figure1(readings):
 
     readings: frame reading, method, value, rank (1 = farthest out).
     """
-    names, methods = list(dict.fromkeys(readings["reading"])), _present(readings["method"])
+    names, methods = list(dict.fromkeys(readings["reading"])), present(readings["method"])
     fig, axes = plt.subplots(
         1, len(names), figsize=(3.6 * len(names), 2.4), sharey=True, squeeze=False, layout="constrained"
     )
@@ -399,7 +379,7 @@ def audit_figure1(readings):
         rows = readings[readings["reading"] == name].set_index("method")
         for y, method in enumerate(methods):
             value, place = rows.loc[method, "value"], int(rows.loc[method, "rank"])
-            ax.plot(value, y, ls="none", markersize=7, **_look(method))
+            ax.plot(value, y, ls="none", markersize=7, **look_of(method))
             ax.annotate(
                 str(place), (value, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
             )
@@ -438,397 +418,14 @@ def audit_rewards(owners, sweep):
     ks = list(dict.fromkeys(sweep["k"]))
     right.set_xticks(range(len(ks)), [f"{k:g}" for k in ks])
     right.set(title="By k: mixed (lines) and tied groups (dashes)", xlabel="k", ylim=(-0.05, 1.05))
-    _legend_below(fig, left)
+    legend_below(fig, left)
     return fig
 
 
-# --- the laboratory
+# --- shared
 
 
-def pareto_panels(points, fronts, marks=None):
-    """Arms in pairs of objectives, a panel a pair; better is up and to the right. Returns the figure.
-
-    points: frame arm, family, label, objective, value, ci_low, ci_high, higher_is_better. fronts: frame space ("x and y"),
-    arm, on_front, frequency; its spaces of two objectives are the panels. marks: name -> {objective: value}, hollow
-    diamonds. Named are the methods and what is on the front (with its frequency over draws); grey joins the front.
-    """
-    spaces = [space for space in dict.fromkeys(fronts["space"]) if len(space.split(" and ")) == 2]
-    if not spaces:
-        raise ValueError(f"fronts has the spaces {sorted(set(fronts['space']))}; expected pairs: 'x and y'.")
-    across = min(2, len(spaces))
-    down = -(-len(spaces) // across)
-    size = (4.9 * across, 3.7 * down + 0.6)
-    fig, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
-    for ax, space in zip(axes.flat, spaces, strict=False):
-        _pareto_panel(
-            ax, points, fronts[fronts["space"] == space].set_index("arm"), space.split(" and "), marks
-        )
-    for ax in axes.flat[len(spaces) :]:
-        ax.remove()
-    _legend_below(fig, *axes.flat[: len(spaces)])
-    fig.canvas.draw()  # the layout settles before names are placed
-    for ax in axes.flat[: len(spaces)]:
-        _place_names(ax)
-    return fig
-
-
-def _pareto_panel(ax, points, front, space, marks):
-    x, y = (points[points["objective"] == objective].set_index("arm") for objective in space)
-    ax.names, ax.spots = [], []
-    for arm in x.index:
-        look = _arm_look(arm, x.loc[arm, "family"])
-        errors = {
-            f"{axis}err": [
-                [max(0.0, own.loc[arm, "value"] - own.loc[arm, "ci_low"])],
-                [max(0.0, own.loc[arm, "ci_high"] - own.loc[arm, "value"])],
-            ]
-            for axis, own in (("x", x), ("y", y))
-        }
-        at = x.loc[arm, "value"], y.loc[arm, "value"]
-        ax.errorbar(
-            *at,
-            **errors,
-            ls="none",
-            elinewidth=0.5,
-            ecolor="#BDBDBD",
-            markersize=6,
-            zorder=2 + (arm in METHODS),
-            **look,
-        )
-        ax.spots.append(at)
-        if arm in METHODS or front.loc[arm, "on_front"]:
-            share = f" ({front.loc[arm, 'frequency']:.0%})" if front.loc[arm, "on_front"] else ""
-            ax.names.append((at, f"{x.loc[arm, 'label']}{share}"))
-    on_front = [arm for arm in x.index if front.loc[arm, "on_front"]]
-    line = sorted((x.loc[arm, "value"], y.loc[arm, "value"]) for arm in on_front)
-    ax.plot(*zip(*line, strict=True), color="#9A9A9A", lw=1, zorder=1)
-    ax.margins(0.08)
-    _mark_targets(ax, space, marks)
-    for axis, own, objective in (("x", x, space[0]), ("y", y, space[1])):
-        getattr(ax, f"set_{axis}label")(OBJECTIVE_LABELS.get(objective, objective))
-        if not own["higher_is_better"].all():
-            getattr(ax, f"invert_{axis}axis")()
-
-
-def _mark_targets(ax, space, marks, to_scale=False):
-    """Hollow marks of {name: {objective: value}}; those far from the arms are written above the panel instead."""
-    (left, right), (low, high) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
-    beyond = []
-    for (name, mark), shape in zip((marks or {}).items(), "DsP", strict=False):
-        if not set(space) <= set(mark):
-            continue
-        x, y = (mark[objective] for objective in space)
-        near = left <= x <= right + 0.3 * (right - left) and low <= y <= high + 0.3 * (high - low)
-        if near or to_scale:
-            hollow = {"facecolor": "white", "edgecolor": PAPER_COLOUR, "linewidth": 1.2, "marker": shape}
-            ax.scatter(x, y, s=40, label=name, zorder=4, **hollow)
-        else:
-            beyond.append(f"{name} ({x:.3g}, {y:.3g})")
-    if beyond:
-        ax.set_title("Out of sight: " + ", ".join(beyond), fontsize=8, color="#555555")
-
-
-def _place_names(ax):
-    """Write each of `ax.names` [((x, y), text), ...] at the nearest place that hides none of `ax.spots` and no other name.
-
-    Where every place near by hides a point, hiding other names is still avoided.
-    """
-    renderer, taken = ax.figure.canvas.get_renderer(), []
-    spots = ax.transData.transform(ax.spots)
-    for at, text in ax.names:
-        for distance, angle, spare in _name_places():
-            dx, dy = distance * np.cos(angle), distance * np.sin(angle)
-            side = "left" if dx > 1 else "right" if dx < -1 else "center"
-            line = {"arrowstyle": "-", "color": "#555555", "lw": 0.6, "ls": ":"} if distance > 10 else None
-            place = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side, "va": "center"}
-            name = ax.annotate(text, at, fontsize=7.5, arrowprops=line, **place)
-            name.update_positions(renderer)
-            box = Text.get_window_extent(name, renderer)  # without its line
-            inside = ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
-            hidden = any(box.padded(3).contains(*spot) for spot in spots) and not spare
-            if inside and not hidden and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-            name.remove()
-
-
-def _name_places():
-    """(points away, angle, may it hide a marker), in the order to be tried."""
-    for spare in (False, True):
-        for distance in (9, 16, 24, 34, 46, 60, 76):
-            for degrees in (0, 180, 45, 135, -45, -135, 90, -90, 20, 160, -20, -160):
-                yield distance, np.deg2rad(degrees), spare
-
-
-def parallel_objectives(points, marks=None, ax=None):
-    """Parallel coordinates: an axis an objective, a line an arm, up is better. Returns the axes.
-
-    points, marks: as in `pareto_panels`. Each axis runs from the worst to the best arm or mark, printed at its ends.
-    """
-    table = points.pivot(index="arm", columns="objective", values="value")
-    objectives = list(dict.fromkeys(points["objective"]))
-    better = points.drop_duplicates("objective").set_index("objective")["higher_is_better"]
-    family = points.drop_duplicates("arm").set_index("arm")["family"]
-    marks = {name: mark for name, mark in (marks or {}).items() if set(objectives) <= set(mark)}
-    ends = {}
-    for objective in objectives:
-        values = [*table[objective], *(mark[objective] for mark in marks.values())]
-        ends[objective] = (min(values), max(values)) if better[objective] else (max(values), min(values))
-
-    def heights(values):
-        return [(values[o] - ends[o][0]) / ((ends[o][1] - ends[o][0]) or 1.0) for o in objectives]
-
-    ax = ax or plt.subplots(figsize=(7.6, 4.2), layout="constrained")[1]
-    for arm in sorted(table.index, key=lambda arm: arm in METHODS):
-        thick = {"lw": 2.2, "zorder": 3} if arm in METHODS else {"lw": 0.9, "alpha": 0.75}
-        ax.plot(heights(table.loc[arm]), markersize=4, **thick, **_arm_look(arm, family[arm]))
-    for (name, mark), style in zip(marks.items(), ("--", ":", "-."), strict=False):
-        ax.plot(heights(mark), color=PAPER_COLOUR, ls=style, lw=1.4, label=name)
-    names = [f"{ends[o][1]:.3g}\n\n{ends[o][0]:.3g}\n{OBJECTIVE_LABELS.get(o, o)}" for o in objectives]
-    for i, name in enumerate(names):
-        top, bottom = name.split("\n\n")
-        ax.text(i, 1.04, top, ha="center", fontsize=8)
-        ax.text(i, -0.05, bottom, ha="center", va="top", fontsize=8.5)
-    ax.set(xticks=range(len(objectives)), xticklabels=[], yticks=[], ylim=(-0.02, 1.02))
-    ax.tick_params(length=0)
-    ax.grid(axis="x", color="#8A8A8A")
-    ax.spines[["left", "bottom"]].set_visible(False)
-    handles = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
-    named = [label for label in (*METHOD_LABELS.values(), *handles) if label in handles]
-    handles = {label: handles[label] for label in dict.fromkeys(named)}
-    ax.figure.legend(handles.values(), handles.keys(), loc="outside right center")
-    return ax
-
-
-def hypervolume_bars(volumes, title="Hypervolume"):
-    """Volumes of single arms (left) and of families' fronts (right), with intervals. Returns the figure.
-
-    volumes: frame kind ("arm" | "front"), name, family, label, volume, ci_low, ci_high, share.
-    """
-    kinds = [kind for kind in ("arm", "front") if kind in set(volumes["kind"])]
-    tallest = max((volumes["kind"] == kind).sum() for kind in kinds)
-    fig, axes = plt.subplots(
-        1, len(kinds), figsize=(4.8 * len(kinds), 1.0 + 0.2 * tallest), squeeze=False, layout="constrained"
-    )
-    for ax, kind in zip(axes.flat, kinds, strict=True):
-        rows = volumes[volumes["kind"] == kind].sort_values("volume", kind="stable")
-        colours = [
-            METHOD_COLOURS["crpo"] if name == "main" else _arm_look(name, family)["color"]
-            for name, family in zip(rows["name"], rows["family"], strict=True)
-        ]
-        y = np.arange(len(rows))
-        ax.barh(y, rows["volume"], 0.72, color=colours, alpha=0.85)
-        errors = [
-            (rows["volume"] - rows["ci_low"]).clip(lower=0),
-            (rows["ci_high"] - rows["volume"]).clip(lower=0),
-        ]
-        ax.errorbar(rows["volume"], y, xerr=errors, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=2)
-        names = rows["label"] if kind == "arm" else [_family_label(name) for name in rows["name"]]
-        ax.set_yticks(y, names, fontsize=8)
-        ax.set(
-            title="Each arm by itself" if kind == "arm" else "Front of a family",
-            xlabel=title,
-            ylim=(len(rows) - tallest - 0.6, len(rows) - 0.4),
-        )
-        ax.grid(axis="y", visible=False)
-    return fig
-
-
-def ablation_forest(table):
-    """Difference to the reference with its interval, an arm a row, a metric a panel. Returns the figure.
-
-    table: rows of `tradeoffs.ablation_table`, of one or several families. Filled: Holm-corrected p below .05.
-    """
-    rows = table[table["difference"].notna()]
-    metrics = list(dict.fromkeys(rows["metric"]))
-    order = rows.drop_duplicates(["family", "arm"])
-    places, y, previous = {}, 0.0, None
-    for row in order.itertuples():
-        y += 0.0 if previous is None else 1.0 if row.family == previous else 2.2
-        places[row.family, row.arm], previous = y, row.family
-    fig, axes = plt.subplots(
-        1, len(metrics), figsize=(2.6 + 1.85 * len(metrics), 1.0 + 0.21 * (y + 1)), sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
-    for ax, metric in zip(axes.flat, metrics, strict=True):
-        ax.axvline(0, color=PAPER_COLOUR, lw=0.8)
-        for row in rows[rows["metric"] == metric].itertuples():
-            look = _arm_look(row.arm, row.family)
-            sure = row.p_holm < 0.05
-            errors = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
-            face = look["color"] if sure else "white"
-            ax.errorbar(
-                row.difference, places[row.family, row.arm], xerr=errors, ls="none", capsize=2, markersize=5,
-                markerfacecolor=face, elinewidth=1.1, color=look["color"], marker=look["marker"],
-            )  # fmt: skip
-        ax.set_title(OBJECTIVE_LABELS.get(metric, metric), fontsize=9)
-        ax.grid(axis="y", visible=False)
-        ax.locator_params(axis="x", nbins=4)
-    names = [row.label for row in order.itertuples()]
-    axes[0, 0].set_yticks(list(places.values()), names, fontsize=8)
-    axes[0, 0].set_ylim(y + 0.8, -1.7)
-    heads = order.drop_duplicates("family")
-    for row in heads.itertuples():
-        at = {
-            "x": -0.04,
-            "y": places[row.family, row.arm] - 0.95,
-            "transform": axes[0, 0].get_yaxis_transform(),
-        }
-        axes[0, 0].text(s=_family_label(row.family), ha="right", va="center", fontsize=8, weight="bold", **at)
-    fig.supxlabel(
-        "Arm minus its reference, 95 % interval; filled: p < .05 after Holm within the family", fontsize=8.5
-    )
-    return fig
-
-
-def k_curve(table):
-    """What k buys: a panel a metric, k from 0 on a log(1 + k) axis, with intervals. Returns the figure.
-
-    table: rows of `tradeoffs.k_table`: k, metric, value, ci_low, ci_high.
-    """
-    metrics = list(dict.fromkeys(table["metric"]))
-    across = min(3, len(metrics))
-    down = -(-len(metrics) // across)
-    fig, axes = plt.subplots(
-        down, across, figsize=(2.9 * across, 2.4 * down), squeeze=False, layout="constrained"
-    )
-    for ax, metric in zip(axes.flat, metrics, strict=False):
-        rows = table[table["metric"] == metric].sort_values("k")
-        x = np.log1p(rows["k"])
-        errors = [
-            (rows["value"] - rows["ci_low"]).clip(lower=0),
-            (rows["ci_high"] - rows["value"]).clip(lower=0),
-        ]
-        ax.errorbar(
-            x,
-            rows["value"],
-            yerr=errors,
-            color=FAMILY_COLOURS["k"],
-            capsize=2.5,
-            lw=1.2,
-            elinewidth=1,
-            zorder=2,
-        )
-        for place, row in zip(x, rows.itertuples(), strict=True):
-            look = _arm_look(row.arm, "k")
-            ax.plot(
-                place,
-                row.value,
-                ls="none",
-                markersize=6,
-                color=look["color"],
-                marker=look["marker"],
-                zorder=3,
-            )
-        ax.set_xticks(x, [f"{k:g}" for k in rows["k"]])
-        ax.set_title(_objective_label(metric))
-        ax.margins(x=0.08)
-    for ax in axes.flat[len(metrics) :]:
-        ax.remove()
-    fig.supxlabel("k, the weight of accuracy (log(1 + k) scale); diamond: the paper's k", fontsize=9)
-    return fig
-
-
-def advantage_shares(shares):
-    """Who owned the advantage over training: stacked shares, an arm a panel; dashes: tied groups. Returns the figure.
-
-    shares: frame arm, label, step, term, share, as of `tradeoffs.shares`.
-    """
-    arms = list(dict.fromkeys(shares["arm"]))
-    terms = [term for term in dict.fromkeys(shares["term"]) if term != "tied groups"]
-    known = list(OBJECTIVE_LABELS)
-    terms.sort(key=lambda term: known.index(term) if term in known else len(known))
-    across = min(3, len(arms))
-    down = -(-len(arms) // across)
-    fig, axes = plt.subplots(
-        down,
-        across,
-        figsize=(2.9 * across, 2.2 * down + 0.4),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for ax, arm in zip(axes.flat, arms, strict=False):
-        own = shares[shares["arm"] == arm]
-        table = own.pivot(index="step", columns="term", values="share")
-        here = [term for term in terms if term in table]
-        colours = [REWARD_COLOURS[terms.index(term) % len(REWARD_COLOURS)] for term in here]
-        ax.stackplot(
-            table.index,
-            table[here].fillna(0).T,
-            colors=colours,
-            labels=[_objective_label(t) for t in here],
-            lw=0,
-        )
-        if "tied groups" in table:
-            ax.plot(
-                table.index, table["tied groups"], color=PAPER_COLOUR, ls="--", lw=1.3, label="Tied groups"
-            )
-        ax.set(title=own["label"].iloc[0], ylim=(0, 1), xlim=(table.index.min(), table.index.max()))
-        ax.grid(visible=False)
-    for ax in axes.flat[len(arms) :]:
-        ax.remove()
-    for ax in axes.flat[max(0, len(arms) - across) : len(arms)]:
-        ax.set_xlabel("Step")
-        ax.tick_params(labelbottom=True)
-    fig.supylabel("Share of the advantage", fontsize=9)
-    _legend_below(fig, *axes.flat[: len(arms)])
-    return fig
-
-
-def trajectories(table, pairs, marks=None):
-    """Checkpoints through objective space, an arrow from each to the next, a panel a pair. Returns the figure.
-
-    table: frame arm, step, objective, value, error, as of `tradeoffs.trajectory_points`; pairs: tuples (x, y) of
-    objectives; marks: as in `pareto_panels`. A cross at each checkpoint is one standard error over seeds.
-    """
-    fig, axes = plt.subplots(
-        1, len(pairs), figsize=(3.4 * len(pairs), 3.5), squeeze=False, layout="constrained"
-    )
-    for ax, pair in zip(axes.flat, pairs, strict=True):
-        for arm in _present(table["arm"]):
-            own = table[table["arm"] == arm]
-            x, y = (own[own["objective"] == name].set_index("step").sort_index() for name in pair)
-            look = _look(arm)
-            ax.errorbar(
-                x["value"],
-                y["value"],
-                xerr=x["error"],
-                yerr=y["error"],
-                ls="none",
-                ms=4.5,
-                elinewidth=0.7,
-                **look,
-            )
-            steps = list(x.index)
-            for a, b in zip(steps, steps[1:], strict=False):
-                ends = [(x.loc[step, "value"], y.loc[step, "value"]) for step in (b, a)]
-                arrow = {"arrowstyle": "-|>", "color": look["color"], "lw": 1.3, "shrinkA": 3, "shrinkB": 1}
-                ax.annotate("", *ends, arrowprops=arrow)
-        _mark_targets(ax, pair, marks, to_scale=True)
-        ax.set(xlabel=OBJECTIVE_LABELS.get(pair[0], pair[0]), ylabel=OBJECTIVE_LABELS.get(pair[1], pair[1]))
-        ax.margins(0.08)
-        for axis, name in zip("xy", pair, strict=True):
-            if OBJECTIVE_LABELS.get(name, name).endswith("↓"):
-                getattr(ax, f"invert_{axis}axis")()
-    _legend_below(fig, *axes.flat)
-    return fig
-
-
-def _arm_look(arm, family):
-    """A method keeps its own look; every other arm has its family's."""
-    if arm in METHODS:
-        return _look(arm)
-    colour, marker = FAMILY_COLOURS.get(family, PAPER_COLOUR), FAMILY_MARKERS.get(family, "o")
-    return {"color": colour, "marker": marker, "label": _family_label(family)}
-
-
-def _family_label(family):
-    return FAMILY_LABELS.get(family, family.replace("_", " ").capitalize())
-
-
-def _present(methods):
+def present(methods):
     """The methods that occur, in the paper's order."""
     present = [method for method in METHODS if method in set(methods)]
     if not present:
@@ -836,11 +433,11 @@ def _present(methods):
     return present
 
 
-def _look(method):
+def look_of(method):
     return {"color": METHOD_COLOURS[method], "marker": METHOD_MARKERS[method], "label": METHOD_LABELS[method]}
 
 
-def _legend_below(fig, *axes):
+def legend_below(fig, *axes):
     """One legend for all panels, under the figure, each entry once."""
     entries = {}
     for ax in axes:

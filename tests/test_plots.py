@@ -10,7 +10,7 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from laboratory import write_laboratory  # noqa: E402
 
-from clinical_r1 import audit, paper, plots, tradeoffs  # noqa: E402
+from clinical_r1 import audit, paper, plots, plots_laboratory, tradeoffs  # noqa: E402
 from clinical_r1.arms import ARMS  # noqa: E402
 from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS, PAPER_BENCHMARKS  # noqa: E402
 
@@ -274,7 +274,7 @@ def names_on(ax):
 def test_pareto_panels_name_the_methods_and_the_front(lab):
     rng = np.random.default_rng(0)
     points, fronts = tradeoffs.points(lab, rng=rng), tradeoffs.fronts(lab, PAIRS, rng)
-    figure = plots.pareto_panels(points, fronts, MARKS)
+    figure = plots_laboratory.pareto_panels(points, fronts, MARKS)
     assert len(figure.axes) == 2
     for ax, pair in zip(figure.axes, PAIRS, strict=True):
         rows = fronts[fronts["space"] == " and ".join(pair)]
@@ -286,12 +286,14 @@ def test_pareto_panels_name_the_methods_and_the_front(lab):
         assert set(names_on(ax)) <= expected and len(names_on(ax)) > len(expected) - 2  # crowded names may go
         assert ax.yaxis_inverted() == ("hallucination" in pair)
     with pytest.raises(ValueError, match="expected pairs"):
-        plots.pareto_panels(points, fronts.assign(space="accuracy"))
+        plots_laboratory.pareto_panels(points, fronts.assign(space="accuracy"))
 
 
 def test_names_on_a_panel_hide_no_other_name(lab):
     rng = np.random.default_rng(0)
-    ax = plots.pareto_panels(tradeoffs.points(lab, rng=rng), tradeoffs.fronts(lab, PAIRS, rng)).axes[0]
+    ax = plots_laboratory.pareto_panels(
+        tradeoffs.points(lab, rng=rng), tradeoffs.fronts(lab, PAIRS, rng)
+    ).axes[0]
     renderer = ax.figure.canvas.get_renderer()
     boxes = [matplotlib.text.Text.get_window_extent(text, renderer) for text in ax.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
@@ -299,7 +301,7 @@ def test_names_on_a_panel_hide_no_other_name(lab):
 
 def test_parallel_objectives_put_better_up(lab):
     points = tradeoffs.points(lab, rng=np.random.default_rng(0))
-    ax = plots.parallel_objectives(points, MARKS)
+    ax = plots_laboratory.parallel_objectives(points, MARKS)
     honest = next(line for line in ax.lines if line.get_label() == "Honest policy")
     assert honest.get_ydata() == pytest.approx([1, 1, 1, 1])  # no arm is better in anything
     baseline = next(line for line in ax.lines if line.get_label() == "Baseline")
@@ -309,7 +311,7 @@ def test_parallel_objectives_put_better_up(lab):
 
 def test_hypervolume_bars_are_the_table_s_volumes(lab):
     table = tradeoffs.hypervolume_table(lab, rng=np.random.default_rng(0), reps=20)
-    arms, fronts = plots.hypervolume_bars(table).axes
+    arms, fronts = plots_laboratory.hypervolume_bars(table).axes
     for ax, kind in ((arms, "arm"), (fronts, "front")):
         widths = sorted(patch.get_width() for patch in ax.patches)
         assert widths == pytest.approx(sorted(table.loc[table["kind"] == kind, "volume"]))
@@ -320,7 +322,7 @@ def test_ablation_forest_fills_what_survives_holm(lab):
     rng = np.random.default_rng(0)
     names = [name for name in tradeoffs.families(lab) if name != "main"]
     table = pd.concat([tradeoffs.ablation_table(lab, name, rng=rng) for name in names])
-    figure = plots.ablation_forest(table)
+    figure = plots_laboratory.ablation_forest(table)
     tested = table.dropna(subset="difference")
     assert [ax.get_title(loc="left") for ax in figure.axes][0] == "Accuracy (%)"
     for ax, metric in zip(figure.axes, tradeoffs.OBJECTIVES, strict=True):
@@ -334,14 +336,14 @@ def test_ablation_forest_fills_what_survives_holm(lab):
 
 def test_k_curve_stands_on_the_table_s_ks(lab):
     table = tradeoffs.k_table(lab, rng=np.random.default_rng(0))
-    figure = plots.k_curve(table)
+    figure = plots_laboratory.k_curve(table)
     assert len(figure.axes) == 5
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "3", "10", "30"]
     assert no_text_overlaps(figure)
 
 
 def test_advantage_shares_fill_the_panel(lab):
-    figure = plots.advantage_shares(tradeoffs.shares(lab, ["k0", "k3", "crpo", "k30"]))
+    figure = plots_laboratory.advantage_shares(tradeoffs.shares(lab, ["k0", "k3", "crpo", "k30"]))
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["k = 0", "k = 3", "CRPO (k = 10)", "k = 30"]
     top = figure.axes[0].collections[-1].get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx(1)
@@ -349,13 +351,15 @@ def test_advantage_shares_fill_the_panel(lab):
 
 
 def test_trajectories_draw_an_arrow_between_checkpoints(lab):
-    figure = plots.trajectories(tradeoffs.trajectory_points(lab), PAIRS, MARKS)
+    figure = plots_laboratory.trajectories(tradeoffs.trajectory_points(lab), PAIRS, MARKS)
     for ax in figure.axes:
         assert len(ax.texts) == 4 * 3  # four trained methods, four checkpoints
     assert no_text_overlaps(figure)
 
 
 def test_every_family_has_its_own_look():
-    assert {arm.family for arm in ARMS.values()} <= {*plots.FAMILY_COLOURS, "main"}
-    assert len(set(plots.FAMILY_MARKERS.values())) == len(plots.FAMILY_COLOURS)
-    assert not set(plots.FAMILY_COLOURS.values()) - {"#56B4E9"} & set(plots.METHOD_COLOURS.values())
+    assert {arm.family for arm in ARMS.values()} <= {*plots_laboratory.FAMILY_COLOURS, "main"}
+    assert len(set(plots_laboratory.FAMILY_MARKERS.values())) == len(plots_laboratory.FAMILY_COLOURS)
+    assert not set(plots_laboratory.FAMILY_COLOURS.values()) - {"#56B4E9"} & set(
+        plots.METHOD_COLOURS.values()
+    )
