@@ -86,7 +86,10 @@ def imported(folder: str) -> set[str]:
 @pytest.mark.parametrize(
     "folder, declared",
     [
-        ("clinical_r1", PROJECT["dependencies"] + EXTRAS["gpu"] + EXTRAS["vllm"] + EXTRAS["judge"]),
+        (
+            "clinical_r1",
+            PROJECT["dependencies"] + EXTRAS["gpu"] + EXTRAS["vllm"] + EXTRAS["judge"] + EXTRAS["workshop"],
+        ),
         ("tests", PROJECT["dependencies"] + EXTRAS["dev"]),
     ],
 )
