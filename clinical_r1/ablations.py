@@ -77,7 +77,7 @@ def answer(settings: Settings) -> None:
 
 
 def answer_share(settings: Settings, jobs: list[tuple[str, int]]) -> None:
-    """What one process of `answer` does, checkpoints of the main arms included."""
+    """What one process of `answer` does."""
     from tqdm.auto import tqdm
 
     for method, seed in tqdm(jobs, desc="answers", unit="arm"):
@@ -167,7 +167,12 @@ def _arms(settings, done):
             "seconds": seconds,
         }
         rows.append(
-            row | {"rewards": arm.rewards, "aggregation": arm.aggregation, "seeds": max(1, len(times))}
+            row
+            | {
+                "rewards": arm.rewards,
+                "aggregation": arm.aggregation,
+                "seeds": sum(name == method for name, _ in done),
+            }
         )
     return pd.DataFrame(rows)
 

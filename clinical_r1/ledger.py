@@ -288,6 +288,7 @@ def ledger_markdown(rows: pd.DataFrame) -> str:
 
 
 def counts_sentence(rows):
+    """The number of cells by verdict, and why the others were not attempted, as a sentence."""
     counts = ledger_counts(rows)
     listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     why = Counter(rows["reason"][rows["verdict"] == "not attempted"])

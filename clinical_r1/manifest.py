@@ -22,11 +22,13 @@ class PipelineError(RuntimeError):
 
 
 def sha256(path: Path) -> str:
+    """sha256 of a file as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def needs_cuda(settings: Settings) -> bool:
+    """Whether the profile trains or samples on a CUDA device."""
     return settings.backend == "unsloth" or settings.use_vllm
 
 

@@ -280,6 +280,7 @@ def _groups(frame):
 
 
 def rank(name, order):
+    """Place of a name in an order; unknown names come last."""
     return order.index(name) if name in order else len(order)
 
 

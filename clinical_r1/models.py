@@ -131,8 +131,16 @@ def weights_hash(settings, method: str, seed: int) -> str:
     files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
     digest = hashlib.sha256(b"" if folders[0].is_dir() else base.encode())
     for path in files:
-        digest.update(path.read_bytes())
+        state = path.stat()
+        digest.update(_file_hash(path, state.st_size, state.st_mtime_ns))
     return digest.hexdigest()[:16]
+
+
+@cache
+def _file_hash(path: Path, size: int, modified: int) -> bytes:
+    """sha256 of a file, read once while it stays as it is: merged 3B weights are asked for by every completion file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def load_tokenizer(name: str):

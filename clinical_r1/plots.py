@@ -276,6 +276,7 @@ def _seed_lines(ax, logs, column, window):
 
 
 def objective_label(column):
+    """What an objective or a log column is called in a figure."""
     name = column.removeprefix("rewards/").removesuffix("/mean")
     return OBJECTIVE_LABELS.get(column) or OBJECTIVE_LABELS.get(name) or name.replace("_", " ")
 
@@ -434,6 +435,7 @@ def present(methods):
 
 
 def look_of(method):
+    """Colour and marker of a method, the same in every figure."""
     return {"color": METHOD_COLOURS[method], "marker": METHOD_MARKERS[method], "label": METHOD_LABELS[method]}
 
 

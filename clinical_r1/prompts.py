@@ -184,5 +184,5 @@ def judge_prompts_hash() -> str:
 
 
 def prompts_hash() -> str:
-    """sha256 over every template, stamped into the manifest."""
+    """sha256 over every template, policies' and judges'."""
     return _hash(TEMPLATES, JUDGE_SYSTEM, JUDGE_TASK, JUDGE_GOLD, JUDGE_RUBRICS)

@@ -6,7 +6,14 @@ on clinic questions and on ordinary English. Ours. Everything clinical here is t
 """
 
 from clinical_r1.questions import Question
-from clinical_r1.rewards import REWARD_SETS, STOP_WORDS, RewardSet, official_rule_score, words
+from clinical_r1.rewards import (
+    REWARD_SETS,
+    STOP_WORDS,
+    RewardSet,
+    official_rule_score,
+    thinking_format_reward,
+    words,
+)
 
 EXAMPLE = Question(  # ordinary English, written for this module
     id="redteam-example",
@@ -127,7 +134,8 @@ def red_team_table(question: Question, honest: str, prompt: str = "", reward_set
     """Every reward's answer to the honest completion (first row) and to each attack.
 
     Columns: completion, the K rewards of the set, total (eq. 4), `outranked` (the honest total is higher; None in
-    the first row), official (our transcription of the released rule, which reads <think> and <answer>).
+    the first row), and beside the total GRPO's thinking_format_reward and official, our transcription of the released
+    rule; both read <think> and <answer>.
     prompt: what was asked; the rewards use it to know a copied vignette. reward_set: None takes the CRPO set.
     """
     import pandas as pd
@@ -141,5 +149,7 @@ def red_team_table(question: Question, honest: str, prompt: str = "", reward_set
     table.insert(0, "completion", list(texts))
     table["total"] = table[list(rewards.names)] @ list(rewards.weights)
     table["outranked"] = [None, *(table["total"].iloc[0] > table["total"].iloc[1:])]
+    if thinking_format_reward.__name__ not in table:  # GRPO's own term, beside: it pays CRPO's format nothing
+        table[thinking_format_reward.__name__] = thinking_format_reward(list(texts.values()))
     table["official"] = [official_rule_score(text, question.answer) for text in texts.values()]
     return table

@@ -172,6 +172,7 @@ def publish(run: Run, stages: Sequence[Stage]) -> None:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line of a pipeline run; the other commands have parsers of their own."""
     parser = argparse.ArgumentParser(
         prog="reproduce.sh",
         description="Run the notebooks in order; go on where a run stopped.",

@@ -146,6 +146,7 @@ def _cell(row, bold):
 
 
 def markdown(header, lines):
+    """A markdown table: the first column to the left, the others to the right."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines])
 
@@ -156,10 +157,12 @@ def interval(low, high, places):
 
 
 def number(value, places=2):
+    """A number with so many places; a dash where there is none."""
     return "–" if np.isnan(value) else f"{value:.{places}f}"
 
 
 def whole(value):
+    """A whole number with thousands separated; a dash where there is none."""
     import pandas as pd
 
     return "–" if pd.isna(value) else f"{int(value):,}"
