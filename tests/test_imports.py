@@ -18,7 +18,7 @@ LAYERS = (
     ("settings", "files", "arms"),
     ("questions", "curation", "clinic", "clinic_text", "prompts", "completions"),
     ("intervals",),
-    ("rewards", "advantages", "metrics", "paper", "plots"),
+    ("rewards", "advantages", "metrics", "paper", "plots", "cost", "prefix_attention"),
     (
         "tables",
         "real",
@@ -32,7 +32,7 @@ LAYERS = (
         "plots_laboratory",
     ),
     ("probe_quality", "reward_variants", "plots_laboratory"),
-    ("models", "prefix", "multi_objective"),
+    ("models", "prefix", "prefill", "multi_objective"),
     ("judge_models",),
     ("judge",),
     ("generate",),
