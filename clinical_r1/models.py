@@ -1,12 +1,15 @@
-"""Load a policy: Unsloth on CUDA, Transformers + PEFT elsewhere; the clinic base model with its hashes checked.
+"""Load a policy: Unsloth or Transformers + PEFT behind one interface; the clinic base model with its hashes checked.
 
 torch, transformers, peft and unsloth are imported when called. Unsloth must come before trl and transformers, so
-`load_backend` is the first call of every process that trains.
+`load_backend` is the first call of every process that trains. Both backends train LoRA of the same rank on the same
+matrices, and both generate through `model.generate`.
 """
 
 import hashlib
 import importlib.util
 import json
+import os
+import sys
 from dataclasses import asdict, replace
 from functools import cache
 from importlib import resources
@@ -18,6 +21,10 @@ from clinical_r1.rewards import REWARD_SETS
 
 CLINIC_BASE = "clinic-base"
 COLD_START = "cold_start"
+PATCHED_BY_UNSLOTH = ("trl", "transformers", "peft")
+# What PEFT's "all-linear" finds in Qwen2 and its relatives; Unsloth takes names only.
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+VLLM_MEMORY = 0.45  # share of the card that colocated vLLM takes; weights, gradients and logits need the rest
 # The settings a trained policy depends on; a result made with others is refused, not reused.
 TRAINED_ON = (
     "base_model", "backend", "lora_rank", "lora_alpha", "train_benchmark", "n_sft", "sft_epochs", "sft_batch",
@@ -30,20 +37,50 @@ RL_ON = TRAINED_ON + (
 
 
 def load_backend(name: str = "trl") -> str:
-    """Import what must come first. Returns "unsloth" or "trl"; with "unsloth" asked for and absent, ImportError."""
+    """Import what must come first. Returns "unsloth" or "trl".
+
+    ImportError, with "unsloth" asked for: it is not installed, finds no GPU, or comes too late, after a library that it
+    patches while it is imported (the message names which).
+    """
     if name != "unsloth":
         return "trl"
-    if importlib.util.find_spec("unsloth") is None:
+    if not _is_installed("unsloth"):
         raise ImportError(
             "backend 'unsloth' is not installed; pip install 'clinical_r1[gpu]' or use backend 'trl'."
         )
+    if late := _imported_before_unsloth():
+        raise ImportError(
+            f"Unsloth imported too late: {', '.join(late)} came before it and would stay unpatched. Call "
+            "models.load_backend('unsloth') first, in a fresh process or kernel, or use backend 'trl'."
+        )
     try:
-        import unsloth  # noqa: F401
+        import unsloth
     except NotImplementedError as error:
         raise ImportError(
             f"backend 'unsloth' needs a GPU ({error}); use the cpu profile or backend 'trl'."
         ) from error
+    if getattr(unsloth, "DEVICE_TYPE", "cuda") == "cpu":  # it then hands out stock Transformers on the CPU
+        raise ImportError(
+            "backend 'unsloth' needs a GPU and found none; use the cpu profile or backend 'trl'."
+        )
     return "unsloth"
+
+
+def _imported_before_unsloth() -> list[str]:
+    """What came first. Nothing when Unsloth is already there: it then warned at its own import and keeps no record."""
+    return (
+        [name for name in PATCHED_BY_UNSLOTH if name in sys.modules] if "unsloth" not in sys.modules else []
+    )
+
+
+def _is_installed(package: str) -> bool:
+    return package in sys.modules or importlib.util.find_spec(package) is not None
+
+
+@cache
+def _say(sentence: str) -> None:
+    """Once in a process, where a run's log shows it."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 def clinic_base_path() -> Path:
@@ -159,42 +196,196 @@ def load_tokenizer(name: str):
     )
 
 
-def load_policy(name: str, settings, adapter: str | Path | None = None, trainable: bool = False):
-    """A model ready to generate or train, with a LoRA adapter laid on when one is given.
-
-    `name` is a base model (Hub id, folder or "clinic-base"). With backend "unsloth" the model comes from FastLanguageModel,
-    and a trainable one carries its fresh adapter already; plain TRL lays the adapter itself (`lora_config`).
-    """
+def precision(settings) -> str:
+    """ "float32", "bfloat16" or "float16": what the settings ask for, or float16 on a card without bfloat16 (a T4)."""
     import torch
 
-    if settings.backend == "unsloth":
-        from unsloth import FastLanguageModel
+    wanted = settings.device_dtype
+    if wanted != "bfloat16" or not torch.cuda.is_available():
+        return wanted
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return wanted
+    _say("this GPU has no bfloat16: float16 is used instead.")
+    return "float16"
 
-        model, _ = FastLanguageModel.from_pretrained(
-            str(adapter) if adapter else resolve_base(name),
-            max_seq_length=settings.max_prompt_tokens + settings.max_completion_tokens,
-            load_in_4bit=settings.load_in_4bit,
-            dtype=getattr(torch, settings.device_dtype),
-            fast_inference=settings.use_vllm,
-            max_lora_rank=max(settings.lora_rank, 8),
+
+def load_policy(
+    name: str,
+    settings,
+    adapter: str | Path | None = None,
+    trainable: bool = False,
+    seed: int = 0,
+    rollouts: bool = False,
+):
+    """A model ready to generate or train, with a trained LoRA adapter laid on when one is given.
+
+    name: base model (Hub id, folder or "clinic-base"). The adapter is laid on this base whatever path its own
+        configuration remembers, so a run that was moved still loads.
+    trainable: with backend "unsloth" the model carries its fresh adapter already, drawn from `seed`; plain TRL lays the
+        adapter itself (`lora_config`).
+    rollouts: the model is going to make GRPO's rollouts, so Unsloth starts vLLM beside it where the settings say so.
+    ValueError for 4-bit weights that are to be trained in full, or without a CUDA device. ImportError as `load_backend`,
+    and for 4-bit weights without bitsandbytes.
+    """
+    if settings.load_in_4bit and trainable and not settings.lora_rank:
+        raise ValueError(
+            "4-bit weights cannot be trained in full; set lora_rank above 0 or load_in_4bit to False."
         )
-        if trainable and settings.lora_rank:
-            model = FastLanguageModel.get_peft_model(
-                model, r=settings.lora_rank, lora_alpha=settings.lora_alpha
-            )
-        return model
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
+    base = resolve_base(name)
+    if load_backend(settings.backend) == "unsloth":
+        return _load_with_unsloth(base, settings, adapter, trainable, seed, rollouts)
+    return _load_with_transformers(base, settings, adapter, trainable)
 
-    logging.disable_progress_bar()  # a bar for every model buries the pipeline's own
-    model = AutoModelForCausalLM.from_pretrained(
-        resolve_base(name), dtype=getattr(torch, settings.device_dtype)
+
+def _load_with_unsloth(base, settings, adapter, trainable, seed, rollouts):
+    from unsloth import FastLanguageModel  # isort: skip  (first: it patches the others)
+    import torch
+
+    checkpointing = "unsloth" if settings.gradient_checkpointing else False
+    model, _ = FastLanguageModel.from_pretrained(
+        base,
+        max_seq_length=settings.max_prompt_tokens + settings.max_completion_tokens,
+        dtype=getattr(torch, precision(settings)),
+        load_in_4bit=settings.load_in_4bit,
+        full_finetuning=trainable and not settings.lora_rank,
+        use_exact_model_name=True,  # not a mirror of it that was quantised elsewhere
+        use_gradient_checkpointing=checkpointing,
+        fast_inference=rollouts and rollout_arguments(settings)["use_vllm"],
+        gpu_memory_utilization=VLLM_MEMORY,
+        max_lora_rank=max(settings.lora_rank, 8),
+        random_state=seed,
     )
     if adapter is not None:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
-    return model.to("cuda") if torch.cuda.is_available() else model
+    if not trainable:
+        return FastLanguageModel.for_inference(model)
+    if not settings.lora_rank:
+        return model
+    return FastLanguageModel.get_peft_model(
+        model,
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=0.0,
+        bias="none",
+        target_modules=list(LORA_TARGETS),
+        use_gradient_checkpointing=checkpointing,
+        random_state=seed,
+    )
+
+
+def _load_with_transformers(base, settings, adapter, trainable):
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar for every model buries the pipeline's own
+    dtype = precision(settings)
+    if trainable and not settings.lora_rank and dtype == "float16":
+        dtype = "float32"  # the gradient scaler refuses float16 weights; LoRA keeps its own in float32
+    options = {"dtype": getattr(torch, dtype)}
+    device = None
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))  # accelerate's: a process a card
+        options["attn_implementation"] = "sdpa"
+    if settings.load_in_4bit:
+        options |= {"quantization_config": _four_bit(dtype), "device_map": {"": device}}
+    model = AutoModelForCausalLM.from_pretrained(base, **options)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+    return model if device is None or settings.load_in_4bit else model.to(device)
+
+
+def _four_bit(dtype: str):
+    """NF4 with doubly quantised constants (QLoRA, Dettmers et al. 2023); what Unsloth does too."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "load_in_4bit needs a CUDA device, got none; set load_in_4bit to False or use the cpu profile."
+        )
+    if not _is_installed("bitsandbytes"):
+        raise ImportError(
+            "load_in_4bit needs bitsandbytes, which is not installed; pip install bitsandbytes, or set load_in_4bit to False."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+
+
+def float32_adapter(model, settings) -> None:
+    """Give trainable weights float32 where training is scaled float16: TRL makes a 4-bit model's adapter bfloat16.
+
+    Call it on the trainer's model before `train`. Nothing changes on other settings.
+    """
+    if precision(settings) == "float16":
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+
+def rollout_arguments(settings) -> dict:
+    """GRPOConfig keywords of the rollouts: vLLM in the trainer's own process, or Transformers.
+
+    Where vLLM is asked for and not installed, Transformers serves, at most `eval_batch` completions at a time (one
+    micro-batch at least) so that the cache fits; the policy is the same for all of a step's completions either way.
+    """
+    if not settings.use_vllm:
+        return {"use_vllm": False}
+    if _is_installed("vllm"):
+        return {
+            "use_vllm": True,
+            "vllm_mode": "colocate",
+            "vllm_gpu_memory_utilization": VLLM_MEMORY,
+            "vllm_max_model_length": settings.max_prompt_tokens + settings.max_completion_tokens,
+        }
+    _say(
+        "vllm is not installed: rollouts use Transformers, many times slower; pip install 'clinical_r1[vllm]'."
+    )
+    passes = settings.rl_prompts * settings.num_generations // settings.micro_batch
+    fitting = max(1, settings.eval_batch // settings.micro_batch)
+    return {"use_vllm": False, "steps_per_generation": _largest_divisor(passes, fitting)}
+
+
+def _largest_divisor(number: int, limit: int) -> int:
+    return max(divisor for divisor in range(1, min(number, limit) + 1) if number % divisor == 0)
+
+
+def supervised_batch(settings) -> tuple[int, int]:
+    """(rows per pass, passes) of a cold-start step: their product is exactly sft_batch, rows at most micro_batch."""
+    rows = _largest_divisor(settings.sft_batch, settings.micro_batch)
+    return rows, settings.sft_batch // rows
+
+
+def merge_adapter(name: str, adapter: str | Path, settings):
+    """The base with a trained LoRA adapter added into its weights: a plain Transformers model, on the CPU.
+
+    The sum is always taken on the base as published, in the settings' precision, never on 4-bit weights: adding into those
+    would round the adapter to the grid of the quantised values. So the merged model of a 4-bit run differs from what was
+    trained by the quantisation error of the base alone.
+    ValueError when the base itself is a quantised checkpoint.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    base = resolve_base(name)
+    if getattr(AutoConfig.from_pretrained(base), "quantization_config", None):
+        raise ValueError(
+            f"{name} is a quantised checkpoint and an adapter cannot be merged into it; name the unquantised model as "
+            "base_model and set load_in_4bit."
+        )
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, precision(settings)))
+    return PeftModel.from_pretrained(model, str(adapter), torch_device="cpu").merge_and_unload()
 
 
 def lora_config(settings):

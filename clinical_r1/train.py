@@ -25,14 +25,19 @@ from clinical_r1.models import (
     RL_ON,
     TRAINED_ON,
     arm_stamp,
+    float32_adapter,
     is_trained,
     load_backend,
     load_policy,
     load_tokenizer,
     lora_config,
+    merge_adapter,
     policy_of,
+    precision,
     resolve_base,
+    rollout_arguments,
     settings_of,
+    supervised_batch,
 )
 from clinical_r1.multi_objective import build_trainer_class
 from clinical_r1.prompts import STYLE_OF_METHOD, STYLES, build_messages
@@ -101,11 +106,12 @@ def train_cold_start(settings: Settings, seed: int) -> None:
     from datasets import Dataset
 
     folder = settings.model_dir(COLD_START, seed)
+    rows, passes = supervised_batch(settings)
     arguments = trl.SFTConfig(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=settings.sft_epochs,
-        per_device_train_batch_size=min(settings.sft_batch, settings.micro_batch),
-        gradient_accumulation_steps=max(1, settings.sft_batch // settings.micro_batch),
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=passes,
         learning_rate=settings.sft_learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
@@ -115,15 +121,24 @@ def train_cold_start(settings: Settings, seed: int) -> None:
     )
     tokenizer = load_tokenizer(settings.base_model)
     trainer = trl.SFTTrainer(
-        model=load_policy(settings.base_model, settings, trainable=True),
+        model=load_policy(settings.base_model, settings, trainable=True, seed=seed),
         args=arguments,
         train_dataset=Dataset.from_list(teacher_rows(settings)),
         processing_class=tokenizer,
         peft_config=_adapter(settings),
     )
+    float32_adapter(trainer.model, settings)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    model = trainer.model.merge_and_unload() if settings.lora_rank else trainer.model
+    model = _merged(trainer.model, settings, folder) if settings.lora_rank else trainer.model
     _finish(model, tokenizer, trainer, settings, folder, TRAINED_ON)
+
+
+def _merged(model, settings: Settings, folder: Path):
+    """The adapter in the base's own weights. 4-bit or shared with vLLM, those cannot take it: it goes through a file."""
+    if settings.backend == "trl" and not settings.load_in_4bit:
+        return model.merge_and_unload()
+    model.save_pretrained(folder / "adapter")
+    return merge_adapter(settings.base_model, folder / "adapter", settings)
 
 
 # ------------------------------------------------------------------------------------------- reinforcement learning
@@ -161,7 +176,7 @@ def grpo_arguments(settings: Settings, seed: int, folder: Path, weights) -> dict
         scale_rewards="group",
         multi_objective_aggregation="sum_then_normalize",
         reward_weights=list(weights),
-        use_vllm=settings.use_vllm,
+        **rollout_arguments(settings),
         **_shared_arguments(settings, seed),
     )
 
@@ -178,7 +193,7 @@ def train_rl(settings: Settings, method: str, seed: int) -> None:
     arguments = grpo_arguments(settings, seed, folder, weights) | TRL_ARGUMENTS.get(arm.aggregation, {})
     tokenizer = load_tokenizer(start)
     trainer = build_trainer_class()(
-        model=load_policy(start, settings, trainable=True),
+        model=load_policy(start, settings, trainable=True, seed=seed, rollouts=True),
         reward_funcs=list(rewards.functions),
         args=trl.GRPOConfig(**arguments),
         train_dataset=Dataset.from_list(reward_rows(settings, method)),
@@ -187,6 +202,7 @@ def train_rl(settings: Settings, method: str, seed: int) -> None:
         aggregation=arm.aggregation,
         aggregation_options=dict(arm.options),
     )
+    float32_adapter(trainer.model, settings)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON, **arm_stamp(method))
 
@@ -199,8 +215,8 @@ def _shared_arguments(settings: Settings, seed: int) -> dict:
 
     return dict(
         seed=seed,
-        bf16=settings.device_dtype == "bfloat16",
-        fp16=settings.device_dtype == "float16",
+        bf16=precision(settings) == "bfloat16",
+        fp16=precision(settings) == "float16",
         use_cpu=not torch.cuda.is_available(),
         gradient_checkpointing=settings.gradient_checkpointing,
         save_steps=settings.save_steps,

@@ -33,7 +33,7 @@ LAYERS = (
     ),
     ("probe_quality", "reward_variants", "plots_laboratory"),
     ("models", "prefix", "prefill", "multi_objective"),
-    ("judge_models",),
+    ("judge_models", "export"),
     ("judge",),
     ("generate",),
     ("scoring", "robustness", "train", "pretrain"),

@@ -1,17 +1,25 @@
-"""The clinic base model and its tokenizer: exact round trips, hashes checked, LoRA and reloading.
+"""The clinic base model and its tokenizer: exact round trips, hashes checked; loading a policy with either backend.
+
+No GPU, Unsloth, vLLM or bitsandbytes is here: stand-ins take their place, with the signatures of the real ones
+(unsloth 2026.10.7), and what is checked is what our code asks of them.
 
 Run: pytest tests/test_models.py
 """
 
+import importlib.metadata
 import json
 import shutil
+import subprocess
+import sys
+import types
+from dataclasses import replace
 
 import pytest
 
 from clinical_r1 import models, pretrain
 from clinical_r1.clinic import LEVELS, load_set
 from clinical_r1.prompts import STYLES, build_messages
-from clinical_r1.settings import SMOKE
+from clinical_r1.settings import COLAB, CPU, PAPER, PROFILES, SMOKE
 
 PAIRS = list(pretrain.pretraining_corpus(400, seed=1))
 
@@ -105,3 +113,257 @@ def test_pretraining_runs_and_is_repeatable(tmp_path):
         models.check_hashes(tmp_path / name)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert first == second
+
+
+# ---------------------------------------------------------------------------------------------------------- backends
+
+
+@pytest.fixture
+def stand_ins(tmp_path):
+    """A folder of empty packages, to be imported in a process of its own: unsloth imports the others, as the real one."""
+    for name in models.PATCHED_BY_UNSLOTH:
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "unsloth.py").write_text("import transformers, trl, peft")
+    return tmp_path
+
+
+def import_order(folder, code):
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom clinical_r1.models import load_backend\n{code}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_unsloth_that_comes_first_is_accepted_twice(stand_ins):
+    run = import_order(stand_ins, "print(load_backend('unsloth'), load_backend('unsloth'))")
+    assert run.stdout.split() == ["unsloth", "unsloth"], run.stderr
+
+
+def test_unsloth_asked_for_too_late_names_what_came_first(stand_ins):
+    run = import_order(stand_ins, "import transformers, peft\nload_backend('unsloth')")
+    message = run.stderr.strip().splitlines()[-1]
+    assert (
+        "too late: transformers, peft came before it" in message
+        and "load_backend('unsloth') first" in message
+    )
+
+
+@pytest.mark.parametrize(
+    "body", ["DEVICE_TYPE = 'cpu'", "raise NotImplementedError('no torch accelerator')"], ids=["new", "old"]
+)
+def test_unsloth_without_a_gpu_is_refused(stand_ins, body):
+    (stand_ins / "unsloth.py").write_text(body)
+    run = import_order(stand_ins, "load_backend('unsloth')")
+    assert "ImportError: backend 'unsloth' needs a GPU" in run.stderr
+
+
+class FakeUnsloth:
+    """Keeps what it was asked for; gives the clinic base, with real LoRA from PEFT."""
+
+    def __init__(self):
+        self.asked = {}
+
+    def from_pretrained(self, model_name, **options):
+        self.asked["load"] = {"model_name": model_name} | options
+        return models.load_policy(models.CLINIC_BASE, SMOKE), "its own tokenizer"
+
+    def get_peft_model(self, model, *, use_gradient_checkpointing, random_state, **lora):
+        from peft import LoraConfig, get_peft_model
+
+        self.asked["lora"] = {"use_gradient_checkpointing": use_gradient_checkpointing, "seed": random_state}
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+
+    def for_inference(self, model):
+        self.asked["inference"] = True
+        return model.eval()
+
+
+@pytest.fixture
+def unsloth(monkeypatch):
+    fake = FakeUnsloth()
+    monkeypatch.setitem(sys.modules, "unsloth", types.SimpleNamespace(FastLanguageModel=fake))
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def say_again():
+    models._say.cache_clear()
+
+
+def trainable_shapes(model):
+    return {name: tuple(value.shape) for name, value in model.named_parameters() if value.requires_grad}
+
+
+def test_both_backends_train_the_same_matrices(unsloth):
+    from peft import get_peft_model
+
+    plain = get_peft_model(models.load_policy(models.CLINIC_BASE, SMOKE), models.lora_config(SMOKE))
+    ours = models.load_policy("some/base", replace(SMOKE, backend="unsloth"), trainable=True, seed=7)
+    assert trainable_shapes(ours) == trainable_shapes(plain) != {}
+    for key in ("r", "lora_alpha", "lora_dropout", "bias", "use_rslora"):
+        assert getattr(ours.peft_config["default"], key) == getattr(plain.peft_config["default"], key)
+    assert unsloth.asked["lora"] == {"use_gradient_checkpointing": False, "seed": 7}
+    assert unsloth.asked["load"]["random_state"] == 7 and "inference" not in unsloth.asked
+
+
+@pytest.mark.parametrize("settings", [COLAB, PAPER], ids=lambda settings: settings.profile)
+def test_unsloth_is_asked_for_what_the_profile_says(unsloth, monkeypatch, settings):
+    import torch
+
+    monkeypatch.setitem(sys.modules, "vllm", types.SimpleNamespace())
+    models.load_policy("some/base", settings, trainable=True, rollouts=True)
+    asked = unsloth.asked["load"]
+    assert asked["model_name"] == "some/base" and asked["use_exact_model_name"]
+    assert asked["max_seq_length"] == settings.max_prompt_tokens + settings.max_completion_tokens
+    assert (asked["dtype"], asked["load_in_4bit"], asked["fast_inference"]) == {
+        "colab": (torch.float16, True, False),
+        "paper": (torch.bfloat16, False, True),
+    }[settings.profile]
+    assert asked["max_lora_rank"] >= settings.lora_rank and not asked["full_finetuning"]
+    models.load_policy("some/base", settings, trainable=True)  # the cold start makes no rollouts
+    assert not unsloth.asked["load"]["fast_inference"]
+
+
+def test_unsloth_policy_generates_with_its_adapter(unsloth, tmp_path):
+    from peft import get_peft_model
+
+    fresh = get_peft_model(models.load_policy(models.CLINIC_BASE, SMOKE), models.lora_config(SMOKE))
+    fresh.save_pretrained(tmp_path)
+    policy = models.load_policy(models.CLINIC_BASE, replace(SMOKE, backend="unsloth"), tmp_path)
+    assert unsloth.asked["inference"] and not policy.training and not trainable_shapes(policy)
+    assert unsloth.asked["load"]["model_name"].endswith("clinic_base")  # not the path the adapter remembers
+    assert set(policy.peft_config) == {"default"}
+
+
+def test_unsloth_trains_everything_at_rank_zero(unsloth):
+    policy = models.load_policy("some/base", replace(SMOKE, backend="unsloth", lora_rank=0), trainable=True)
+    assert unsloth.asked["load"]["full_finetuning"] and "lora" not in unsloth.asked
+    assert trainable_shapes(policy).keys() == dict(policy.named_parameters()).keys()
+
+
+# ----------------------------------------------------------------------------------------------- precision, 4 bits
+
+
+@pytest.fixture
+def card(monkeypatch):
+    """A CUDA card that only answers questions; `card(bfloat16=False)` is a T4."""
+    import torch
+
+    def answer(bfloat16):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bfloat16)
+
+    return answer
+
+
+def test_a_card_without_bfloat16_gets_float16_and_one_sentence(card, capsys):
+    assert models.precision(PAPER) == "bfloat16"  # no card, nothing to say
+    card(bfloat16=True)
+    assert models.precision(PAPER) == "bfloat16" and not capsys.readouterr().err
+    card(bfloat16=False)
+    assert [models.precision(settings) for settings in (PAPER, PAPER, CPU)] == [
+        "float16",
+        "float16",
+        "float32",
+    ]
+    assert capsys.readouterr().err.count("no bfloat16") == 1
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What plain Transformers is asked for, instead of loading it."""
+    import transformers
+
+    asked = {}
+
+    class Model:
+        def to(self, device):
+            asked["moved to"] = str(device)
+            return self
+
+    def from_pretrained(name, **options):
+        asked.update(options, name=name)
+        return Model()
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    return asked
+
+
+def test_plain_backend_on_a_card(card, loaded, monkeypatch):
+    import torch
+
+    card(bfloat16=False)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    plain = replace(PAPER, backend="trl")
+    models.load_policy("some/base", plain, trainable=True)
+    assert (loaded["attn_implementation"], loaded["dtype"]) == ("sdpa", torch.float16)
+    assert loaded["moved to"] == "cuda:1" and "quantization_config" not in loaded
+    models.load_policy("some/base", replace(plain, lora_rank=0), trainable=True)
+    assert loaded["dtype"] == torch.float32  # the gradient scaler refuses float16 weights
+
+
+def test_plain_backend_in_four_bits(card, loaded, monkeypatch):
+    import torch
+
+    plain, version = replace(COLAB, backend="trl"), importlib.metadata.version
+    with pytest.raises(ValueError, match="needs a CUDA device"):
+        models.load_policy("some/base", plain)
+    card(bfloat16=False)
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="bitsandbytes, which is not installed"):
+        models.load_policy("some/base", plain)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", types.SimpleNamespace())
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.50.2" if name == "bitsandbytes" else version(name)
+    )
+    models.load_policy("some/base", plain)
+    config = loaded["quantization_config"]
+    assert config.load_in_4bit and config.bnb_4bit_quant_type == "nf4"
+    assert config.bnb_4bit_compute_dtype == torch.float16
+    assert (
+        str(loaded["device_map"][""]) == "cuda:0" and "moved to" not in loaded
+    )  # 4-bit weights cannot be moved
+
+
+def test_four_bits_are_not_trained_in_full():
+    with pytest.raises(ValueError, match="lora_rank above 0"):
+        models.load_policy("some/base", replace(COLAB, lora_rank=0), trainable=True)
+
+
+def test_adapter_of_a_scaled_run_is_float32():
+    import torch
+
+    layer = torch.nn.Linear(2, 2).to(torch.bfloat16)  # as TRL leaves a 4-bit model's adapter
+    layer.bias.requires_grad_(False)
+    models.float32_adapter(layer, PAPER)
+    assert layer.weight.dtype == torch.bfloat16
+    models.float32_adapter(layer, COLAB)
+    assert (layer.weight.dtype, layer.bias.dtype) == (torch.float32, torch.bfloat16)
+
+
+# ------------------------------------------------------------------------------------------------ rollouts, batches
+
+
+def test_vllm_runs_inside_the_trainer_where_it_is_installed(monkeypatch):
+    import trl
+
+    monkeypatch.setitem(sys.modules, "vllm", types.SimpleNamespace())
+    arguments = models.rollout_arguments(PAPER)
+    assert arguments["use_vllm"] and arguments["vllm_mode"] == "colocate"
+    assert arguments["vllm_max_model_length"] == 1024 + 4096
+    assert {*arguments} <= {*trl.GRPOConfig.__dataclass_fields__}
+    assert models.rollout_arguments(CPU) == {"use_vllm": False}
+
+
+def test_without_vllm_transformers_serves_in_batches_that_fit(monkeypatch, capsys):
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: None)
+    arguments = [models.rollout_arguments(PAPER) for _ in range(2)][0]
+    assert capsys.readouterr().err.count("vllm is not installed") == 1
+    passes = PAPER.rl_prompts * PAPER.num_generations // PAPER.micro_batch
+    assert not arguments["use_vllm"] and passes % arguments["steps_per_generation"] == 0
+    assert arguments["steps_per_generation"] * PAPER.micro_batch <= PAPER.eval_batch
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_cold_start_step_has_exactly_its_batch(profile):
+    settings = PROFILES[profile]
+    rows, passes = models.supervised_batch(settings)
+    assert rows * passes == settings.sft_batch and rows <= settings.micro_batch
