@@ -1,6 +1,6 @@
 """How many completions a second do the reward sets score on one core, and does the time grow linearly?
 
-    python benchmarks/rewards.py [--count 1000] [--json]
+    python benchmarks/rewards.py [--count 1000] [--json] [--save]
 
 A completion here holds 1,200 words, hence at least 1,200 tokens of any tokenizer; every fourth one carries
 clinical symbols beyond ASCII, every eighth a word in another script. No text occurs twice and no cache is
@@ -134,6 +134,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=1000, help="completions in the batch")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--save", action="store_true", help="keep the result for benchmarks/table.py")
     arguments = parser.parse_args()
     result = measure(arguments.count)
+    if arguments.save:
+        from measuring import Results
+
+        notes = {"completions per second": "best of 5 runs, nothing cached, one core"}
+        Results("rewards", notes).add({"count": arguments.count}, 5, result)
     print(json.dumps(result, indent=2, ensure_ascii=False) if arguments.json else as_markdown(result))

@@ -1,0 +1,322 @@
+"""The benchmarks run at a tiny size, keep what they measured, and make README's block from their files alone.
+
+Run: pytest tests/test_benchmarks.py
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from clinical_r1.settings import PROFILES
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in ("measuring", "shared_prefix", "rl_step", "rollouts", "gpu", "table"):
+        sys.modules.pop(name, None)
+
+
+def script(name):
+    return importlib.import_module(name)
+
+
+def the_point(path):
+    values = json.loads(path.read_text())
+    assert {"name", "cores", "threads", "torch"} <= values["hardware"].keys()
+    assert str(FOLDER.parent) not in path.read_text()
+    return values["points"][0]
+
+
+# --- measuring
+
+
+def test_runs_take_turns_after_a_round_that_does_not_count():
+    measuring, order = script("measuring"), []
+    seconds = measuring.in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3)
+    assert order == ["a", "b"] * 4
+    assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_a_long_run_is_measured_once():
+    measuring, order = script("measuring"), []
+    seconds = measuring.in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 3, long=-1)
+    assert order == ["a", "b"] and [len(values) for values in seconds.values()] == [1, 1]
+
+
+def test_ratios_are_taken_within_a_round():
+    measuring = script("measuring")
+    ratio = measuring.speed_up({"stock": [4.0, 9.0, 8.0], "ours": [2.0, 3.0, 2.0]}, "stock", "ours")
+    assert ratio == {"median": 3.0, "low": 2.0, "high": 4.0, "n": 3}
+    assert measuring.as_text(ratio) == "3.00 (2.00–4.00)"
+
+
+def test_results_keep_points_and_replace_them(tmp_path):
+    measuring = script("measuring")
+    results = measuring.Results("a_question", {}, tmp_path)
+    assert results.path.name.startswith("a_question.") and results.path.name.endswith("-threads.json")
+    results.add({"P": 1}, 3, {"x": 1})
+    results.add({"P": 2}, 3, {"skipped": "too large"})
+    again = measuring.Results("a_question", {}, tmp_path)
+    assert again.kept({"P": 1}, 3)["x"] == 1
+    assert again.kept({"P": 1}, 4) is None  # measured less often than asked
+    assert again.kept({"P": 2}, 3) is None  # another time it may fit
+    assert again.kept({"P": 3}, 3) is None
+    again.add({"P": 1}, 4, {"x": 2})
+    assert [point.get("x") for point in again.values["points"]] == [None, 2]
+    again.values["hardware"]["torch"] = "0.1"
+    assert again.kept({"P": 1}, 1) is None
+    results.path.write_text('{"question": 1')
+    with pytest.raises(ValueError, match="is no result of a benchmark .* delete it and measure again"):
+        measuring.Results("a_question", {}, tmp_path)
+
+
+def test_a_trial_is_not_kept_among_the_results():
+    measuring = script("measuring")
+    assert measuring.results_folder(measuring.RESULTS, smoke=False) == measuring.RESULTS
+    assert measuring.results_folder(measuring.RESULTS, smoke=True) != measuring.RESULTS
+
+
+# --- the scripts at a tiny size
+
+
+def test_shared_prefix_measures_and_resumes(tmp_path, monkeypatch, capsys):
+    shared_prefix = script("shared_prefix")
+    arguments = shared_prefix.parsed(["--smoke", "--results", str(tmp_path)])
+    path = shared_prefix.run_grid(arguments, tmp_path)
+    point = the_point(path)
+    assert point["settings"].keys() == {"P", "R", "G", "shape", "layers", "vocabulary", "lora", "dtype"}
+    for way in ("stock", "ours", "prefix_grouper"):
+        assert len(point["seconds"][way]) == point["repeats"] == 2
+    # 32 + 4 · 3 tokens instead of 4 · 36; the copies of the prompt's keys cost the published algorithm memory
+    assert point["memory_ratio"]["ours"] < point["memory_ratio"]["prefix_grouper"] < 1
+    assert point["gradient_difference"] < 1e-5
+    assert not point["fell_back"] and point["predicted"] > 2
+    assert "times faster than stock (predicted 2." in capsys.readouterr().out
+
+    monkeypatch.setattr(shared_prefix, "measure", lambda *_: pytest.fail("measured again"))
+    before = path.read_text()
+    assert shared_prefix.run_grid(arguments, tmp_path) == path and path.read_text() == before
+
+
+def test_shared_prefix_skips_what_does_not_fit(tmp_path, capsys):
+    shared_prefix = script("shared_prefix")
+    sizes = ["--prompts", "4096", "--completions", "256", "--groups", "16", "--memory-gb", "8"]
+    path = shared_prefix.run_grid(shared_prefix.parsed([*sizes, "--results", str(tmp_path)]), tmp_path)
+    assert "GiB, 8 GiB are free" in the_point(path)["skipped"]
+    assert "skipped" in capsys.readouterr().out
+
+
+def test_saved_bytes_counts_each_storage_once():
+    shared_prefix = script("shared_prefix")
+    weight = torch.nn.Parameter(torch.ones(8, 8))
+
+    class Trainer:
+        model = torch.nn.Module()
+
+        def compute_loss(self, model, x):
+            return ((x @ weight) * (x @ weight).detach().view(-1).view(4, 8)).sum()
+
+    Trainer.model.weight = weight
+    x = torch.ones(4, 8)
+    assert shared_prefix.saved_bytes(Trainer(), x) == 2 * 4 * 8 * 4  # x, and the detached product
+
+
+def test_rollouts(tmp_path, capsys):
+    rollouts = script("rollouts")
+    point = the_point(rollouts.run_grid(rollouts.parsed(["--smoke", "--results", str(tmp_path)])))
+    assert point["same_tokens"] == 1 and point["speed_up"]["shared"]["n"] == 2
+    assert point["tokens_per_second"].keys() == {"plain", "shared"}
+    assert "100% of the tokens agree" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_rl_step(tmp_path, capsys):
+    rl_step = script("rl_step")
+    point = the_point(rl_step.run(rl_step.parsed(["--smoke", "--results", str(tmp_path)])))
+    for way in ("stock", "ours"):
+        assert sorted(point["parts"][way]) == ["backward", "forward", "generation", "rest"]
+        assert all(value > 0 for value in point["parts"][way].values())
+    assert point["tokens"]["stock"] == pytest.approx(point["tokens"]["ours"], abs=1)
+    assert point["shared_tokens"] < 1
+    assert "a whole step of smoke" in capsys.readouterr().out
+
+
+# --- GPU
+
+
+def test_without_a_gpu_it_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert script("gpu").main([]) == 0
+    assert capsys.readouterr().out.startswith("No GPU here, so nothing was measured")
+
+
+@pytest.mark.slow
+def test_gpu_script_on_a_tiny_model(tmp_path):
+    gpu = script("gpu")
+    point = the_point(gpu.run_grid(gpu.parsed(["--smoke", "--results", str(tmp_path)])))
+    assert point["ways"].keys() == {"stock", "ours"} and not point["failed"]
+    assert point["ways"]["ours"]["fell_back"] is False and point["ways"]["ours"]["speed_up"]["n"] == 1
+    assert point["ways"]["stock"]["tokens_per_second"] > 0
+
+
+def test_a_way_that_fails_is_recorded_and_the_others_go_on(monkeypatch):
+    gpu = script("gpu")
+    shape = {"weights": 10, "layers": 1, "attention": 4, "hidden": 4, "vocabulary": 5}
+
+    def child(way, settings, repeats):
+        if way == "stock":
+            return {"failed": "out of memory"}
+        return {"seconds": [0.5, 0.7], "peak_bytes": 2**30, "fell_back": False, "cost_shape": shape}
+
+    monkeypatch.setattr(gpu, "in_child", child)
+    monkeypatch.setattr(gpu, "ways_here", lambda ways: dict.fromkeys(ways) | {"liger": "is not installed"})
+    settings = {"shape": "3B", "P": 8, "R": 2, "G": 4, "lora": True, "checkpointing": False}
+    machine = {"name": "NVIDIA H100 80GB HBM3"}
+    point = gpu.measure(settings, ("stock", "liger", "ours"), 2, 2, machine)
+    assert point["failed"] == {"stock": "out of memory", "liger": "is not installed"}
+    assert "speed_up" not in point["ways"]["ours"] and point["ways"]["ours"]["mfu"] > 0
+    assert "not measured, out of memory" in "\n".join(gpu.sentences({"settings": settings, **point}))
+
+
+def test_peaks_are_found_by_name():
+    gpu = script("gpu")
+    assert gpu.peak_flops("NVIDIA H100 80GB HBM3") == 989e12
+    assert gpu.peak_flops("NVIDIA H100 PCIe") == 756e12
+    assert gpu.peak_flops("Tesla T4") == 65e12
+    assert gpu.peak_flops("AMD EPYC") is None
+
+
+def test_the_paper_s_hours_are_marked_as_a_prediction():
+    gpu = script("gpu")
+    found = gpu.predict_hours(PROFILES["paper"])
+    hours = found["hours"]
+    assert found["prediction"] is True and found["utilisation_is"] == "assumed"
+    assert hours["total"] == pytest.approx(hours["rollouts"] + hours["reference"] + hours["policy"])
+    assert hours["policy"] == pytest.approx(3 * hours["reference"])  # forward, recomputed, inputs' gradients
+    assert gpu.prediction_sentence(found).startswith("Predicted, not measured: one RL arm of `paper`")
+    faster = gpu.predict_hours(PROFILES["paper"], assumed={"utilisation": 0.6})
+    assert faster["hours"]["policy"] == pytest.approx(hours["policy"] / 2)
+
+    point = {"settings": {"shape": "3B"}, "ways": {"ours": {"mfu": 0.6}}}
+    measured = {"hardware": {"name": "NVIDIA A100-SXM4-80GB"}, "points": [point]}
+    on_another_card = gpu.predict_hours(PROFILES["paper"], measured)
+    assert on_another_card["utilisation_is"] == "measured"
+    assert on_another_card["hours"]["policy"] == pytest.approx(faster["hours"]["policy"] * 989 / 312)
+    with pytest.raises(ValueError, match="no share of the peak for the 3B model"):
+        gpu.predict_hours(PROFILES["paper"], {"hardware": {"name": "NVIDIA A100"}, "points": []})
+    with pytest.raises(ValueError, match="no peak is known for 'abacus'"):
+        gpu.predict_hours(PROFILES["paper"], assumed={"card": "abacus"})
+
+
+# --- the table
+
+
+def fabricated(folder):
+    """Result files of every question, with invented numbers."""
+    cpu = {"name": "Abacus 9", "cores": 4, "threads": 2, "torch": "2.0"}
+    model = {"shape": "0.5B", "layers": 2, "vocabulary": 1024, "lora": False, "dtype": "float32"}
+    ratio = lambda x: {"median": x, "low": x - 0.1, "high": x + 0.1, "n": 3}  # noqa: E731
+    grid = []
+    for p, fell_back in ((128, True), (1024, False), (4096, False)):
+        for g in (4, 8):
+            own = 1.0 if fell_back else 2.5 + p / 4096
+            point = {
+                "settings": {"P": p, "R": 256, "G": g, **model},
+                "seconds": {"stock": [g * p / 500] * 3, "ours": [g * p / 500 / own] * 3, "prefix_grouper": [0.4] * 3},
+                "speed_up": {"ours": ratio(own), "prefix_grouper": ratio(2.0)},
+                "memory_ratio": {"ours": 0.31, "prefix_grouper": 0.52},
+                "predicted": 3.0, "measured_over_predicted": own / 3, "fell_back": fell_back,
+            }  # fmt: skip
+            grid.append(point)
+    grid.append({"settings": {"P": 4096, "R": 256, "G": 16, **model}, "skipped": "stock needs about 30 GiB"})
+    parts = {"generation": 1.0, "forward": 0.5, "backward": 0.4, "rest": 0.1}
+    step = {
+        "settings": {"profile": "cpu", "rl_prompts": 8, "num_generations": 8},
+        "repeats": 3,
+        "seconds": {"stock": [2.0] * 3, "ours": [1.0] * 3},
+        "speed_up": {part: ratio(2.0) for part in ("step", "generation", "forward", "backward")},
+        "parts": {"stock": parts, "ours": parts},
+    }
+    rollout = {
+        "settings": {"P": 512, "G": 8, "new": 64},
+        "tokens_per_second": {"plain": 1000.0, "shared": 1500.0},
+        "speed_up": {"shared": ratio(1.5)},
+    }
+    rewards = {
+        "words per completion": 1200,
+        "completions per second": {"crpo set": 500, "grpo set": 900, "official rule": 1000},
+    }
+    files = {"shared_prefix": grid, "rl_step": [step], "rollouts": [rollout], "rewards": [rewards]}
+    for question, points in files.items():
+        values = {"question": question, "hardware": cpu, "notes": {}, "points": points}
+        (folder / f"{question}.abacus-9-2-threads.json").write_text(json.dumps(values))
+
+
+def test_the_block_is_made_from_the_files_alone(tmp_path):
+    table = script("table")
+    assert table.block(tmp_path) == "No benchmark has been run yet."
+    fabricated(tmp_path)
+    block = table.block(tmp_path)
+    assert "Abacus 9, 2 of 4 cores, torch 2.0" in block
+    assert "| 1024 256 8 | 16.38 | 2.75 (2.65–2.85) | 3.00 | 0.92 | 2.00 (1.90–2.10) | 0.31 | 0.52 |" in block
+    assert "1.00 (0.90–1.10) (stock's own method) | 3.00 | – |" in block
+    assert "| 4096 256 16 | stock needs about 30 GiB |" in block
+    assert "| step | 2.000 | 1.000 | 2.00 (1.90–2.10) |" in block
+    assert "| 512 64 8 | 1,000 | 1,500 | 1.50 (1.40–1.60) |" in block
+    assert "| crpo set | 500 | 0.50 |" in block
+    assert "No GPU could be had" in block and "Predicted, not measured" in block
+    widths = {line.count("|") for line in block.splitlines() if line.startswith("| 1024") or "P R G" in line}
+    assert len(widths) == 1
+
+
+def test_gpu_results_enter_the_table_and_the_prediction(tmp_path):
+    table = script("table")
+    ours = {"seconds": {"median": 0.5}, "peak_bytes": 2**35, "tokens_per_second": 24576.0, "mfu": 0.5}
+    ours["speed_up"] = {"median": 2.4, "low": 2.3, "high": 2.5, "n": 3}
+    point = {
+        "settings": {"shape": "3B", "P": 1024, "R": 512, "G": 8, "checkpointing": True},
+        "ways": {"ours": ours},
+        "failed": {"unsloth": "unsloth is not installed"},
+    }
+    card = {"name": "NVIDIA H100 80GB HBM3", "memory GiB": 79, "cuda": "13.0", "torch": "2.0"}
+    values = {"question": "gpu", "hardware": card, "notes": {}, "points": [point]}
+    (tmp_path / "gpu.nvidia.json").write_text(json.dumps(values))
+    block = table.block(tmp_path)
+    row = "| 3B P 1024 R 512 G 8, checkpointing | ours | 0.500 | 2.40 (2.30–2.50) | 32.0 | 24,576 | 50% |"
+    assert row in block and "Unsloth | unsloth is not installed" in block
+    assert "at 50% of its peak (measured)" in block and "No GPU" not in block
+
+
+def test_readme_and_plot_are_written(tmp_path):
+    table = script("table")
+    fabricated(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n")
+    for _ in range(2):
+        assert table.main(["--results", str(tmp_path), "--readme", str(readme)]) == 0
+        text = readme.read_text()
+        assert text.startswith("before\n") and text.endswith("<!-- /benchmarks -->\nafter\n")
+        assert "old" not in text and "2.75 (2.65–2.85)" in text
+    assert (tmp_path / "shared_prefix.png").stat().st_size > 10_000
+    assert not (tmp_path / "shared_prefix.pdf").exists()
+    readme.write_text("no markers")
+    with pytest.raises(ValueError, match="must hold the lines <!-- benchmarks --> and <!-- /benchmarks -->"):
+        table.main(["--results", str(tmp_path), "--readme", str(readme)])
+
+
+def test_the_plot_knows_the_benchmark_s_model_without_building_it():
+    from clinical_r1.cost import shape_of
+
+    measuring, table = script("measuring"), script("table")
+    model = measuring.random_model("tiny", 3, 70, 16)
+    assert table.cost_shape({"shape": "tiny", "layers": 3, "vocabulary": 70}) == shape_of(model)
