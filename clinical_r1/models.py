@@ -32,7 +32,7 @@ TRAINED_ON = (
 )  # fmt: skip
 RL_ON = TRAINED_ON + (
     "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
-    "max_completion_tokens", "micro_batch",
+    "max_completion_tokens", "micro_batch", "shared_prefix",
 )  # fmt: skip
 
 
@@ -359,9 +359,18 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 
 def supervised_batch(settings) -> tuple[int, int]:
-    """(rows per pass, passes) of a cold-start step: their product is exactly sft_batch, rows at most micro_batch."""
-    rows = _largest_divisor(settings.sft_batch, settings.micro_batch)
-    return rows, settings.sft_batch // rows
+    """(rows per pass, passes) of a cold-start step of each process: all rows together are exactly sft_batch.
+
+    ValueError when `accelerate launch` started a number of processes that does not divide it.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.sft_batch % processes:
+        raise ValueError(
+            f"{processes} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
+        )
+    part = settings.sft_batch // processes
+    rows = _largest_divisor(part, settings.micro_batch)
+    return rows, part // rows
 
 
 def merge_adapter(name: str, adapter: str | Path, settings):

@@ -74,6 +74,11 @@ class SharedPrefixMixin(GroupShuffleMixin):
                 f"per_device_train_batch_size {rows} and num_generations {group} cut groups into unequal parts; expected one "
                 "to divide the other, best a multiple of num_generations."
             )
+        if rows * self.args.steps_per_generation % group:
+            raise ValueError(
+                f"{rows} rows a pass times {self.args.steps_per_generation} passes cut a group of {group} between processes; "
+                f"expected a multiple of num_generations {group} on every process."
+            )
 
     # --- log-probabilities
 
@@ -218,8 +223,9 @@ class SharedPrefixMixin(GroupShuffleMixin):
             rows = len(layout.lengths)
             padded = sum(layout.prompt_lengths) < prompt * len(layout.groups)
             padded = padded or sum(layout.lengths) < completion * rows
-            stock += stock_cost(shape, rows, prompt, completion, padded)
-            shared += shared_cost(shape, layout.sizes())
+            device = layout.source.device.type
+            stock += stock_cost(shape, rows, prompt, completion, padded, device)
+            shared += shared_cost(shape, layout.sizes(), device)
         if stock / shared < self.shared_prefix_threshold:
             raise CannotShare(
                 f"the predicted speed-up {stock / shared:.2f} is under {self.shared_prefix_threshold}"
@@ -300,9 +306,15 @@ class SharedPrefixMixin(GroupShuffleMixin):
 
         rows = min(rows, self._row_limit or rows)
         images = any(value is not None for key, value in kwargs.items() if key not in STOCK_KEYWORDS)
-        # One process alone cannot run a forward pass more often than the others, which wait for it.
-        if rows == 1 or images or kwargs.get("compute_aux_loss") or self.accelerator.num_processes > 1:
+        if rows == 1 or images or kwargs.get("compute_aux_loss"):
             raise problem
+        if (
+            self.accelerator.num_processes > 1
+        ):  # the others would wait for ever for the passes of the one that halves
+            raise RuntimeError(
+                f"out of memory with {rows} rows in a forward pass on one of {self.accelerator.num_processes} processes; start "
+                "again from the last checkpoint with half the micro_batch (it halves by itself in a single process only)."
+            ) from problem
         self._row_limit = (rows + 1) // 2
         log.warning(
             "out of memory with %d rows in a forward pass: going on with %d at a time, results unchanged (%s)",

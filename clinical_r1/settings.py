@@ -57,6 +57,7 @@ class Settings:
     max_completion_tokens: int = 80
     micro_batch: int = 64  # completions per forward-backward pass, divides rl_prompts * num_generations
     gradient_checkpointing: bool = False
+    shared_prefix: bool = True  # encode each prompt once per group; equal to stock TRL up to rounding
     save_steps: int = 25
 
     # evaluation: the paper's sampling (one sample per question), then greedy beside it

@@ -1,14 +1,16 @@
 """Train the five arms on TRL: cold start (SFTTrainer), GRPO and CRPO (GRPOTrainer).
 
-CRPO is stock `GRPOTrainer` with a reward set and weights: eq. 4 is TRL's `sum_then_normalize` with weights (k, 1, 0.5) and
-group-normalised advantages, so there is no subclass to read. What the arms share is everything else: questions, steps,
-completions, learning rate, seeds, and (where they have one) the cold-started policy.
+CRPO is `GRPOTrainer` with a reward set and weights: eq. 4 is TRL's `sum_then_normalize` with weights (k, 1, 0.5) and
+group-normalised advantages. Small mixins before it log what each reward contributes and encode each prompt once per group;
+neither changes a result. What the arms share is everything else: questions, steps, completions, learning rate, seeds, and
+(where they have one) the cold-started policy.
 
 Each arm runs in a process of its own (`python -m clinical_r1.train`), so a result depends on its settings and seed alone,
 not on what ran before it; a killed process continues from its last whole checkpoint.
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -40,6 +42,8 @@ from clinical_r1.models import (
     supervised_batch,
 )
 from clinical_r1.multi_objective import build_trainer_class
+from clinical_r1.prefill import SharedPrefillMixin
+from clinical_r1.prefix import GroupShuffleMixin, SharedPrefixMixin
 from clinical_r1.prompts import STYLE_OF_METHOD, STYLES, build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.reward_variants import VARIANT_SETS
@@ -159,13 +163,31 @@ def reward_rows(settings: Settings, method: str) -> list[dict]:
     ]
 
 
+def reinforced_batch(settings: Settings) -> tuple[int, int]:
+    """(rows of a pass, passes of a step) of each process: one step's batch is the same with any number of processes.
+
+    Each process takes whole groups. ValueError when `accelerate launch` started a number that leaves some over.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    part = settings.rl_prompts * settings.num_generations // processes
+    rows = min(part, settings.micro_batch)
+    if settings.rl_prompts % processes or part % rows:
+        raise ValueError(
+            f"{processes} processes cannot share rl_prompts {settings.rl_prompts} in passes of micro_batch "
+            f"{settings.micro_batch} rows; expected a number that divides rl_prompts, and micro_batch to divide the {part} "
+            "rows of each process."
+        )
+    return rows, part // rows
+
+
 def grpo_arguments(settings: Settings, seed: int, folder: Path, weights) -> dict:
     """The GRPOConfig of every RL arm, as keywords. Differences from TRL's defaults are the paper's eq. 1-4."""
+    rows, passes = reinforced_batch(settings)
     return dict(
         output_dir=str(folder / "checkpoints"),
         max_steps=settings.rl_steps,
-        per_device_train_batch_size=settings.micro_batch,
-        gradient_accumulation_steps=settings.rl_prompts * settings.num_generations // settings.micro_batch,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=passes,
         num_generations=settings.num_generations,
         max_completion_length=settings.max_completion_tokens,
         temperature=settings.rl_temperature,
@@ -181,6 +203,17 @@ def grpo_arguments(settings: Settings, seed: int, folder: Path, weights) -> dict
     )
 
 
+def trainer_class(settings: Settings):
+    """TRL's GRPOTrainer with what the settings lay before it: our aggregations and log, shared prompts, shared prefill.
+
+    Unsloth shares prompts by itself once a group's rows stay together, so there only the shuffle is ours.
+    """
+    if not settings.shared_prefix:
+        return build_trainer_class()
+    mixins = (SharedPrefixMixin, SharedPrefillMixin) if settings.backend == "trl" else (GroupShuffleMixin,)
+    return type("SharedPrefixGRPOTrainer", (*mixins, build_trainer_class()), {"__module__": __name__})
+
+
 def train_rl(settings: Settings, method: str, seed: int) -> None:
     """One RL arm as `arms.ARMS` describes it, from the base or from the cold-started policy."""
     import trl
@@ -192,7 +225,7 @@ def train_rl(settings: Settings, method: str, seed: int) -> None:
     weights = arm.weights or rewards.weights
     arguments = grpo_arguments(settings, seed, folder, weights) | TRL_ARGUMENTS.get(arm.aggregation, {})
     tokenizer = load_tokenizer(start)
-    trainer = build_trainer_class()(
+    trainer = trainer_class(settings)(
         model=load_policy(start, settings, trainable=True, seed=seed, rollouts=True),
         reward_funcs=list(rewards.functions),
         args=trl.GRPOConfig(**arguments),
@@ -246,7 +279,9 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 
 def _finish(model, tokenizer, trainer, settings, folder, keys, **stamped) -> None:
-    """Weights, then the log, then done.json: an arm without done.json is not finished."""
+    """Weights, then the log, then done.json: an arm without done.json is not finished. The first process writes."""
+    if not trainer.is_world_process_zero():
+        return
     model.save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
     write_jsonl(folder / "log_history.jsonl", trainer.state.log_history)
@@ -280,6 +315,11 @@ def train_all(settings: Settings) -> None:
     """
     from tqdm.auto import tqdm
 
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise RuntimeError(
+            "train_all starts processes of its own and was itself started by accelerate launch; launch one arm: "
+            "`accelerate launch -m clinical_r1.train --arm ... --seed ...`."
+        )
     resolve_base(settings.base_model)  # a damaged base model is found here, not in every child
     jobs = [(arm, seed) for seed in settings.seeds for arm in arms_to_train(settings)]
     waiting = [job for job in jobs if not is_trained(settings, *job)]
@@ -318,7 +358,7 @@ def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
         "--out",
         settings.out,
     ]
-    command += ["--settings", json.dumps(settings.to_json())]
+    command += ["--settings", json.dumps(settings.to_json()), "--with-parent"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "TOKENIZERS_PARALLELISM": "false"}
     with open(folder / "train.log", "w") as log:
         # The child reads its standard input and stops when it closes: it never outlives a killed parent.
@@ -363,11 +403,22 @@ def main(argv=None) -> int:
     parser.add_argument("--out", default=".", help="folder that holds runs/")
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--with-parent", action="store_true", help="stop when the standard input closes")
     args = parser.parse_args(argv)
-    if not sys.stdin.isatty():
+    if args.with_parent:
         _stop_with_parent()
     train_arm(settings_from_json(json.loads(args.settings), args.out), args.arm, args.seed)
+    _leave_processes()
     return 0
+
+
+def _leave_processes() -> None:
+    """End the process group of `accelerate launch`, after the trainer: with a trainer still there, gloo can wait for ever."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_a_failing_arm_names_its_log(tmp_path):
 def child(settings, arm):
     """The process that `train_all` starts for one arm."""
     command = [sys.executable, "-m", "clinical_r1.train", "--arm", arm, "--seed", "0", "--out", settings.out]
-    command += ["--settings", json.dumps(settings.to_json())]
+    command += ["--settings", json.dumps(settings.to_json()), "--with-parent"]
     return subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
