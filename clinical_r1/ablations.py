@@ -27,7 +27,7 @@ from clinical_r1.models import load_policy, load_tokenizer, policy_of
 from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import CPU, Settings
-from clinical_r1.train import train_all
+from clinical_r1.train import stop_with_parent, train_all
 
 BENCHMARK = "clinic"
 WORKERS = 2
@@ -74,7 +74,9 @@ def answer(settings: Settings) -> None:
     children = []
     for share in filter(None, shares):
         listed = [f"{method}:{seed}" for method, seed in share]
-        children.append(subprocess.Popen([*command, "--answer", *listed], env=environment))
+        children.append(
+            subprocess.Popen([*command, "--answer", *listed], env=environment, stdin=subprocess.PIPE)
+        )
     codes = [child.wait() for child in children]
     if any(codes):
         raise RuntimeError(f"answering ended with exit statuses {codes}; run the same command to go on.")
@@ -265,6 +267,7 @@ def main(argv=None) -> int:
         return 2
     settings = laboratory_settings(arguments.out, range(arguments.seeds), arms)
     if arguments.answer:
+        stop_with_parent()
         answer_share(settings, [(job.split(":")[0], int(job.split(":")[1])) for job in arguments.answer])
         return 0
     if not arguments.summary_only:

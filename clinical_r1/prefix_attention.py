@@ -15,6 +15,7 @@ Shapes: T tokens of the packed micro-batch, N rows (completions), M predicted to
 size d. torch is imported when called.
 """
 
+import importlib.util
 from functools import cache
 
 NAME = "shared_prefix"  # of the attention function, as transformers knows it
@@ -150,12 +151,12 @@ class PackedGroups:
 
 
 def route_for(device_type: str) -> str:
-    """The kernel to use: "flash" on a CPU, "flex" on CUDA, "sdpa" (keys of the prompt copied) anywhere else."""
+    """The kernel to use: "flash" on a CPU, "flex" on CUDA with Triton, "sdpa" (the prompt's keys copied) anywhere else."""
     import torch
 
     if device_type == "cpu" and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
         return "flash"
-    return "flex" if device_type == "cuda" else "sdpa"
+    return "flex" if device_type == "cuda" and importlib.util.find_spec("triton") else "sdpa"
 
 
 def attend(query, key, value, layout: PackedGroups, scale: float | None = None, route: str | None = None):

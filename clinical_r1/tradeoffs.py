@@ -547,7 +547,10 @@ def _term(column):
 
 
 def shares_table(lab, arms):
-    """Early and late thirds of training: frame arm, third, term, value, ci_low, ci_high (Student's t over seeds), seeds."""
+    """Early and late thirds of training: frame arm, third, term, value, ci_low, ci_high, seeds.
+
+    Student's t over seeds, cut off at 0 and 1, which no share can leave.
+    """
     import pandas as pd
 
     rows = []
@@ -557,7 +560,9 @@ def shares_table(lab, arms):
                 values = _per_seed(lab, arm, column, third)
                 if values is not None:
                     rows.append({"arm": arm, "third": third, "term": _term(column), **_over_seeds(values)})
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    bounds = ["ci_low", "ci_high"]
+    return frame.assign(**frame[bounds].clip(0, 1)) if rows else frame
 
 
 def _per_seed(lab, arm, column, third="all"):

@@ -372,7 +372,9 @@ def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
         )
 
 
-def _stop_with_parent() -> None:
+def stop_with_parent() -> None:
+    """End this process when its standard input closes, which a parent's death does: children never outlive it."""
+
     def wait():
         while os.read(0, 1024):  # not sys.stdin: a thread that holds its lock aborts the interpreter at exit
             pass
@@ -406,7 +408,7 @@ def main(argv=None) -> int:
     parser.add_argument("--with-parent", action="store_true", help="stop when the standard input closes")
     args = parser.parse_args(argv)
     if args.with_parent:
-        _stop_with_parent()
+        stop_with_parent()
     train_arm(settings_from_json(json.loads(args.settings), args.out), args.arm, args.seed)
     _leave_processes()
     return 0

@@ -4,6 +4,8 @@ python -m pytest tests/test_ablations.py
 """
 
 import gzip
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -18,7 +20,7 @@ from clinical_r1.models import is_trained, settings_of
 from clinical_r1.reward_variants import VARIANT_SETS
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import METHODS, SMOKE
-from clinical_r1.train import train_arm
+from clinical_r1.train import PARENT_GONE, train_arm
 
 SETS = REWARD_SETS | VARIANT_SETS
 
@@ -105,3 +107,9 @@ def test_an_arm_trained_as_another_is_refused(laboratory, monkeypatch):
     monkeypatch.setitem(ARMS, "k0", replace(ARMS["k0"], weights=(1.0, 1.0, 0.5)))
     with pytest.raises(ValueError, match="arm was"):
         is_trained(laboratory, "k0", 0)
+
+
+def test_a_process_that_answers_ends_with_its_parent(tmp_path):
+    command = [sys.executable, "-m", "clinical_r1.ablations", "--out", str(tmp_path), "--answer", "k0:0"]
+    closed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert closed.returncode == PARENT_GONE

@@ -395,7 +395,7 @@ def test_a_window_longer_than_every_row_is_no_window(tmp_path):
 
 def test_falls_back_where_it_would_not_pay(trainer):
     lone = loss_inputs(([1] * 8, [9] * 8, [7] * 8))
-    falls_back(trainer, r"predicted speed-up 1\.\d\d is under 1\.15", lone, threshold=1.15)
+    falls_back(trainer, r"predicted speed-up 0\.\d\d is under 1\.15", lone, threshold=1.15)
 
 
 def test_an_unknown_family_that_differs_is_left_alone(tmp_path, monkeypatch):
@@ -405,7 +405,7 @@ def test_an_unknown_family_that_differs_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(
         SharedPrefixMixin, "_packed_logps", lambda self, *args: (packed(self, *args)[0] + 0.01, None)
     )
-    falls_back(wrong, r"log-probabilities of a qwen2 model differ by 0\.01")
+    falls_back(wrong, r"log-probabilities of a qwen2 model differ by 0\.01 on average, 0\.01 at most")
 
 
 def test_layers_outside_the_interface_are_noticed(tmp_path, monkeypatch):
@@ -417,6 +417,19 @@ def test_layers_outside_the_interface_are_noticed(tmp_path, monkeypatch):
 def test_micro_batches_that_cut_groups_unequally(tmp_path):
     with pytest.raises(ValueError, match="per_device_train_batch_size 6 and num_generations 4"):
         trainer_of(tmp_path, per_device_train_batch_size=6, gradient_accumulation_steps=2)
+
+
+def test_a_group_cut_between_processes(tmp_path, monkeypatch):
+    arguments = trl.GRPOConfig
+
+    def two_processes(**kwargs):  # TRL itself checks the rows of all processes together
+        config = arguments(**kwargs)
+        config.steps_per_generation = 1
+        return config
+
+    monkeypatch.setattr(trl, "GRPOConfig", two_processes)
+    with pytest.raises(ValueError, match="2 rows a pass times 1 passes cut a group of 4 between processes"):
+        trainer_of(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2)
 
 
 def test_rows_of_a_group_must_share_their_prompt():
@@ -507,15 +520,20 @@ def test_out_of_memory_in_the_forward_pass_halves_and_changes_nothing(tmp_path, 
     assert made._row_limit == (4 if threshold == 0 else 2) and "And more" not in caplog.text
 
 
-def test_out_of_memory_with_one_row_is_an_error(tmp_path):
+def test_out_of_memory_that_halving_cannot_mend(tmp_path, monkeypatch):
     made = trainer_of(tmp_path, model_of(), beta=0.0)
-    with out_of_memory_beyond(made.model, 3), pytest.raises(torch.OutOfMemoryError):
-        made.compute_loss(made.model, loss_inputs())
+    with out_of_memory_beyond(made.model, 3):
+        with pytest.raises(torch.OutOfMemoryError):  # one row is too much
+            made.compute_loss(made.model, loss_inputs())
+        made._row_limit = None
+        monkeypatch.setattr(type(made.accelerator), "num_processes", 2)
+        with pytest.raises(RuntimeError, match="on one of 2 processes; start again from the last checkpoint"):
+            made.compute_loss(made.model, loss_inputs())
 
 
-@pytest.mark.parametrize("lora", [True, False])
-def test_out_of_memory_in_the_backward_pass_repeats_the_step(tmp_path, caplog, lora):
-    """Second micro-batch of the first step: gradients of the first are kept, completions are not drawn again."""
+@pytest.mark.parametrize(("lora", "failing"), [(True, 1), (True, 2), (False, 2)])
+def test_out_of_memory_in_the_backward_pass_repeats_the_step(tmp_path, caplog, lora, failing):
+    """First or second micro-batch of the first step: gradients are kept, completions not drawn again, logs whole."""
     ends = []
     for fails in (False, True):
         made = trainer_of(
@@ -525,7 +543,7 @@ def test_out_of_memory_in_the_backward_pass_repeats_the_step(tmp_path, caplog, l
 
         def once(gradient, calls=calls, fails=fails):
             calls.append(gradient)
-            if fails and len(calls) == 2:
+            if fails and len(calls) == failing:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
 
         trained = [p for p in made.model.parameters() if p.requires_grad]
@@ -537,6 +555,23 @@ def test_out_of_memory_in_the_backward_pass_repeats_the_step(tmp_path, caplog, l
     for plain, again in zip(ends[0][1][:2], ends[1][1][:2], strict=True):
         assert plain["reward"] == again["reward"]
         assert plain["entropy"] == pytest.approx(again["entropy"], rel=1e-4)
+
+
+def test_out_of_memory_in_the_rollouts_is_not_mended(tmp_path, monkeypatch):
+    made = trainer_of(tmp_path, gradient_accumulation_steps=2)
+    turns = []
+
+    def generate(self, *args, **kwargs):
+        turns.append(args)
+        if len(turns) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return stock(self, *args, **kwargs)
+
+    stock = trl.GRPOTrainer._generate_single_turn
+    monkeypatch.setattr(trl.GRPOTrainer, "_generate_single_turn", generate)
+    with pytest.raises(torch.OutOfMemoryError):  # and not the first step's completions again
+        made.train()
+    assert made.state.global_step == 1 and made._row_limit is None
 
 
 def test_a_full_model_whose_gradients_were_spoilt_says_so(tmp_path, monkeypatch):

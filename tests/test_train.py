@@ -53,6 +53,42 @@ def test_every_objective_is_logged_under_its_own_name(trained):
     assert {"kl", "completions/mean_length", "reward_std"} <= set(rows[0])
 
 
+def test_prompts_are_encoded_once_per_group(trained):
+    rows = [row for row in read_jsonl(trained.model_dir("crpo", 0) / "log_history.jsonl") if "reward" in row]
+    assert all(0 < row["shared_prefix/tokens"] < 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("changes", "mixins"),
+    [
+        ({}, ["SharedPrefixMixin", "GroupShuffleMixin", "SharedPrefillMixin"]),
+        ({"shared_prefix": False}, []),
+        ({"backend": "unsloth"}, ["GroupShuffleMixin"]),  # it shares prompts by itself
+    ],
+)
+def test_what_comes_before_the_trainer(changes, mixins):
+    bases = [base.__name__ for base in train.trainer_class(replace(TINY, **changes)).__mro__]
+    ours = [
+        name for name in bases if name.startswith(("SharedPre", "GroupShuffle")) and name.endswith("Mixin")
+    ]
+    assert ours == mixins
+    assert bases.index("MultiObjectiveMixin") < bases.index("GRPOTrainer")
+
+
+def test_processes_share_a_step_in_whole_groups(monkeypatch):
+    assert train.reinforced_batch(TINY) == (8, 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert train.reinforced_batch(TINY) == (4, 1)
+    assert models.supervised_batch(replace(TINY, sft_batch=32, micro_batch=8)) == (8, 2)
+    with pytest.raises(RuntimeError, match="launch one arm"):
+        train.train_all(TINY)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ValueError, match="3 processes cannot share rl_prompts 2"):
+        train.reinforced_batch(TINY)
+    with pytest.raises(ValueError, match="3 processes cannot share sft_batch 32"):
+        models.supervised_batch(replace(TINY, sft_batch=32))
+
+
 def test_logged_total_is_equation_four(trained):
     weights, functions = REWARD_SETS["crpo"].weights, REWARD_SETS["crpo"].functions
     for row in read_jsonl(trained.model_dir("crpo", 0) / "log_history.jsonl"):
