@@ -6,12 +6,13 @@ Run: pytest tests/test_prefill.py
 import pytest
 
 from clinical_r1 import prefill
-from clinical_r1.prefill import SharedPrefillMixin, generate_once_per_prompt, shared_prefill
+from clinical_r1.prefill import SharedPrefillMixin, choose, generate_shared, shared_prefill
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 P, G, NEW = 9, 4, 12
+ENDS = list(range(2, 8))  # a tenth of the vocabulary ends a completion, so that rows end early
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def answers(model, inputs, sample):
     decoding = (
         {"do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 0} if sample else {"do_sample": False}
     )
-    return model.generate(**inputs, max_new_tokens=NEW, **decoding)
+    return model.generate(**inputs, max_new_tokens=NEW, eos_token_id=ENDS, **decoding)
 
 
 def encoded_tokens(model):
@@ -70,55 +71,101 @@ def test_the_same_completions(family, sample):
     assert "generate" not in vars(model)
 
 
-def test_each_prompt_is_encoded_once():
+def test_each_prompt_is_encoded_once_and_ended_rows_leave():
     model, inputs = model_of(), prompts()
     seen = encoded_tokens(model)
     with shared_prefill(model):
-        answers(model, inputs, True)
+        tokens = answers(model, inputs, True)[:, P:]
     rows = 3 * G
-    assert seen[0] == 3 * (P - 1)
-    assert set(seen[1:]) == {rows}  # the last prompt token of every row, then the completions
+    assert seen[:2] == [3 * (P - 1), rows]  # then the last prompt token of every row
+    assert seen[1:] == sorted(seen[1:], reverse=True) and seen[-1] < rows
+    ended = torch.isin(tokens, torch.tensor(ENDS)).cumsum(dim=1).bool()
+    at_work = [rows, *(rows - ended[:, :-1].sum(dim=0)).tolist()]
+    assert all(n <= row <= n / (1 - prefill.LEAVE_AT) for row, n in zip(seen[1:], at_work, strict=True))
 
 
 def test_rows_need_not_be_neighbours(model):
-    inputs = {
-        key: value[torch.randperm(12, generator=torch.Generator().manual_seed(3))]
-        for key, value in prompts().items()
-    }
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    inputs = {key: value[order] for key, value in prompts().items()}
     plain = answers(model, inputs, True)
     with shared_prefill(model):
         assert torch.equal(answers(model, inputs, True), plain)
 
 
+@pytest.mark.parametrize("copies", [1, G])
+def test_prompts_of_one_token_and_prompts_without_a_twin(model, copies):
+    for inputs in (
+        prompts(copies=copies),
+        {key: value[:, -1:] for key, value in prompts(copies=copies).items()},
+    ):
+        plain = answers(model, inputs, True)
+        with shared_prefill(model):
+            assert torch.equal(answers(model, inputs, True), plain)
+
+
+def test_the_draws_are_those_of_multinomial():
+    scores = torch.randn(6, 40, generator=torch.Generator().manual_seed(5)) * 3
+    torch.manual_seed(11)
+    expected = torch.multinomial(scores.softmax(-1), 1)[:, 0]
+    for live in (torch.arange(6), torch.tensor([1, 4])):
+        torch.manual_seed(11)
+        assert torch.equal(choose(scores[live], live, 6), expected[live])
+    torch.manual_seed(11)
+    choose(scores[:1], torch.tensor([0]), 6)
+    after = torch.rand(1)
+    torch.manual_seed(11)
+    torch.multinomial(scores.softmax(-1), 1)
+    assert torch.rand(1) == after
+
+
 @pytest.mark.parametrize(
-    ("inputs", "more"),
+    "more",
     [
-        (prompts(copies=1), {}),
-        ({key: value[:, -1:] for key, value in prompts().items()}, {}),
-        (prompts(), {"cache_implementation": "static"}),
-        (prompts(), {"use_cache": False}),
+        {"cache_implementation": "dynamic"},
+        {"use_cache": False},
+        {"num_beams": 2},
+        {"return_dict_in_generate": True},
     ],
 )
-def test_left_alone(model, inputs, more, monkeypatch):
-    def refuse(*_):
-        raise AssertionError("prefilled")
-
+def test_left_alone(model, more):
     from transformers import GenerationConfig
 
-    monkeypatch.setattr(prefill, "prefill", refuse)
     config = GenerationConfig(max_new_tokens=2, eos_token_id=2, pad_token_id=0, **more)
     called = []
-    generate_once_per_prompt(model, lambda **call: called.append(call), **inputs, generation_config=config)
+    generate_shared(model, lambda **call: called.append(call), **prompts(), generation_config=config)
     assert called[0].keys() == {"input_ids", "attention_mask", "generation_config"}
+    generate_shared(model, lambda **call: called.append(call), **prompts(), **more)
+    assert "custom_generate" not in called[1]
 
 
-def test_a_cache_of_another_kind_is_left_alone():
-    model = model_of()
-    model.forward = lambda **_: type("Output", (), {"past_key_values": object()})()
-    inputs = prompts()
-    called = []
-    generate_once_per_prompt(model, lambda **call: called.append(call), **inputs)
-    assert "past_key_values" not in called[0]
+@pytest.mark.parametrize(
+    ("family", "changes", "more"),
+    [
+        ("qwen2", {}, {"no_repeat_ngram_size": 2}),  # a processor that is not listed
+        ("qwen2", {"sliding_window": 4, "use_sliding_window": True, "max_window_layers": 0}, {}),
+    ],
+)
+def test_the_models_own_loop_where_rows_may_not_leave(family, changes, more, monkeypatch):
+    model, inputs = model_of(family, **changes), prompts()
+    torch.manual_seed(7)
+    plain = model.generate(**inputs, max_new_tokens=NEW, do_sample=True, **more)
+    monkeypatch.setattr(prefill, "fill_cache", None)
+    torch.manual_seed(7)
+    with shared_prefill(model):
+        assert torch.equal(model.generate(**inputs, max_new_tokens=NEW, do_sample=True, **more), plain)
+
+
+def test_an_adapter_takes_part(model):
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    set_seed(0)
+    config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
+    adapted, inputs = get_peft_model(model_of(), config), prompts()
+    plain = answers(adapted, inputs, True)
+    with shared_prefill(adapted):
+        assert torch.equal(answers(adapted, inputs, True), plain)
+    assert not torch.equal(answers(model, inputs, True)[:, : plain.shape[1]], plain)
 
 
 def test_the_class_method_returns_after_an_error(model):
