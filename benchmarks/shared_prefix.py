@@ -63,7 +63,7 @@ def saved_bytes(trainer, inputs) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in parameters:
             storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that a node keeps of itself would hold its own graph for ever
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = trainer.compute_loss(trainer.model, inputs)

@@ -254,6 +254,7 @@ def ablation_forest(table):
                 row.difference, places[row.family, row.arm], xerr=errors, ls="none", capsize=2, markersize=5,
                 markerfacecolor=face, elinewidth=1.1, color=look["color"], marker=look["marker"],
             )  # fmt: skip
+        _leave_out_of_sight(ax, rows[rows["metric"] == metric], places)
         ax.set_title(OBJECTIVE_LABELS.get(metric, metric), fontsize=9)
         ax.grid(axis="y", visible=False)
         ax.locator_params(axis="x", nbins=4)
@@ -272,6 +273,21 @@ def ablation_forest(table):
         "Arm minus its reference, 95 % interval; filled: p < .05 after Holm within the family", fontsize=8.5
     )
     return fig
+
+
+def _leave_out_of_sight(ax, rows, places):
+    """One interval far longer than all others would squeeze them: the axis fits the others, and its numbers are written."""
+    reach = rows[["difference_low", "difference_high"]].abs().max(axis=1).sort_values()
+    if len(reach) < 3 or reach.iloc[-1] < 2.5 * reach.iloc[-2]:
+        return
+    edge = 1.12 * reach.iloc[-2]
+    ax.set_xlim(-edge, edge)
+    row = rows.loc[reach.index[-1]]
+    ends = row["difference_low"], row["difference"], row["difference_high"]
+    ax.text(
+        0, places[row["family"], row["arm"]] - 0.62, "{1:.3g} [{0:.3g}, {2:.3g}]".format(*ends), fontsize=7, ha="center",
+        va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )  # fmt: skip
 
 
 def k_curve(table):

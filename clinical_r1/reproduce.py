@@ -51,7 +51,7 @@ STAGES = (
             "figures/{profile}/training_curves.png",
             "figures/{profile}/fig5_response_length.png",
         ),
-        minutes={"smoke": 0.5, "cpu": 4.2, "colab": 90, "paper": 1500},
+        minutes={"smoke": 0.5, "cpu": 3, "colab": 90, "paper": 1500},
         per_seed=True,
     ),
     Stage(
@@ -75,7 +75,7 @@ STAGES = (
             "figures/{profile}/fig3_cold_start_accuracy.png",
             "figures/{profile}/fig4_accuracy.png",
         ),
-        minutes={"smoke": 0.5, "cpu": 4, "colab": 25, "paper": 300},
+        minutes={"smoke": 0.5, "cpu": 2.8, "colab": 25, "paper": 300},
         per_seed=True,
     ),
     Stage(
