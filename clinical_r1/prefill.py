@@ -21,6 +21,8 @@ ROW_BY_ROW = (
     "TopPLogitsWarper",
     "MinPLogitsWarper",
     "RepetitionPenaltyLogitsProcessor",
+    "MinLengthLogitsProcessor",
+    "MinNewTokensLengthLogitsProcessor",
 )
 # Asked for, each of these makes `generate` do more than a plain loop over tokens.
 PLAIN = (

@@ -92,6 +92,19 @@ def test_rows_need_not_be_neighbours(model):
         assert torch.equal(answers(model, inputs, True), plain)
 
 
+@pytest.mark.parametrize(
+    "more", [{"min_new_tokens": 5}, {"repetition_penalty": 1.5}, {"min_p": 0.02, "top_k": 9}]
+)
+def test_processors_that_work_row_by_row(model, more, monkeypatch):
+    ends = {"max_new_tokens": NEW, "eos_token_id": ENDS, "do_sample": True}
+    torch.manual_seed(7)
+    plain = model.generate(**prompts(), **ends, **more)
+    monkeypatch.setattr(type(model), "_sample", None)
+    torch.manual_seed(7)
+    with shared_prefill(model):
+        assert torch.equal(model.generate(**prompts(), **ends, **more), plain)
+
+
 @pytest.mark.parametrize("copies", [1, G])
 def test_prompts_of_one_token_and_prompts_without_a_twin(model, copies):
     for inputs in (
