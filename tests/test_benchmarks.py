@@ -91,6 +91,7 @@ def test_a_trial_is_not_kept_among_the_results():
 
 def test_shared_prefix_measures_and_resumes(tmp_path, monkeypatch, capsys):
     shared_prefix = script("shared_prefix")
+    monkeypatch.setattr(shared_prefix, "THRESHOLD", 0)  # so tiny a model would be left to the stock trainer
     arguments = shared_prefix.parsed(["--smoke", "--results", str(tmp_path)])
     path = shared_prefix.run_grid(arguments, tmp_path)
     point = the_point(path)
@@ -100,8 +101,8 @@ def test_shared_prefix_measures_and_resumes(tmp_path, monkeypatch, capsys):
     # 32 + 4 · 3 tokens instead of 4 · 36; the copies of the prompt's keys cost the published algorithm memory
     assert point["memory_ratio"]["ours"] < point["memory_ratio"]["prefix_grouper"] < 1
     assert point["gradient_difference"] < 1e-5
-    assert not point["fell_back"] and point["predicted"] > 2
-    assert "times faster than stock (predicted 2." in capsys.readouterr().out
+    assert not point["fell_back"] and 0 < point["predicted"] < 1
+    assert "times faster than stock (predicted 0." in capsys.readouterr().out
 
     monkeypatch.setattr(shared_prefix, "measure", lambda *_: pytest.fail("measured again"))
     before = path.read_text()
@@ -165,7 +166,8 @@ def test_gpu_script_on_a_tiny_model(tmp_path):
     gpu = script("gpu")
     point = the_point(gpu.run_grid(gpu.parsed(["--smoke", "--results", str(tmp_path)])))
     assert point["ways"].keys() == {"stock", "ours"} and not point["failed"]
-    assert point["ways"]["ours"]["fell_back"] is False and point["ways"]["ours"]["speed_up"]["n"] == 1
+    assert point["ways"]["ours"]["fell_back"] is True  # too small to gain
+    assert point["ways"]["ours"]["speed_up"]["n"] == 1
     assert point["ways"]["stock"]["tokens_per_second"] > 0
 
 

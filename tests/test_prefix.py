@@ -53,6 +53,15 @@ def dense_mask(layout):
     return allowed
 
 
+@pytest.fixture(autouse=True)
+def heard(caplog, monkeypatch):
+    """The module's log reaches caplog, whatever logging an application in an earlier test has set up."""
+    monkeypatch.setattr(prefix.log, "disabled", False)
+    monkeypatch.setattr(prefix.log, "propagate", True)
+    monkeypatch.setattr(logging.root.manager, "disable", 0)
+    caplog.set_level(logging.INFO, logger=prefix.__name__)
+
+
 # --- layout and attention
 
 
