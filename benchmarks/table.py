@@ -14,7 +14,7 @@ from gpu import measured_on_gpu, predict_hours, prediction_sentence
 from measuring import RESULTS, SHAPES, as_text, read_results
 
 from clinical_r1.cost import ModelShape, predicted_speed_up, shared_cost, stock_cost
-from clinical_r1.files import write_text
+from clinical_r1.files import replace_block, write_text
 from clinical_r1.plots import REWARD_COLOURS, save_figure, set_style
 from clinical_r1.settings import PROFILES
 from clinical_r1.tables import markdown
@@ -320,16 +320,6 @@ def write_plot(folder: Path = RESULTS) -> Path | None:
 # -------------------------------------------------------------------------------------------------------------- README
 
 
-def with_block(text: str, content: str) -> str:
-    """README's text with what stands between the two markers replaced. ValueError when they are not there once."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ValueError(
-            f"README.md must hold the lines {BEGIN} and {END} once each, in this order; restore them."
-        )
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n\n{content}\n\n{END}{rest.split(END)[1]}"
-
-
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--print", action="store_true", help="print the block and write nothing")
@@ -340,7 +330,7 @@ def main(argv=None) -> int:
     if arguments.print:
         print(content)
         return 0
-    text = with_block(arguments.readme.read_text(encoding="utf-8"), content)
+    text = replace_block(arguments.readme.read_text(encoding="utf-8"), BEGIN, END, content)
     write_plot(arguments.results)
     write_text(arguments.readme, text)
     return 0

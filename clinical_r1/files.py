@@ -17,6 +17,16 @@ def write_text(path: str | Path, text: str) -> Path:
     return path
 
 
+def replace_block(text: str, begin: str, end: str, content: str) -> str:
+    """A page's text with `content` between two marker lines, a blank line around it. ValueError unless both stand there once."""
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ValueError(
+            f"the page must hold the lines {begin} and {end} once each, in this order; restore them."
+        )
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n\n{content.strip()}\n\n{end}{rest.split(end)[1]}"
+
+
 def write_json(path: str | Path, value) -> Path:
     """One JSON value, indented; whole or not at all."""
     return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

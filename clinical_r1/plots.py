@@ -34,6 +34,7 @@ OBJECTIVE_LABELS = {
     "drc": "DRC",
     "hallucination": "Hallucination ↓",
     "accuracy": "Accuracy (%)",
+    "tokens": "Tokens per response",
     "reward": "Total reward",
     "accuracy_reward": "Accuracy reward",
     "thinking_format_reward": "Thinking-format reward",

@@ -25,7 +25,7 @@ ROW_BY_ROW = (
     "MinNewTokensLengthLogitsProcessor",
 )
 # Asked for, each of these makes `generate` do more than a plain loop over tokens.
-PLAIN = (
+MORE_THAN_A_LOOP = (
     "cache_implementation",
     "past_key_values",
     "assistant_model",
@@ -65,9 +65,14 @@ def generate_shared(model, generate, input_ids=None, attention_mask=None, **kwar
     """
     config = kwargs.get("generation_config") or model.generation_config
     value = {
-        name: kwargs.get(name, getattr(config, name, None)) for name in ("num_beams", "use_cache", *PLAIN)
+        name: kwargs.get(name, getattr(config, name, None))
+        for name in ("num_beams", "use_cache", *MORE_THAN_A_LOOP)
     }
-    plain = input_ids is not None and attention_mask is not None and not any(value[name] for name in PLAIN)
+    plain = (
+        input_ids is not None
+        and attention_mask is not None
+        and not any(value[name] for name in MORE_THAN_A_LOOP)
+    )
     plain = plain and value["num_beams"] in (None, 1) and value["use_cache"] in (None, True)
     if plain:
         kwargs["custom_generate"] = decode_shared

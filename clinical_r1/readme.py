@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from clinical_r1 import paper
-from clinical_r1.files import write_text
+from clinical_r1.files import replace_block, write_text
 from clinical_r1.ledger import EXAMPLE, counts_sentence, read_pair
 from clinical_r1.manifest import ROOT, PipelineError
 from clinical_r1.settings import METHODS, Settings
@@ -118,12 +118,10 @@ def _with_interval(value, low, high, metric, sign=""):
 
 def with_readme_block(text: str, block: str) -> str:
     """README's text with what stands between its two markers replaced. PipelineError when they are not there once."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise PipelineError(
-            f"README.md must hold the lines {BEGIN} and {END} once each, in this order; restore them."
-        )
-    head, rest = text.split(BEGIN)
-    return f"{head}{BEGIN}\n\n{block}\n{END}{rest.split(END)[1]}"
+    try:
+        return replace_block(text, BEGIN, END, block)
+    except ValueError as error:
+        raise PipelineError(f"README.md: {error}") from error
 
 
 def committed_block(folder: Path) -> str:

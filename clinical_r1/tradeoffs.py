@@ -327,7 +327,7 @@ def seconds_per_arm(lab):
     return table.sort_values("seconds", ascending=False, ignore_index=True)
 
 
-def k_table(lab, metrics=OBJECTIVES, rng=None):
+def k_table(lab, metrics=(*OBJECTIVES, "tokens"), rng=None):
     """What k buys: frame k, arm, metric, value, ci_low, ci_high, n, seeds; the reward as a metric of its own.
 
     "clinical_reasoning_reward" is the training reward (format and citation, 0 to 1.5) over the last third of training,

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from clinical_r1.files import write_text
+from clinical_r1.files import replace_block, write_text
 from clinical_r1.manifest import ROOT, PipelineError
 from clinical_r1.tables import markdown
 
@@ -166,10 +166,10 @@ def timings(runs: int = 3) -> list[list[str]]:
 def write_timings(rows: list[list[str]], page: Path = FOLDER / "README.md") -> Path:
     """Put the table between the page's two markers. PipelineError where they are not there once each."""
     text = page.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise PipelineError(f"{page.name} must hold the lines {BEGIN} and {END} once each, in this order.")
     table = markdown(["exercise", "minutes planned", "checks, seconds", "whole solution, seconds"], rows)
     machine = NUMBERS.get(os.cpu_count(), f"{os.cpu_count()} CPU cores")
     words = f"Measured on {machine}, the slowest of three runs, each in a fresh Python, imports included in the last column."
-    head, rest = text.split(BEGIN)
-    return write_text(page, f"{head}{BEGIN}\n\n{table}\n\n{words}\n\n{END}{rest.split(END)[1]}")
+    try:
+        return write_text(page, replace_block(text, BEGIN, END, f"{table}\n\n{words}"))
+    except ValueError as error:
+        raise PipelineError(f"{page.name}: {error}") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clinical_r1.files import replace_block
 from clinical_r1.settings import PROFILES
 
 torch = pytest.importorskip("torch")
@@ -322,3 +323,9 @@ def test_the_plot_knows_the_benchmark_s_model_without_building_it():
     measuring, table = script("measuring"), script("table")
     model = measuring.random_model("tiny", 3, 70, 16)
     assert table.cost_shape({"shape": "tiny", "layers": 3, "vocabulary": 70}) == shape_of(model)
+
+
+def test_readme_shows_the_results_that_lie_here():
+    table = script("table")
+    text = table.README.read_text(encoding="utf-8")
+    assert replace_block(text, table.BEGIN, table.END, table.block()) == text

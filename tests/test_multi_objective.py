@@ -1,17 +1,13 @@
-"""Aggregations inside TRL's trainer, on a tiny random model: real steps, checkpoints, two processes.
+"""Aggregations inside TRL's trainer, on a tiny random model: real steps, checkpoints.
 
 Run: pytest tests/test_multi_objective.py
 """
 
 import json
-import os
-import socket
-import subprocess
-import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from tiny import QUIET
 
 from clinical_r1.advantages import AGGREGATIONS, TRL_ARGUMENTS, group_advantages
 from clinical_r1.multi_objective import MULTIPLIERS_FILE, MultiObjectiveMixin, build_trainer_class
@@ -52,23 +48,16 @@ def tiny_trainer(folder, aggregation=None, options=None, rewards=REWARDS, traine
     set_seed(0)
     size = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     model = Qwen2ForCausalLM(Qwen2Config(vocab_size=len(tokenizer), num_key_value_heads=1, **size))
-    arguments = dict(
+    arguments = QUIET | dict(
         output_dir=str(folder),
         max_steps=2,
         per_device_train_batch_size=8,
         num_generations=4,
         max_completion_length=8,
         learning_rate=1e-2,
-        lr_scheduler_type="constant",
         reward_weights=[10.0, 1.0, 0.5][: len(rewards)],
-        bf16=False,
-        use_cpu=True,
-        gradient_checkpointing=False,
+        save_strategy="steps",
         save_steps=1,
-        logging_steps=1,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     arguments |= TRL_ARGUMENTS.get(aggregation, {}) | changes
     words = sorted(tokenizer.get_vocab())[100:116]
@@ -268,71 +257,3 @@ def test_the_hook_is_still_where_trl_has_it():
     for method in ("_calculate_rewards", "_generate_and_score_completions"):
         assert hasattr(trl.GRPOTrainer, method), f"TRL {trl.__version__} has no {method}"
     assert issubclass(build_trainer_class(), MultiObjectiveMixin)
-
-
-SHARED = ("gated", "lexicographic", "constrained", "normalize_each")
-
-
-@pytest.mark.slow
-def test_two_processes_agree_with_one(tmp_path):
-    """Groups of four lie across two processes of six rows each; the advantages are those of one process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GLOO_SOCKET_IFNAME": "lo", "WORLD_SIZE": "2"}
-    place |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(BASE.parents[2])}
-    command = [sys.executable, __file__, str(tmp_path)]
-    with ExitStack() as stack:
-        processes = []
-        for rank in ("0", "1"):
-            log = stack.enter_context(open(tmp_path / f"log{rank}", "w"))
-            environment = {**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank}
-            processes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT))
-            stack.callback(processes[-1].kill)
-        for rank, process in enumerate(processes):
-            assert process.wait(timeout=150) == 0, (tmp_path / f"log{rank}").read_text()[-3000:]
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
-    for aggregation in SHARED:
-        for one, other in zip(first[aggregation], second[aggregation], strict=True):
-            assert torch.equal(one["rewards"].nan_to_num(-9), other["rewards"].nan_to_num(-9))
-            assert len(one["rewards"]) == 12 and len(one["used"]) == 6
-            assert one["multipliers"] == other["multipliers"]
-            options = {"gated": {"gate": 2}, "constrained": {"multipliers": one["multipliers"]}}
-            expected = group_advantages(
-                one["rewards"], (10, 1, 0.5), 4, aggregation, **options.get(aggregation, {})
-            )
-            used = torch.cat([one["used"], other["used"]])
-            assert used.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
-            assert one["logged"] == pytest.approx(expected.tolist(), abs=1e-6)
-    assert first["constrained"][-1]["multipliers"][0] > 0
-
-
-def one_of_two_processes(folder):
-    """What each of the two processes of the test above runs."""
-
-    class WithMultipliers(recording(build_trainer_class())):
-        def _generate_and_score_completions(self, inputs):
-            before = self.multipliers
-            output = super()._generate_and_score_completions(inputs)
-            self.records[-1]["multipliers"] = before
-            return output
-
-    kept = {}
-    for aggregation in SHARED:
-        trainer = tiny_trainer(
-            folder / "run",
-            aggregation,
-            OPTIONS.get(aggregation),
-            trainer_class=WithMultipliers,
-            per_device_train_batch_size=6,
-            ddp_backend="gloo",
-            save_strategy="no",
-        )
-        trainer.train()
-        kept[aggregation] = trainer.records
-    torch.save(kept, folder / f"rank{trainer.accelerator.process_index}.pt")
-    torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    one_of_two_processes(Path(sys.argv[1]))

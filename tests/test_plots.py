@@ -337,7 +337,7 @@ def test_ablation_forest_fills_what_survives_holm(lab):
 def test_k_curve_stands_on_the_table_s_ks(lab):
     table = tradeoffs.k_table(lab, rng=np.random.default_rng(0))
     figure = plots_laboratory.k_curve(table)
-    assert len(figure.axes) == 5
+    assert len(figure.axes) == 6
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "3", "10", "30"]
     assert no_text_overlaps(figure)
 

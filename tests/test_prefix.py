@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny import QUIET
 
 from clinical_r1 import prefix
 from clinical_r1.prefix import SharedPrefixMixin, check_groups, shuffle_groups
@@ -180,27 +181,16 @@ def trainer_of(folder, model=None, lora=False, mixin=SharedPrefixMixin, options=
     from peft import LoraConfig
     from transformers import AutoTokenizer, set_seed
 
-    arguments = (
-        dict(
-            output_dir=str(folder),
-            max_steps=2,
-            per_device_train_batch_size=8,
-            num_generations=4,
-            max_completion_length=R,
-            learning_rate=1e-2,
-            lr_scheduler_type="constant",
-            bf16=False,
-            use_cpu=True,
-            gradient_checkpointing=False,
-            save_strategy="no",
-            logging_steps=1,
-            report_to=[],
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            seed=3,
-        )
-        | changes
+    arguments = QUIET | dict(
+        output_dir=str(folder),
+        max_steps=2,
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_completion_length=R,
+        learning_rate=1e-2,
+        seed=3,
     )
+    arguments |= changes
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     words = sorted(tokenizer.get_vocab())[100:116]
     set_seed(3)

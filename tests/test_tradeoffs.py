@@ -4,6 +4,7 @@ pytest tests/test_tradeoffs.py
 """
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -266,3 +267,18 @@ def test_shares_keep_tied_groups_apart(lab):
 def test_seconds_are_relative_to_the_reference(lab):
     table = tradeoffs.seconds_per_arm(lab).set_index("arm")
     assert "baseline" not in table.index and table.loc["crpo", "against_reference"] == 1
+
+
+def test_readme_shows_the_shipped_table_of_k():
+    root = Path(tradeoffs.__file__).parents[1]
+    lab = tradeoffs.read_laboratory(Path(tradeoffs.__file__).parent / "data" / "laboratory")
+    table = tradeoffs.k_table(lab, rng=np.random.default_rng(20251205))  # as notebook 05
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    for k, rows in table.groupby("k"):
+        cells = [
+            "{value:.{p}f} [{ci_low:.{p}f}, {ci_high:.{p}f}]".format(
+                **row, p=1 if row["metric"] in ("accuracy", "tokens") else 2
+            )
+            for row in rows.to_dict("records")
+        ]
+        assert f"| {k:g} | {' | '.join(cells)} |" in readme

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny import QUIET
 
 from clinical_r1.advantages import TRL_ARGUMENTS
 from clinical_r1.files import write_json
@@ -51,6 +52,8 @@ CASES = {
     "gated": Case("gated", {"gate": "brief"}),
     "std_floor": Case("std_floor"),
     "constrained": Case("constrained", CONSTRAINED),
+    "lexicographic": Case("lexicographic"),
+    "normalize_each": Case("normalize_each"),
     "split_group": Case("constrained", CONSTRAINED, rows=8, num_generations=8),  # half of it in each process
     "uneven_groups": Case("gated", {"gate": "brief"}, rows=12),  # 4 + 2 rows, and 2 + 4
     "odd_slices": Case("normalize_then_sum", rows=10, num_generations=5),  # 5 rows each: whole groups
@@ -143,7 +146,7 @@ def build(case, folder, processes, mixins=()):
     tokenizer = load_tokenizer(str(base))
     words = sorted(word for word in tokenizer.get_vocab() if word.isalpha())[:24]
     prompts = [{"prompt": " ".join(words[: 3 + number % 5] + [word])} for number, word in enumerate(words)]
-    arguments = dict(
+    arguments = QUIET | dict(
         output_dir=str(folder / "run"),
         max_steps=STEPS,
         num_iterations=ITERATIONS,
@@ -155,18 +158,9 @@ def build(case, folder, processes, mixins=()):
         optim="sgd",
         learning_rate=0.01,
         max_grad_norm=1e6,
-        lr_scheduler_type="constant",
         beta=0.04,
         loss_type="grpo",
         reward_weights=[10.0, 1.0, 0.5],
-        bf16=False,
-        use_cpu=True,
-        gradient_checkpointing=False,
-        save_strategy="no",
-        logging_steps=1,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
     )
     set_seed(0)
     kind, keywords = trainer_class(mixins)
