@@ -96,8 +96,8 @@ else
     if ! ready; then
         # A wrong argument, --help and --dry-run need no environment: the command line runs on the standard library.
         if [ "${1:-}" != test ] && plain=$(find_python); then
-            case " $* " in *" --dry-run "* | *" --help "* | *" -h "*) exec "$plain" -m clinical_r1.reproduce "$@" ;; esac
-            "$plain" -m clinical_r1.reproduce "$@" --dry-run > /dev/null
+            case " $* " in *" --dry-run "* | *" --help "* | *" -h "*) exec "$plain" -m clinical_r1.pipeline "$@" ;; esac
+            "$plain" -m clinical_r1.pipeline "$@" --dry-run > /dev/null
         fi
         make_environment
     fi
@@ -109,7 +109,7 @@ else
 fi
 
 if [ "${1:-}" != test ]; then
-    exec "$python" -m clinical_r1.reproduce "$@"
+    exec "$python" -m clinical_r1.pipeline "$@"
 fi
 
 shift

@@ -32,8 +32,8 @@ from measuring import (
     spread,
 )
 
-from clinical_r1.cost import ModelShape, shape_of, shared_cost, stock_cost
 from clinical_r1.settings import PROFILES
+from clinical_r1.speed.cost import ModelShape, shape_of, shared_cost, stock_cost
 
 WAYS = ("stock", "liger", "unsloth", "prefix_grouper", "ours")
 PACKAGES = {"liger": "liger_kernel", "unsloth": "unsloth"}
@@ -111,7 +111,7 @@ def measure_here(way: str, settings: dict, repeats: int, folder: str) -> dict:
 
 def trainer_of(way: str, settings: dict, folder: str, device: str):
     """The trainer of one way, on the device, with gradient checkpointing switched on where asked."""
-    from clinical_r1.prefix import SharedPrefixMixin
+    from clinical_r1.speed.prefix import SharedPrefixMixin
 
     size = settings["layers"], settings["vocabulary"], settings["P"] + settings["R"]
     model = random_model(settings["shape"], *size, settings["dtype"], device)

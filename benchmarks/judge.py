@@ -17,10 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 
-from clinical_r1.clinic import Case, load_set
-from clinical_r1.clinic_text import BASE, write_trace
-from clinical_r1.judge import judge_many, rubric_judge
-from clinical_r1.judge_models import OpenAIServer
+from clinical_r1.clinic.cases import Case, load_set
+from clinical_r1.clinic.traces import BASE, write_trace
+from clinical_r1.judges.models import OpenAIServer
+from clinical_r1.judges.rubric import rubric_judge
+from clinical_r1.score import judge_many
 
 
 class StandIn(BaseHTTPRequestHandler):

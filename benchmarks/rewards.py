@@ -14,7 +14,8 @@ import time
 
 import numpy as np
 
-from clinical_r1 import rewards
+from clinical_r1 import citation, rewards
+from clinical_r1.audit import redteam
 from clinical_r1.completions import parse_completion
 
 WORDS = 1200
@@ -74,8 +75,8 @@ def seconds(call) -> float:
 
 def score_set(name: str, completions: list[str]) -> float:
     """Seconds for all rewards of one set over a batch, nothing cached."""
-    rewards._parse.cache_clear()
-    rewards._option_names.cache_clear()
+    rewards.parse.cache_clear()
+    citation._option_names.cache_clear()
     columns = {"answer": ["B"] * len(completions), "options": [OPTIONS] * len(completions)}
     fresh = [text[:1] + text[1:] for text in completions]  # new strings: their hashes are not known yet
     return seconds(lambda: [reward(fresh, **columns) for reward in rewards.REWARD_SETS[name].functions])
@@ -85,7 +86,7 @@ def hostile_score(text: str) -> None:
     parsed = parse_completion(
         f"<dx>(System 1: Intuitive) a (System 2: Analytical) {text}</dx><conclusion>{text}</conclusion>"
     )
-    rewards.cross_references(parsed, OPTIONS)
+    citation.cross_references(parsed, OPTIONS)
     rewards.effective_share(text)
     parse_completion(text)
 
@@ -97,7 +98,7 @@ def measure(count: int, repeats: int = 5) -> dict:
         f"{name} set": count / min(score_set(name, batches[name]) for _ in range(repeats)) for name in batches
     }
     official = min(
-        seconds(lambda: [rewards.official_rule_score(t, "B") for t in batches["grpo"]])
+        seconds(lambda: [redteam.official_rule_score(t, "B") for t in batches["grpo"]])
         for _ in range(repeats)
     )
     rates["official rule"] = count / official

@@ -22,15 +22,15 @@ from pathlib import Path
 
 from measuring import RESULTS, Results, as_text, results_folder, speed_up
 
-from clinical_r1.clinic import load_set
+from clinical_r1.clinic.cases import load_set
 from clinical_r1.models import load_policy, load_tokenizer, lora_config
-from clinical_r1.multi_objective import build_trainer_class
-from clinical_r1.prefill import SharedPrefillMixin
-from clinical_r1.prefix import SharedPrefixMixin
 from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import PROFILES, settings_for
+from clinical_r1.speed.prefill import SharedPrefillMixin
+from clinical_r1.speed.prefix import SharedPrefixMixin
 from clinical_r1.train import grpo_arguments
+from clinical_r1.trainer import build_trainer_class
 
 METHOD = "crpo"
 PARTS = ("generation", "forward", "backward")

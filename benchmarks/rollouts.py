@@ -13,7 +13,7 @@ from pathlib import Path
 
 from measuring import RESULTS, SHAPES, Results, as_text, in_turn, random_model, results_folder, speed_up
 
-from clinical_r1.prefill import shared_prefill
+from clinical_r1.speed.prefill import shared_prefill
 
 PROMPTS, GROUPS = (128, 512, 1024), (4, 8, 16)
 NOTES = {

@@ -37,8 +37,8 @@ from measuring import (
     speed_up,
 )
 
-from clinical_r1.cost import predicted_speed_up, shape_of, token_saving
-from clinical_r1.prefix import THRESHOLD, SharedPrefixMixin
+from clinical_r1.speed.cost import predicted_speed_up, shape_of, token_saving
+from clinical_r1.speed.prefix import THRESHOLD, SharedPrefixMixin
 
 PROMPTS, COMPLETIONS, GROUPS = (128, 512, 1024, 4096), (64, 256), (4, 8, 16)
 WAYS = ("stock", "ours", "prefix_grouper")
@@ -47,7 +47,7 @@ NOTES = {
     f"than {LONG:.0f} s is measured once",
     "speed_up": "stock over each way within a round: median, low, high, n",
     "activation_bytes": "distinct storages saved for the backward pass, without parameters",
-    "predicted": "clinical_r1.cost.predicted_speed_up",
+    "predicted": "clinical_r1.speed.cost.predicted_speed_up",
     "model": "layers of Qwen2-0.5B's shape, random weights, a small vocabulary",
 }
 

@@ -13,10 +13,10 @@ import numpy as np
 from gpu import measured_on_gpu, predict_hours, prediction_sentence
 from measuring import RESULTS, SHAPES, as_text, read_results
 
-from clinical_r1.cost import ModelShape, predicted_speed_up, shared_cost, stock_cost
 from clinical_r1.files import replace_block, write_text
 from clinical_r1.plots import REWARD_COLOURS, save_figure, set_style
 from clinical_r1.settings import PROFILES
+from clinical_r1.speed.cost import ModelShape, predicted_speed_up, shared_cost, stock_cost
 from clinical_r1.tables import markdown
 
 README = Path(__file__).resolve().parents[1] / "README.md"

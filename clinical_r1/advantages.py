@@ -62,6 +62,7 @@ OPTIONS = {
     # K - 1 numbers >= 0, for every objective but the first; no default.
     "constrained": {"multipliers": None},
 }
+
 # Normalise each objective before anything is summed
 DECOUPLED = ("normalize_then_sum", "normalize_each", "constrained")
 SILENT = 1e-9  # an advantage below this is rounding
@@ -173,18 +174,6 @@ def contributions(
     return torch.where(divisor > 0, terms / divisor, 0.0).view_as(rewards)
 
 
-def informative_groups(
-    rewards, weights, num_generations, aggregation="sum_then_normalize", *, names=None, **options
-):
-    """(P,) bool tensor: groups in which some completion has an advantage, so that they teach something.
-
-    A filter that drops groups whose *summed* reward does not vary (dynamic sampling) is right for the sums alone;
-    normalising each objective first can still learn from such a group. Arguments as in `group_advantages`.
-    """
-    parts = contributions(rewards, weights, num_generations, aggregation, names=names, **options)
-    return (parts.sum(dim=1).abs() > SILENT).view(-1, num_generations).any(dim=1)
-
-
 def update_multipliers(
     multipliers: Sequence[float], rewards, targets: Sequence[float], rate: float
 ) -> list[float]:
@@ -225,7 +214,7 @@ def check_rewards(rewards, names, ranges=None) -> None:
     for name, column in zip(names, rewards.unbind(1), strict=True):
         if column.isnan().all():
             raise ValueError(
-                f"{name} is None for all {len(column)} completions; expected some it can score: mend the reward, "
+                f"{name} is None for all {len(column)} completions; expected some it can score: fix the reward, "
                 "or leave the objective out."
             )
         low, high = (ranges or {}).get(name, (-math.inf, math.inf))
@@ -408,3 +397,24 @@ def _numbers(name, values, count, of="") -> None:
         raise ValueError(
             f"{name} is {got}; expected {count} finite number{'s' * (count != 1)} >= 0{of and f', for {of}'}."
         )
+
+
+def weight_shares(parts) -> list[float]:
+    """Effective weight of each objective: K shares in [0, 1] that sum to 1, or K NaN where nothing has an advantage.
+
+    parts: (N, K) tensor from `contributions`.
+    """
+    sizes = parts.abs().sum(dim=0)
+    total = sizes.sum()
+    return (sizes / total).tolist() if total > SILENT else [math.nan] * parts.shape[1]
+
+
+def tied_groups(rewards, num_generations):
+    """(P,) bool tensor: groups in which the first objective does not vary among the completions it could score."""
+    first = as_tensor(rewards)[:, 0].view(-1, num_generations)
+    return (spread(first, 1) == 0).flatten()
+
+
+def silent_groups(parts, num_generations):
+    """(P,) bool tensor: groups in which no completion has an advantage. parts: (N, K) from `contributions`."""
+    return ~(parts.sum(dim=1).abs() > SILENT).view(-1, num_generations).any(dim=1)

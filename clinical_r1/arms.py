@@ -37,6 +37,7 @@ MAIN = (
     Arm("cold_start_grpo", "main", "Cold Start + GRPO", "", rewards="grpo", style="grpo", cold_start=True),
     Arm("cold_start_crpo", "main", "Cold Start + CRPO", "", cold_start=True),
 )
+METHODS = tuple(arm.name for arm in MAIN)
 REFERENCE = "crpo"  # k = 10, all terms, raw consistency, G = 8, sum_then_normalize, beta = 0.001
 ABLATIONS = (
     *(Arm(f"k{k}", "k", f"k = {k}", f"k = {k}", weights=(float(k), 1.0, 0.5)) for k in (0, 1, 3, 30)),

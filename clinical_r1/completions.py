@@ -17,7 +17,6 @@ SECTIONS = {  # style -> (section that becomes `dx`, section that becomes `concl
     "crpo": ("dx", "conclusion"),
     "grpo": ("think", "answer"),
 }
-
 FORMAT_PROBLEMS = {
     "missing_section": "a section has neither its opening nor its closing tag",
     "unclosed_tag": "a section is opened more often than it is closed",
@@ -56,7 +55,6 @@ MIRAGE_PROBLEMS = {
     "option_text": "the letter was read from the verbatim text of an option: accepted",
 }
 PROBLEMS = FORMAT_PROBLEMS | LETTER_PROBLEMS | MIRAGE_PROBLEMS
-
 CHOICES = {  # where the paper is silent
     "format": "exactly one of each of the four tags, lower case, in order, no other tag, only white space "
     "outside, no blank section",
@@ -69,7 +67,6 @@ CHOICES = {  # where the paper is silent
     "no letter": "counts as wrong, stays in the denominator; never negative (it is in the official code)",
     "letters beyond the options": "are read here and judged by the accuracy reward",
 }
-
 _TAG = re.compile(r"</?[A-Za-z][\w-]{0,30}>|<\|[\w-]{1,30}\|>")
 _EXPECTED = {
     style: tuple(t for n in names for t in (f"<{n}>", f"</{n}>")) for style, names in SECTIONS.items()
@@ -81,11 +78,6 @@ _LETTER_ENDS = re.compile(r"[\s}*]*(?:[:)\]]|\.\s)")
 _ANOTHER_LETTER = re.compile(r"(?:\bor\b|\band\b|[,;/&.])\s*\(?[A-J][.):]")
 _LETTER_LIST = re.compile(r"[A-J](?:\s*(?:[/,&>]|and\b|or\b)\s*[A-J]\b)+")
 _AROUND = " \t\r\n\f\v)]}.$*"
-
-# The released GRPO reward's two patterns, for `rewards.official_rule_score` only: they accept repeated
-# sections and are not used by any parser of ours.
-OFFICIAL_FORMAT = re.compile(r"^<think>.*?</think>\s*<answer>(.*?)</answer>$", re.DOTALL)
-OFFICIAL_BOX = re.compile(r"\\boxed\{(.*?)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +317,6 @@ def parse_mirage(raw: str | None, options: Mapping[str, str]) -> Completion:
 
 
 # ------------------------------------------------------------------------------------------- judges' verdicts
-
 _COUNT = re.compile(r"<count-(\w++)>\s*+([0-9]++)\s*+</count-\1>")
 _MOST_DIGITS = 3  # no completion of a few thousand tokens holds 1,000 instances; such a number is no count
 

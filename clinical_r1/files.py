@@ -1,6 +1,5 @@
 """Reading and writing JSON so that a killed process leaves either the old file or the new one."""
 
-import ast
 import hashlib
 import json
 import os
@@ -51,44 +50,16 @@ def read_jsonl(path: str | Path) -> list[dict]:
     return rows
 
 
-def code_hash(module: str, *roots: str) -> str:
-    """sha256 over the code of `roots` (functions, classes, constants of a module of this package) and all it uses there.
-
-    Comments, docstrings and the module's other code are left out, so that it changes only when the rules may have.
-    """
-    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
-            del node.body[0]
-    defined = {}
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node]
-        names = [getattr(target, "id", getattr(target, "name", None)) for target in targets]
-        defined |= dict.fromkeys(filter(None, names), node)
-    if missing := set(roots) - set(defined):
-        raise ValueError(f"{module} defines no {sorted(missing)}; name its functions or constants.")
-    used, waiting = set(), list(roots)
-    while waiting:
-        name = waiting.pop()
-        if name in defined and name not in used:
-            used.add(name)
-            waiting += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
-    code = "\n".join(ast.dump(defined[name]) for name in sorted(used))
-    return hashlib.sha256(code.encode()).hexdigest()
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+DATA_VARIABLE = "CLINICAL_R1_DATA"
 
 
-def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
-    """True when `stamp` exists and agrees with the settings (and with `stamped`), False when it is missing.
+def sha256(path: Path) -> str:
+    """sha256 of a file as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
-    ValueError when it was made with others: a stale result must not pass for a new one.
-    """
-    if not stamp.exists():
-        return False
-    made, now = json.loads(stamp.read_text()), json.loads(json.dumps(settings.to_json() | stamped))
-    changed = [key for key in (*keys, *stamped) if made.get(key) != now[key]]
-    if changed:
-        listed = "; ".join(f"{key} was {made.get(key)!r}, now {now[key]!r}" for key in changed)
-        raise ValueError(
-            f"{stamp.parent} was made with other settings ({listed}); move {settings.run_dir} away or use --fresh."
-        )
-    return True
+
+class PipelineError(RuntimeError):
+    """A sentence for the person who typed the command: what was found, what was expected, how to fix it."""

@@ -10,13 +10,10 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
-
-from clinical_r1.completions import SECTIONS
-from clinical_r1.curation import CHECKS
-from clinical_r1.files import read_jsonl, same_settings, write_json
-from clinical_r1.models import RL_ON, is_trained, load_policy, load_tokenizer, policy_of, weights_hash
-from clinical_r1.probes import CONCLUSION_OPENS, EMPTY_REASONING, shuffle_options
+from clinical_r1.artifacts import RL_ON, is_trained, policy_of, same_settings, weights_hash
+from clinical_r1.engines import sample_completions
+from clinical_r1.files import read_jsonl, write_json
+from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
@@ -63,73 +60,14 @@ def complete(
     samples = settings.eval_samples if protocol == "sampled" else 1
     questions = read_questions(settings.questions_path(benchmark, "test"))
     tasks = [(question, {"sample": sample}) for sample in range(samples) for question in questions]
-    return _answer(settings, policy, method, seed, benchmark, protocol, tasks)
+    return answer_questions(settings, policy, method, seed, benchmark, protocol, tasks)
 
 
-def complete_shuffled(
-    settings: Settings, policy, method: str, seed: int, benchmark: str, n: int = 200
-) -> Path:
-    """Greedy answers to the first n test questions with their options permuted; each row holds its `permutation`.
-
-    {letter shown: letter before}, the same for every method and seed. Questions whose options point to letters are left out.
-    The greedy answers in the options' own order are the run's own (protocol "greedy"). Resumable.
-    """
-    rng = np.random.default_rng(sum(benchmark.encode()))
-    tasks = []
-    for question in read_questions(settings.questions_path(benchmark, "test"))[:n]:
-        if not CHECKS["letter_options"].finds(question):
-            shuffled, permutation = shuffle_options(question, rng)
-            tasks.append((shuffled, {"sample": 0, "permutation": permutation}))
-    return _answer(settings, policy, method, seed, benchmark, "shuffled", tasks, questions=n)
-
-
-def conclude_without_reasoning(
-    settings: Settings, policy, method: str, seed: int, benchmark: str, n: int = 200
-) -> tuple[Path, Path]:
-    """(with, without): the conclusion that the model writes after its own reasoning, and after an empty one.
-
-    The first n greedy completions of the run are cut where their conclusion opens; what stands before it is put into the
-    model's mouth (`forced`), once as it is and once with the tagged reasoning emptied, both followed by
-    CONCLUSION_OPENS, and greedy decoding writes the rest (read it with `probes.concluded`). A completion without such a
-    place keeps its own text under "with" (`forced` is None). Resumable.
-    ValueError when the run holds no greedy completions of these questions.
-    """
-    style = STYLE_OF_METHOD[method]
-    path = settings.completions_path(benchmark, method, seed, "greedy")
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; complete {benchmark} with protocol 'greedy' first.")
-    own = {row["id"]: row["text"] for row in read_jsonl(path)}
-    questions = read_questions(settings.questions_path(benchmark, "test"))[:n]
-    if missing := [question.id for question in questions if question.id not in own]:
-        raise ValueError(
-            f"{path} lacks {len(missing)} of {n} questions (one is {missing[0]!r}); make it again."
-        )
-    kept, emptied = [], []
-    for question in questions:
-        text = own[question.id]
-        forced = reasoning_prefix(text, style)
-        extra = {"sample": 0, "forced": forced} | ({} if forced else {"text": text})
-        kept.append((question, extra))
-        emptied.append((question, {"sample": 0, "forced": EMPTY_REASONING[style]}))
-    job = (settings, policy, method, seed, benchmark)
-    return (
-        _answer(*job, "own-reasoning", kept, questions=n, source=_sha256(path)),
-        _answer(*job, "no-reasoning", emptied, questions=n),
-    )
-
-
-def reasoning_prefix(text: str, style: str) -> str | None:
-    """A completion up to the tag that opens its conclusion, then CONCLUSION_OPENS; None without such a tag."""
-    tag = f"<{SECTIONS[style][1]}>"
-    before, found, _ = text.partition(tag)
-    return f"{before}{tag} {CONCLUSION_OPENS}" if found else None
-
-
-def _sha256(path: Path) -> str:
+def text_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
-def _answer(settings, policy, method, seed, benchmark, protocol, tasks, **stamped) -> Path:
+def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks, **stamped) -> Path:
     """Answer (question, further fields of its row) in fixed batches; continues a file that a killed run left half-way.
 
     Fields that steer: `forced`, text put into the model's mouth; `text`, an answer that needs no model. With `stamped`, a
@@ -201,39 +139,3 @@ def _keep_whole_batches(partial: Path, batch: int) -> int:
     keep = len(lines) // batch * batch
     partial.write_text("".join(lines[:keep]), encoding="utf-8")
     return len(read_jsonl(partial))
-
-
-def sample_completions(
-    model, tokenizer, prompts: list[str], settings: Settings, protocol: str, seed: int
-) -> list[dict]:
-    """One completion a prompt: {"text", "finish_reason": "stop" | "length", "tokens"}. Same seed, same text."""
-    import torch
-
-    torch.set_num_threads(
-        settings.threads
-    )  # more threads than free cores make small models many times slower
-    encoded = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-    sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if protocol == "sampled":
-        sampling = {
-            "do_sample": True,
-            "temperature": settings.eval_temperature,
-            "top_p": settings.eval_top_p,
-            "top_k": 0,
-        }
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode():
-        torch.manual_seed(seed)
-        output = model.generate(
-            input_ids=encoded["input_ids"],
-            attention_mask=encoded["attention_mask"],
-            max_new_tokens=settings.max_completion_tokens,
-            **sampling,
-        )
-    answers = []
-    for ids in output[:, encoded["input_ids"].shape[1] :].tolist():
-        stopped = tokenizer.eos_token_id in ids
-        kept = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
-        text = tokenizer.decode(kept, skip_special_tokens=True)
-        answers.append({"text": text, "finish_reason": "stop" if stopped else "length", "tokens": len(kept)})
-    return answers

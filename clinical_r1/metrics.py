@@ -9,6 +9,7 @@ from collections import Counter
 
 import numpy as np
 
+from clinical_r1.arms import METHODS
 from clinical_r1.intervals import (
     QUESTIONS_AND_SEEDS,
     QUESTIONS_ONLY,
@@ -21,7 +22,7 @@ from clinical_r1.intervals import (
     resample,
     wilson_interval,
 )
-from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS, PAPER_BENCHMARKS
+from clinical_r1.labels import CLINIC_BENCHMARKS, PAPER_BENCHMARKS
 
 PROCESS_METRICS = (
     "backtracking",
@@ -52,71 +53,10 @@ SUMMARY_COLUMNS = [
 SCORE_COLUMNS = ("id", "benchmark", "method", "seed", "sample", "letter", "correct", "measures")
 
 
-# --- trade-offs and voting
-
-
-def pareto_front(points, maximise=True):
-    """Boolean mask (N,): the points that no other point dominates. Equal points stay together.
-
-    points: (N, K) finite. maximise: one bool, or K of them (False where less is better).
-    """
-    points = _oriented(points, maximise)
-    return np.array(
-        [not ((points >= p).all(axis=1) & (points > p).any(axis=1)).any() for p in points], dtype=bool
-    )
-
-
-def hypervolume(points, reference, maximise=True):
-    """Exact volume between the front of `points` (N, K) and `reference` (K,); 0.0 without points.
-
-    Meant for K of 2 or 3: the cost grows as N^(K-1). Raises ValueError if a front point is worse than the
-    reference somewhere, because its volume would be cut silently.
-    """
-    reference = np.asarray(reference, dtype=float)
-    if np.size(points) == 0:
-        return 0.0
-    points = _oriented(points, maximise)
-    if reference.shape != (points.shape[1],):
-        raise ValueError(
-            f"reference has shape {reference.shape}; expected ({points.shape[1]},), one number per objective."
-        )
-    reference = _oriented(reference[None], maximise)[0]
-    front = points[pareto_front(points)]
-    if (front < reference).any():
-        raise ValueError(
-            "the reference does not bound the front: choose one that no front point falls behind."
-        )
-    return _sliced_volume(front, reference)
-
-
 def majority_vote(letters):
     """The most frequent letter, ties to the one seen first. None votes are ignored; all None gives None."""
     votes = Counter(letter for letter in letters if letter is not None)
     return votes.most_common(1)[0][0] if votes else None
-
-
-def _oriented(points, maximise):
-    """(N, K) points turned so that more is better in every column."""
-    points = np.asarray(points, dtype=float)
-    if points.ndim != 2 or not np.isfinite(points).all():
-        raise ValueError(
-            f"points has shape {points.shape}; expected finite numbers, (N, K): drop unscored points first."
-        )
-    signs = np.where(np.broadcast_to(maximise, points.shape[1]), 1.0, -1.0)
-    return points * signs
-
-
-def _sliced_volume(front, reference):
-    """Slice along the last objective, best point first; each slice is a volume of one dimension less."""
-    if front.shape[1] == 1:
-        return float(front[:, 0].max() - reference[0])
-    front = front[np.argsort(-front[:, -1], kind="stable")]
-    thickness = front[:, -1] - np.append(front[1:, -1], reference[-1])
-    return sum(
-        depth * _sliced_volume(front[: i + 1, :-1], reference[:-1])
-        for i, depth in enumerate(thickness)
-        if depth > 0
-    )
 
 
 # --- scored records -> rows

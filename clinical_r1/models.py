@@ -10,30 +10,16 @@ import importlib.util
 import json
 import os
 import sys
-from dataclasses import asdict, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from clinical_r1.arms import ARMS
-from clinical_r1.files import code_hash, same_settings
-from clinical_r1.rewards import REWARD_SETS
-
 CLINIC_BASE = "clinic-base"
-COLD_START = "cold_start"
 PATCHED_BY_UNSLOTH = ("trl", "transformers", "peft")
+
 # What PEFT's "all-linear" finds in Qwen2 and its relatives; Unsloth takes names only.
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 VLLM_MEMORY = 0.45  # share of the card that colocated vLLM takes; weights, gradients and logits need the rest
-# The settings a trained policy depends on; a result made with others is refused, not reused.
-TRAINED_ON = (
-    "base_model", "backend", "lora_rank", "lora_alpha", "train_benchmark", "n_sft", "sft_epochs", "sft_batch",
-    "sft_learning_rate", "teacher_traces",
-)  # fmt: skip
-RL_ON = TRAINED_ON + (
-    "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
-    "max_completion_tokens", "micro_batch", "shared_prefix",
-)  # fmt: skip
 
 
 def load_backend(name: str = "trl") -> str:
@@ -112,72 +98,6 @@ def check_hashes(folder: Path) -> None:
 def resolve_base(name: str) -> str:
     """A base model's folder or Hub id."""
     return str(clinic_base_path()) if name == CLINIC_BASE else name
-
-
-def policy_of(settings, method: str, seed: int) -> tuple[str, Path | None]:
-    """What to load for a method: (base model or folder of merged weights, adapter folder or None)."""
-    start = settings.base_model
-    if method == COLD_START or ARMS[method].cold_start:
-        start = str(settings.model_dir(COLD_START, seed) / "policy")
-    if method in ("baseline", COLD_START):
-        return start, None
-    trained = settings.model_dir(method, seed) / "policy"
-    return (start, trained) if settings.lora_rank else (str(trained), None)
-
-
-def is_trained(settings, arm: str, seed: int) -> bool:
-    """True when the arm is complete on disk. ValueError when it was trained with other settings or reward rules."""
-    stamp = settings.model_dir(arm, seed) / "done.json"
-    if arm == COLD_START:
-        return same_settings(stamp, settings, TRAINED_ON)
-    return same_settings(stamp, settings_of(settings, arm), RL_ON, **arm_stamp(arm))
-
-
-def settings_of(settings, arm: str):
-    """The settings as an arm changes them."""
-    return replace(settings, **dict(ARMS[arm].changes))
-
-
-def arm_stamp(arm: str) -> dict:
-    """What an arm's result depends on besides the settings: the reward rules, and for an ablation its own record."""
-    spec, stamp = ARMS[arm], {"reward_rules": reward_rules()}
-    if spec.family != "main":
-        stamp["arm"] = asdict(spec)
-    if spec.rewards not in REWARD_SETS:
-        stamp["variant_rules"] = code_hash("reward_variants", "VARIANT_SETS")[:16]
-    if spec.rewards == "grounded":
-        stamp["grounded_rules"] = code_hash("grounded", "REWARDS")[:16]
-    return stamp
-
-
-@cache
-def reward_rules() -> str:
-    """What the rewards and the prompts are made of, as 16 digits: an arm trained under other rules is another arm."""
-    parts = [
-        code_hash("completions", "parse_completion", "remove_box", "Completion"),
-        code_hash("rewards", "REWARD_SETS"),
-        code_hash("prompts", "build_messages"),
-    ]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
-
-
-def weights_hash(settings, method: str, seed: int) -> str:
-    """sha256 (16 digits) of the weights a method answers with: its own, and those it was laid on; a Hub id as it is."""
-    base, adapter = policy_of(settings, method, seed)
-    folders = [Path(resolve_base(base)), *([adapter] if adapter else [])]
-    files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
-    digest = hashlib.sha256(b"" if folders[0].is_dir() else base.encode())
-    for path in files:
-        state = path.stat()
-        digest.update(_file_hash(path, state.st_size, state.st_mtime_ns))
-    return digest.hexdigest()[:16]
-
-
-@cache
-def _file_hash(path: Path, size: int, modified: int) -> bytes:
-    """sha256 of a file, read once while it stays as it is: merged 3B weights are asked for by every completion file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def load_tokenizer(name: str):
@@ -351,26 +271,11 @@ def rollout_arguments(settings) -> dict:
     )
     passes = settings.rl_prompts * settings.num_generations // settings.micro_batch
     fitting = max(1, settings.eval_batch // settings.micro_batch)
-    return {"use_vllm": False, "steps_per_generation": _largest_divisor(passes, fitting)}
+    return {"use_vllm": False, "steps_per_generation": largest_divisor(passes, fitting)}
 
 
-def _largest_divisor(number: int, limit: int) -> int:
+def largest_divisor(number: int, limit: int) -> int:
     return max(divisor for divisor in range(1, min(number, limit) + 1) if number % divisor == 0)
-
-
-def supervised_batch(settings) -> tuple[int, int]:
-    """(rows per pass, passes) of a cold-start step of each process: all rows together are exactly sft_batch.
-
-    ValueError when `accelerate launch` started a number of processes that does not divide it.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if settings.sft_batch % processes:
-        raise ValueError(
-            f"{processes} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
-        )
-    part = settings.sft_batch // processes
-    rows = _largest_divisor(part, settings.micro_batch)
-    return rows, part // rows
 
 
 def merge_adapter(name: str, adapter: str | Path, settings):

@@ -3,30 +3,14 @@
 Nothing here is a result of this package. Source: arXiv 2512.00601; the curve was read off the vector figure.
 """
 
-from fractions import Fraction
-from functools import cache
 from importlib.resources import files
 
-from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS, PAPER_BENCHMARKS
+from clinical_r1.arms import METHODS
+from clinical_r1.labels import CLINIC_BENCHMARKS, METRIC_LABELS, PAPER_BENCHMARKS
 
 BENCHMARKS = PAPER_BENCHMARKS
 STANDS_FOR = dict(zip(CLINIC_BENCHMARKS, BENCHMARKS, strict=True))
 N_QUESTIONS = {"medqa": 1273, "medmcqa": 4183, "medxpertqa": 2450}  # the full test sets
-
-METHOD_LABELS = dict(
-    zip(METHODS, ("Baseline", "GRPO", "CRPO", "Cold Start + GRPO", "Cold Start + CRPO"), strict=True)
-)
-METRIC_LABELS = {
-    "backtracking": "Backtracking",
-    "backward_chaining": "Backward chaining",
-    "subgoal_setting": "Subgoal setting",
-    "verification": "Verification",
-    "faithfulness": "Faithfulness",
-    "cecd": "CECD",
-    "drc": "DRC",
-    "hallucination": "Hallucination ↓",
-    "accuracy": "Accuracy (%)",
-}
 METRICS = tuple(METRIC_LABELS)
 
 # one row per method, in METHODS' order; one number per metric, in METRICS' order
@@ -55,16 +39,11 @@ PRINTED = {
 }
 
 
-def __getattr__(name):
-    """TABLE1 is built on first use, so that the import stays light; every access is a copy."""
-    if name == "TABLE1":
-        return _table1().copy()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def table1():
+    """The printed Table 1, a tidy frame benchmark, method, metric, value: counts per response; accuracy in per cent.
 
-
-@cache
-def _table1():
-    """Tidy frame benchmark, method, metric, value: counts per response; accuracy in per cent."""
+    A new frame at every call, built on first need so that the import stays light.
+    """
     import pandas as pd
 
     rows = []
@@ -78,43 +57,8 @@ def _table1():
 
 def averages():
     """Frame (5 methods x 9 metrics): Table 1 averaged over the three benchmarks, the vertices of Figure 1."""
-    mean = _table1().groupby(["method", "metric"])["value"].mean().unstack()
+    mean = table1().groupby(["method", "metric"])["value"].mean().unstack()
     return mean.loc[list(METHODS), list(METRICS)]
-
-
-def attainable(percent, n, decimals=2):
-    """Is the printed percentage some 100 k / n, rounded to `decimals`?
-
-    Exact arithmetic; a value half-way may have been rounded either way. False means that n is not
-    the denominator, or that several samples were averaged.
-    """
-    if n <= 0 or not 0 <= percent <= 100:
-        raise ValueError(
-            f"attainable got percent={percent}, n={n}; expected a percentage in [0, 100] and n > 0."
-        )
-    printed = Fraction(f"{percent:.{decimals}f}")
-    k = round(printed * n / 100)
-    return abs(Fraction(100 * k, n) - printed) <= Fraction(1, 2 * 10**decimals)
-
-
-def accuracy_gains():
-    """Frame benchmark, method, against, gain (points), p: CRPO minus GRPO, without and with a cold start.
-
-    p: two-sided pooled two-proportion z-test at the full test size. Unpaired, because the paper prints no
-    per-question results; a paired test could be sharper. One run each, so variance between seeds is unknown.
-    """
-    import pandas as pd
-    from statsmodels.stats.proportion import proportions_ztest
-
-    accuracy = _table1().query("metric == 'accuracy'").set_index(["benchmark", "method"])["value"]
-    rows = []
-    for benchmark in BENCHMARKS:
-        n = N_QUESTIONS[benchmark]
-        for method, against in (("crpo", "grpo"), ("cold_start_crpo", "cold_start_grpo")):
-            a, b = accuracy[benchmark, method], accuracy[benchmark, against]
-            p = proportions_ztest([a * n / 100, b * n / 100], [n, n])[1]
-            rows.append((benchmark, method, against, round(a - b, 2), float(p)))
-    return pd.DataFrame(rows, columns=["benchmark", "method", "against", "gain", "p"])
 
 
 def fig5_curve():

@@ -9,42 +9,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from clinical_r1.settings import METHODS
+from clinical_r1.arms import METHODS
+from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, OBJECTIVE_LABELS, objective_label
 
-METHOD_LABELS = dict(
-    zip(METHODS, ("Baseline", "GRPO", "CRPO", "Cold Start + GRPO", "Cold Start + CRPO"), strict=True)
-)
 METHOD_COLOURS = dict(zip(METHODS, ("#6E6E6E", "#0072B2", "#D55E00", "#56B4E9", "#E69F00"), strict=True))
 METHOD_MARKERS = dict(zip(METHODS, "osD^v", strict=True))
-BENCHMARK_LABELS = {
-    "clinic": "clinic",
-    "clinic-shift": "clinic-shift",
-    "clinic-expert": "clinic-expert",
-    "medqa": "MedQA",
-    "medmcqa": "MedMCQA",
-    "medxpertqa": "MedXpertQA",
-}
-OBJECTIVE_LABELS = {
-    "backtracking": "Backtracking",
-    "backward_chaining": "Backward chaining",
-    "subgoal_setting": "Subgoal setting",
-    "verification": "Verification",
-    "faithfulness": "Faithfulness",
-    "cecd": "CECD",
-    "drc": "DRC",
-    "hallucination": "Hallucination ↓",
-    "accuracy": "Accuracy (%)",
-    "tokens": "Tokens per response",
-    "reward": "Total reward",
-    "accuracy_reward": "Accuracy reward",
-    "thinking_format_reward": "Thinking-format reward",
-    "clinical_reasoning_reward": "Clinical-reasoning reward",
-    "consistency_reward": "Consistency reward",
-    "kl": "KL to the reference",
-    "entropy": "Entropy",
-    "completions/mean_length": "Completion length (tokens)",
-}
 RADAR_METRICS = tuple(OBJECTIVE_LABELS)[:9]
+
 # Arms of the laboratory that are none of the five methods: one colour and one marker a family
 REWARD_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E")
 PAPER_COLOUR = "#222222"
@@ -276,12 +247,6 @@ def _seed_lines(ax, logs, column, window):
             )
 
 
-def objective_label(column):
-    """What an objective or a log column is called in a figure."""
-    name = column.removeprefix("rewards/").removesuffix("/mean")
-    return OBJECTIVE_LABELS.get(column) or OBJECTIVE_LABELS.get(name) or name.replace("_", " ")
-
-
 # --- rewards
 
 
@@ -313,115 +278,6 @@ def reward_bars(rewards, ax=None):
     ax.set_xlabel("Reward")
     legend_below(ax.figure, ax)
     return ax
-
-
-# --- the paper's printed numbers
-
-
-def audit_denominators(fits):
-    """Which denominators would make the printed accuracies k / n. Returns the figure.
-
-    fits: frame benchmark, method, dropped (questions left out of the full test set), fits (bool). A mark is a
-    denominator that works; the full test set is the shaded column at 0.
-    """
-    benchmarks, methods = list(dict.fromkeys(fits["benchmark"])), present(fits["method"])
-    size = (1.2 + 2.6 * len(benchmarks), 0.9 + 0.32 * len(methods))
-    fig, axes = plt.subplots(
-        1, len(benchmarks), figsize=size, sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, benchmark in zip(axes.flat, benchmarks, strict=True):
-        rows = fits[fits["benchmark"] == benchmark]
-        ax.axvspan(-0.5, 0.5, color="#E4E4E4", lw=0)
-        for y, method in enumerate(methods):
-            works = rows.loc[(rows["method"] == method) & rows["fits"], "dropped"]
-            ax.plot(works, np.full(len(works), y), ls="none", markersize=3.5, **look_of(method))
-        ax.set(title=BENCHMARK_LABELS[benchmark], xlim=(-1.5, rows["dropped"].max() + 1))
-        ax.set_ylim(len(methods) - 0.5, -0.5)
-        ax.grid(axis="x", visible=False)
-    axes[0, 0].set_yticks(range(len(methods)), [METHOD_LABELS[method] for method in methods])
-    fig.supxlabel("Questions left out of the denominator (0: the full test set)", fontsize=9)
-    return fig
-
-
-def audit_accuracies(intervals, guesses, ax=None):
-    """The printed accuracies with the intervals that n implies, and two guessers. Returns the axes.
-
-    intervals: benchmark, method, printed, ci_low, ci_high; guesses: benchmark, chance, majority_letter; per cent.
-    """
-    benchmarks, methods = list(dict.fromkeys(intervals["benchmark"])), present(intervals["method"])
-    ax = ax or plt.subplots(figsize=(1.6 + 2.0 * len(benchmarks), 3.6))[1]
-    for i, method in enumerate(methods):
-        own = intervals[intervals["method"] == method].set_index("benchmark").loc[benchmarks]
-        x = np.arange(len(benchmarks)) + 0.15 * (i - (len(methods) - 1) / 2)
-        errors = [own["printed"] - own["ci_low"], own["ci_high"] - own["printed"]]
-        ax.errorbar(x, own["printed"], yerr=errors, ls="none", capsize=2.5, markersize=5, **look_of(method))
-    guesses = guesses.set_index("benchmark").loc[benchmarks]
-    for column, style, label in (("chance", "--", "Chance"), ("majority_letter", ":", "Majority letter")):
-        place = np.arange(len(benchmarks))
-        ax.hlines(
-            guesses[column], place - 0.45, place + 0.45, colors=PAPER_COLOUR, ls=style, lw=1.2, label=label
-        )
-    ax.set_xticks(range(len(benchmarks)), [BENCHMARK_LABELS[name] for name in benchmarks])
-    ax.set(ylabel="Printed accuracy (%), Wilson 95 %", ylim=(0, None))
-    ax.grid(axis="x", visible=False)
-    ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
-    return ax
-
-
-def audit_figure1(readings):
-    """The hallucination axis of Figure 1 in two readings, outwards to the right. Returns the figure.
-
-    readings: frame reading, method, value, rank (1 = farthest out).
-    """
-    names, methods = list(dict.fromkeys(readings["reading"])), present(readings["method"])
-    fig, axes = plt.subplots(
-        1, len(names), figsize=(3.6 * len(names), 2.4), sharey=True, squeeze=False, layout="constrained"
-    )
-    for ax, name in zip(axes.flat, names, strict=True):
-        rows = readings[readings["reading"] == name].set_index("method")
-        for y, method in enumerate(methods):
-            value, place = rows.loc[method, "value"], int(rows.loc[method, "rank"])
-            ax.plot(value, y, ls="none", markersize=7, **look_of(method))
-            ax.annotate(
-                str(place), (value, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8
-            )
-        ax.set(title=name, xlabel="centre  →  rim")
-        ax.margins(x=0.1)
-        ax.locator_params(axis="x", nbins=5)
-        ax.set_ylim(len(methods) - 0.5, -0.7)
-    axes[0, 0].set_yticks(range(len(methods)), [METHOD_LABELS[method] for method in methods])
-    return fig
-
-
-def audit_rewards(owners, sweep):
-    """Correlation of the advantage with each reward term: by prompt difficulty, and by k. Returns the figure.
-
-    owners: frame difficulty, tied, n and one column a term; sweep: k, groups ("mixed" | "tied"), share, n and the
-    same columns. A term that never varies has no bar and no line.
-    """
-    terms = [column for column in owners if column not in ("difficulty", "tied", "n")]
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9.6, 3.6), layout="constrained", width_ratios=(1.25, 1))
-    height = 0.8 / len(terms)
-    for i, term in enumerate(terms):
-        y = np.arange(len(owners)) + (i - (len(terms) - 1) / 2) * height
-        left.barh(y, owners[term], 0.9 * height, color=REWARD_COLOURS[i], label=term.capitalize())
-        for place, value in zip(y, owners[term], strict=True):
-            text = "constant" if np.isnan(value) else f"{round(value, 2) + 0:.2f}"  # + 0: no "-0.00"
-            at = (max(0.0, np.nan_to_num(value)), place)
-            left.annotate(text, at, xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5)
-        for groups, style in (("mixed", "-"), ("tied", "--")):
-            rows = sweep[sweep["groups"] == groups]
-            right.plot(range(len(rows)), rows[term], ls=style, marker="o", ms=4, color=REWARD_COLOURS[i])
-    names = [f"{row.difficulty}\n{row.tied:.0%} tied groups" for row in owners.itertuples()]
-    left.set_yticks(range(len(owners)), names)
-    left.invert_yaxis()
-    left.set(title="By prompt difficulty, k = 10", xlabel="Correlation with the advantage", xlim=(0, 1.1))
-    left.grid(axis="y", visible=False)
-    ks = list(dict.fromkeys(sweep["k"]))
-    right.set_xticks(range(len(ks)), [f"{k:g}" for k in ks])
-    right.set(title="By k: mixed (lines) and tied groups (dashes)", xlabel="k", ylim=(-0.05, 1.05))
-    legend_below(fig, left)
-    return fig
 
 
 # --- shared

@@ -16,13 +16,11 @@ from clinical_r1.arms import ARMS
 
 STYLES = ("crpo", "grpo")
 LAYOUTS = ("full", "clinic")
-
 _TASK = (
     "You are an experienced physician. Work through the multiple-choice question below and choose the single best option. "
     "This is an exercise for teaching, not advice about a real patient.\n\n"
 )
 _ONCE = "State the letter exactly once, as \\boxed{A} (with your letter), inside the last section.\n\n"
-
 FULL = {
     "crpo": _TASK + "Answer in exactly two sections and write nothing outside them:\n"
     "<dx> (System 1: Intuitive) your first impression: the hypotheses that the presentation brings to mind. "
@@ -68,7 +66,6 @@ def build_messages(question, style: str, layout: str = "full") -> list[dict]:
 
 
 # ----------------------------------------------------------------------------------------------------- judges
-
 JUDGE_RUBRICS = {  # measure -> what one instance is; the paper names and describes the eight, the wording is ours
     "backtracking": "BACKTRACKING. The answer openly gives up a line of thought it was following and goes back to an earlier "
     "point or another hypothesis. Merely listing alternatives is none. "

@@ -7,12 +7,10 @@
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from clinical_r1.arms import ARMS
+from clinical_r1.arms import ARMS, METHODS
+from clinical_r1.labels import CLINIC_BENCHMARKS, PAPER_BENCHMARKS
 
-METHODS = ("baseline", "grpo", "crpo", "cold_start_grpo", "cold_start_crpo")
-CLINIC_BENCHMARKS = ("clinic", "clinic-shift", "clinic-expert")
 PROTOCOLS = ("sampled", "greedy")  # the paper's sampling, and greedy decoding beside it
-PAPER_BENCHMARKS = ("medqa", "medmcqa", "medxpertqa")
 
 
 @dataclass(frozen=True)
@@ -134,7 +132,6 @@ class Settings:
 
 
 CPU = Settings(profile="cpu", workers=2)
-
 SMOKE = replace(
     CPU,
     profile="smoke",
@@ -216,7 +213,6 @@ PAPER = Settings(
     eval_batch=128,
     disk_gb=60.0,
 )
-
 PROFILES = {settings.profile: settings for settings in (SMOKE, CPU, COLAB, PAPER)}
 
 

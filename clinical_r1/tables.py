@@ -1,7 +1,16 @@
 """Table 1 from summarised rows: the paper's printed numbers beside ours, and the table as markdown. Pure."""
 
-import numpy as np
+from collections.abc import Mapping
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
+from clinical_r1 import metrics
+from clinical_r1 import paper as printed
+from clinical_r1.arms import METHODS
+from clinical_r1.files import write_text
+from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, METRIC_LABELS
 from clinical_r1.metrics import (
     BENCHMARK_ORDER,
     GUESSES,
@@ -11,7 +20,8 @@ from clinical_r1.metrics import (
     SUMMARY_COLUMNS,
     rank,
 )
-from clinical_r1.settings import METHODS
+from clinical_r1.questions import read_questions
+from clinical_r1.settings import Settings
 
 TABLE1_COLUMNS = [*SUMMARY_COLUMNS[:9], "paper_value", "verdict"]
 NOT_COMPARABLE = "not comparable: clinic stand-in"
@@ -166,3 +176,55 @@ def whole(value):
     import pandas as pd
 
     return "–" if pd.isna(value) else f"{int(value):,}"
+
+
+TABLE_SEED = 20251201  # of Table 1's bootstrap, so that equal scores give equal bytes
+
+
+# --- Table 1
+
+
+def build_table1(settings: Settings, records, rng: np.random.Generator):
+    """Table 1 (`tables.table1`) of a run's records: the paper's protocol, the first sample of each question.
+
+    records: list or frame of scored records, all protocols; greedy ones are left out.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame(records)
+    sampled = frame[(frame["protocol"] == "sampled") & (frame["sample"] == 0)]
+    questions = [q for b in settings.benchmarks for q in read_questions(settings.questions_path(b, "test"))]
+    summary = pd.concat([metrics.summarise(sampled, rng), metrics.baseline_rows(questions)])
+    return table1(summary, printed.table1(), printed.STANDS_FOR)
+
+
+def write_table1(table, folder: Path) -> Path:
+    """Write table1.csv and table1.md into a folder; the path of the markdown."""
+    labels = BENCHMARK_LABELS | METHOD_LABELS | METRIC_LABELS
+    write_text(folder / "table1.csv", table.to_csv(index=False))
+    return write_text(folder / "table1.md", table1_markdown(table, labels, printed.STANDS_FOR))
+
+
+COMPARISON_COLUMNS = (
+    "comparison benchmark metric method against difference ci_low ci_high p_holm mde n seeds test".split()
+)
+
+
+def write_comparisons(settings: Settings, comparisons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Stack frames of `metrics.compare` into comparisons.csv (runs/<profile>/tables, figures/<profile>).
+
+    comparisons: name -> frame; the two methods are read off the frame's columns, the first minus the second. `mde`, the
+    minimum detectable effect, is empty where a frame has none. Returns the stack.
+    """
+    stack = []
+    for name, frame in comparisons.items():
+        pair = [column for column in frame.columns if column in METHODS]
+        if len(pair) != 2:
+            raise ValueError(
+                f"comparison {name!r} holds the methods {pair}; expected two: pass metrics.compare's frame."
+            )
+        stack.append(frame.assign(comparison=name, method=pair[0], against=pair[1]))
+    rows = pd.concat([frame.reindex(columns=COMPARISON_COLUMNS) for frame in stack], ignore_index=True)
+    for folder in (settings.run_dir / "tables", settings.figures_dir):
+        write_text(folder / "comparisons.csv", rows.to_csv(index=False))
+    return rows

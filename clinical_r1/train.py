@@ -15,43 +15,42 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from clinical_r1.advantages import TRL_ARGUMENTS
 from clinical_r1.arms import ARMS
-from clinical_r1.files import read_jsonl, write_json, write_jsonl
-from clinical_r1.models import (
+from clinical_r1.artifacts import (
     COLD_START,
     RL_ON,
     TRAINED_ON,
     arm_stamp,
-    float32_adapter,
     is_trained,
+    policy_of,
+    settings_of,
+)
+from clinical_r1.files import read_jsonl, write_json, write_jsonl
+from clinical_r1.laboratory.variants import VARIANT_SETS
+from clinical_r1.models import (
+    float32_adapter,
+    largest_divisor,
     load_backend,
     load_policy,
     load_tokenizer,
     lora_config,
     merge_adapter,
-    policy_of,
     precision,
     resolve_base,
     rollout_arguments,
-    settings_of,
-    supervised_batch,
 )
-from clinical_r1.multi_objective import build_trainer_class
-from clinical_r1.prefill import SharedPrefillMixin
-from clinical_r1.prefix import GroupShuffleMixin, SharedPrefixMixin
 from clinical_r1.prompts import STYLE_OF_METHOD, STYLES, build_messages
 from clinical_r1.questions import read_questions
-from clinical_r1.reward_variants import VARIANT_SETS
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import Settings, settings_from_json
-
-PARENT_GONE = 75  # exit status of a child whose parent died: temporary, run again
-
+from clinical_r1.speed.prefill import SharedPrefillMixin
+from clinical_r1.speed.prefix import GroupShuffleMixin, SharedPrefixMixin
+from clinical_r1.trainer import build_trainer_class
+from clinical_r1.workers import stop_with_parent
 
 # ------------------------------------------------------------------------------------------------------- cold start
 
@@ -87,8 +86,8 @@ def teacher_rows(settings: Settings) -> list[dict]:
 def _scripted_traces(questions):
     import numpy as np
 
-    from clinical_r1.clinic import Case
-    from clinical_r1.clinic_text import TEACHER, write_trace
+    from clinical_r1.clinic.cases import Case
+    from clinical_r1.clinic.traces import TEACHER, write_trace
 
     for i, question in enumerate(questions):
         if "case" not in question.meta:
@@ -372,17 +371,6 @@ def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
         )
 
 
-def stop_with_parent() -> None:
-    """End this process when its standard input closes, which a parent's death does: children never outlive it."""
-
-    def wait():
-        while os.read(0, 1024):  # not sys.stdin: a thread that holds its lock aborts the interpreter at exit
-            pass
-        os._exit(PARENT_GONE)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def read_logs(settings: Settings):
     """Frame of every RL arm's log, a row a step: method, seed, step, reward, rewards/<name>/mean, kl, lengths.
 
@@ -425,3 +413,18 @@ def _leave_processes() -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+
+def supervised_batch(settings) -> tuple[int, int]:
+    """(rows per pass, passes) of a cold-start step of each process: all rows together are exactly sft_batch.
+
+    ValueError when `accelerate launch` started a number of processes that does not divide it.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.sft_batch % processes:
+        raise ValueError(
+            f"{processes} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
+        )
+    part = settings.sft_batch // processes
+    rows = largest_divisor(part, settings.micro_batch)
+    return rows, part // rows

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 
 from clinical_r1.arms import ARMS
+from clinical_r1.laboratory.records import FILES, TERMS
 from clinical_r1.metrics import PROCESS_METRICS
-from clinical_r1.tradeoffs import FILES, TERMS
 
 SEEDS, STEPS = (0, 1, 2), (25, 50, 75, 100)
 # arm -> (accuracy, mean of the counts): the untrained policy is worst in everything

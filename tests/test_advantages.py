@@ -18,7 +18,7 @@ from clinical_r1.advantages import (
     check_rewards,
     contributions,
     group_advantages,
-    informative_groups,
+    silent_groups,
     total_reward,
     update_multipliers,
 )
@@ -395,7 +395,8 @@ def test_a_filter_on_the_sum_must_not_drop_groups_that_a_decoupled_method_keeps(
     assert set(expected) == set(AGGREGATIONS)
     for aggregation, kept in expected.items():
         options = {"multipliers": MULTIPLIERS} if aggregation == "constrained" else {}
-        assert informative_groups(rewards, (1, 1, 1), 4, aggregation, **options).tolist() == kept
+        parts = contributions(rewards, (1, 1, 1), 4, aggregation, **options)
+        assert (~silent_groups(parts, 4)).tolist() == kept
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)

@@ -318,7 +318,7 @@ def test_readme_and_plot_are_written(tmp_path):
 
 
 def test_the_plot_knows_the_benchmark_s_model_without_building_it():
-    from clinical_r1.cost import shape_of
+    from clinical_r1.speed.cost import shape_of
 
     measuring, table = script("measuring"), script("table")
     model = measuring.random_model("tiny", 3, 70, 16)

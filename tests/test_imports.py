@@ -1,7 +1,4 @@
-"""The house stays cheap to enter and imports only downward.
-
-python -m pytest tests/test_imports.py
-"""
+"""The house: the root imports downward, a wing imports the root and the wings it names, nothing heavy on the way in."""
 
 import ast
 import subprocess
@@ -10,67 +7,59 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "clinical_r1"
+from clinical_r1.files import PACKAGE, ROOT
 
-# From the ground up. A module imports rows below its own; sideways only in the first two.
-LAYERS = (
-    ("settings", "files", "arms"),
-    ("questions", "curation", "clinic", "clinic_text", "prompts", "completions"),
-    ("intervals",),
-    ("rewards", "advantages", "metrics", "paper", "plots", "cost", "prefix_attention"),
-    (
-        "tables",
-        "real",
-        "agreement",
-        "audit",
-        "redteam",
-        "probes",
-        "grounded",
-        "anatomy",
-        "tradeoffs",
-        "plots_laboratory",
-    ),
-    ("probe_quality", "reward_variants", "plots_laboratory"),
-    ("models", "prefix", "prefill", "multi_objective"),
-    ("judge_models", "export"),
-    ("judge",),
-    ("generate",),
-    ("scoring", "robustness", "train", "pretrain"),
-    ("manifest",),
-    ("ledger", "ablations"),
-    ("harness", "readme", "workbooks"),
-    ("pipeline", "exercises"),
-    ("reproduce",),
-)
-SIDEWAYS_ROWS = 2
-LEVEL = {module: row for row, modules in enumerate(LAYERS) for module in modules}
-LIGHT = [module for modules in LAYERS[:6] for module in modules if (PACKAGE / f"{module}.py").exists()]
-# "python -m clinical_r1.clinic pretrain" trains the base model that the clinic ships.
-UPWARD = {("clinic", "pretrain")}
-
-
-def modules() -> list[str]:
-    return sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+# Files at the root are the paper, read top to bottom. Each imports its own row and the rows above it.
+ROWS = {
+    "ground": "files arms labels settings workers",
+    "text": "questions prompts completions",
+    "objective": "rewards citation advantages",
+    "policy": "extensions models artifacts engines trainer train generate",
+    "results": "score metrics intervals paper tables plots",
+}
+# Wings: the whole root, and the wings named here.
+WINGS = {
+    "clinic": (),
+    "speed": (),
+    "curation": ("clinic",),
+    "judges": ("clinic",),
+    "laboratory": ("clinic", "curation"),
+    "audit": ("clinic", "curation"),
+    "workshop": ("clinic", "judges", "laboratory"),
+    "pipeline": ("clinic", "curation", "judges", "laboratory", "audit"),
+}
+# What the root takes from wings: exact verdicts and scripted traces, faster training, the reward variants.
+ROOT_FROM_WINGS = {"train": {"clinic", "speed"}, "score": {"clinic"}, "artifacts": {"laboratory"}}
+LEVEL = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}
+LIGHT = [
+    *(f"clinical_r1.{name}" for row in ("ground", "text", "objective") for name in ROWS[row].split()),
+    "clinical_r1.metrics",
+    "clinical_r1.intervals",
+    "clinical_r1.paper",
+    *(f"clinical_r1.{wing}" for wing in WINGS),
+    "clinical_r1.curation.splits",
+    "clinical_r1.speed.cost",
+    "clinical_r1.speed.prefix_attention",
+    "clinical_r1.pipeline.__main__",
+]
+HEAVY = {"torch", "transformers", "trl", "vllm"}
+LONGEST_FILE = 450
 
 
-@pytest.mark.parametrize("module", LIGHT + ["reproduce"])
-def test_light_modules_load_no_heavy_library(module):
-    code = (
-        f"import sys, clinical_r1.{module}\n"
-        "print(*sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'transformers', 'trl', 'vllm'}))"
-    )
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == []
+def modules() -> dict[str, Path]:
+    """Dotted name within the package ("train", "clinic.cases", "clinic" for its __init__) -> file."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    del found[""]
+    return found
 
 
-def test_the_layer_table_names_every_module():
-    # Rows may name modules that come later; every module that exists must have its row.
-    assert set(modules()) <= LEVEL.keys()
+MODULES = modules()
 
 
-def own_imports(path: Path) -> set[str]:
+def package_imports(path: Path) -> set[str]:
     """Modules of this package that a file imports, at any depth of the code."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -78,20 +67,88 @@ def own_imports(path: Path) -> set[str]:
             assert not node.level, (
                 f"{path.name}:{node.lineno} imports relatively; write clinical_r1.<module>."
             )
-            if node.module == "clinical_r1":
-                found |= {alias.name for alias in node.names} & LEVEL.keys()
-            elif node.module.startswith("clinical_r1."):
-                found.add(node.module.split(".")[1])
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            found |= {
-                alias.name.split(".")[1] for alias in node.names if alias.name.startswith("clinical_r1.")
-            }
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        found |= {name.removeprefix("clinical_r1.") for name in names} & MODULES.keys()
     return found
 
 
-@pytest.mark.parametrize("module", modules())
-def test_imports_point_downward(module):
-    for imported in own_imports(PACKAGE / f"{module}.py"):
-        sideways = LEVEL[imported] == LEVEL[module] < SIDEWAYS_ROWS
-        downward = LEVEL[imported] < LEVEL[module]
-        assert downward or sideways or (module, imported) in UPWARD, f"{module} imports {imported}"
+@pytest.mark.parametrize("module", LIGHT)
+def test_light_modules_load_no_heavy_library(module):
+    code = f"import sys, {module}\nprint(*sorted({{name.split('.')[0] for name in sys.modules}} & {HEAVY}))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == []
+
+
+def test_the_command_line_runs_on_the_standard_library():
+    """./reproduce.sh checks its arguments with it before anything is installed."""
+    code = (
+        "import sys\nfor name in ('numpy', 'pandas', 'torch', 'psutil', 'papermill', 'tqdm'): sys.modules[name] = None\n"
+        "from clinical_r1.pipeline.__main__ import main\nsys.exit(main(['smoke', '--dry-run']))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def test_the_house_has_exactly_these_rooms():
+    root = {name for name in MODULES if "." not in name} - WINGS.keys()
+    assert root == LEVEL.keys()
+    assert {name.split(".")[0] for name in MODULES if "." in name} == WINGS.keys()
+    assert len(list(PACKAGE.glob("*.py"))) <= 26
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_the_way_the_plan_says(module):
+    for imported in package_imports(MODULES[module]):
+        here, there = module.split(".")[0], imported.split(".")[0]
+        if here in WINGS:
+            assert there in (here, *LEVEL, *WINGS[here]), f"{module} imports {imported}"
+        elif there in WINGS:
+            assert there in ROOT_FROM_WINGS.get(here, ()), f"{module} imports {imported}"
+        else:
+            assert LEVEL[there] <= LEVEL[here], f"{module} imports {imported}"
+
+
+def test_no_import_goes_round_in_a_circle():
+    graph = {name: package_imports(path) for name, path in MODULES.items()}
+    done, path = set(), []
+
+    def visit(name):
+        assert name not in path, f"import circle: {' -> '.join([*path[path.index(name) :], name])}"
+        if name in done:
+            return
+        path.append(name)
+        for imported in sorted(graph[name]):
+            visit(imported)
+        done.add(path.pop())
+
+    for name in graph:
+        visit(name)
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_every_wing_says_what_it_is_for(wing):
+    tree = ast.parse((PACKAGE / wing / "__init__.py").read_text(encoding="utf-8"))
+    assert 1 <= ast.get_docstring(tree).count(".") <= 6
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_file_is_longer_than_one_can_read(module):
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_uses_the_private_names_of_another(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    private = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("clinical_r1")
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+    assert private == []

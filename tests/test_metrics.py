@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from records import QUESTIONS, cell, four_records, record, rng
 
 from clinical_r1 import metrics, paper
-from clinical_r1.settings import METHODS
+from clinical_r1.arms import METHODS
+from clinical_r1.laboratory import pareto
 
 # --- trade-offs and voting
 
@@ -21,40 +22,40 @@ def test_front_found_under_buried_points():
     buried = np.concatenate([front - rng(i).uniform(0.01, 3, size=front.shape) for i in range(30)])
     points, is_front = np.concatenate([buried, front]), np.r_[np.zeros(120, bool), np.ones(4, bool)]
     shuffle = rng(9).permutation(124)
-    assert (metrics.pareto_front(points[shuffle]) == is_front[shuffle]).all()
-    assert (metrics.pareto_front(-points[shuffle], maximise=False) == is_front[shuffle]).all()
+    assert (pareto.pareto_front(points[shuffle]) == is_front[shuffle]).all()
+    assert (pareto.pareto_front(-points[shuffle], maximise=False) == is_front[shuffle]).all()
 
 
 def test_front_mixed_directions_and_ties():
     # more accuracy, less hallucination
     points = [[0.5, 1.0], [0.5, 1.0], [0.6, 2.0], [0.5, 1.5]]
-    assert metrics.pareto_front(points, maximise=(True, False)).tolist() == [True, True, True, False]
+    assert pareto.pareto_front(points, maximise=(True, False)).tolist() == [True, True, True, False]
     with pytest.raises(ValueError, match="drop unscored"):
-        metrics.pareto_front([[0.1, np.nan]])
+        pareto.pareto_front([[0.1, np.nan]])
 
 
 def test_hypervolume_by_hand():
     # two rectangles 1x3 and 2x1 that share 1x1
-    assert metrics.hypervolume([[1, 3], [2, 1]], (0, 0)) == pytest.approx(3 + 2 - 1)
+    assert pareto.hypervolume([[1, 3], [2, 1]], (0, 0)) == pytest.approx(3 + 2 - 1)
     # unit steps of a staircase of cubes: 2x1x1 + 1x2x1 + 1x1x2 share one cube
-    assert metrics.hypervolume([[2, 1, 1], [1, 2, 1], [1, 1, 2]], (0, 0, 0)) == pytest.approx(4)
-    assert metrics.hypervolume([[1, 3], [2, 1], [0.5, 0.5], [1, 3]], (0, 0)) == pytest.approx(4)
-    assert metrics.hypervolume([[0.6, 2.0]], (0.0, 3.0), maximise=(True, False)) == pytest.approx(0.6)
-    assert metrics.hypervolume(np.empty((0, 2)), (0, 0)) == 0.0
+    assert pareto.hypervolume([[2, 1, 1], [1, 2, 1], [1, 1, 2]], (0, 0, 0)) == pytest.approx(4)
+    assert pareto.hypervolume([[1, 3], [2, 1], [0.5, 0.5], [1, 3]], (0, 0)) == pytest.approx(4)
+    assert pareto.hypervolume([[0.6, 2.0]], (0.0, 3.0), maximise=(True, False)) == pytest.approx(0.6)
+    assert pareto.hypervolume(np.empty((0, 2)), (0, 0)) == 0.0
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 5)] * 3), min_size=1, max_size=8))
 def test_hypervolume_counts_unit_cubes(points):
     grid = np.stack(np.meshgrid(*[np.arange(5)] * 3), axis=-1).reshape(-1, 3)
     covered = (grid[:, None, :] < np.array(points)[None]).all(axis=2).any(axis=1).sum()
-    assert metrics.hypervolume(points, (0, 0, 0)) == pytest.approx(covered)
+    assert pareto.hypervolume(points, (0, 0, 0)) == pytest.approx(covered)
 
 
 def test_hypervolume_refuses_a_reference_inside_the_front():
     with pytest.raises(ValueError, match="does not bound"):
-        metrics.hypervolume([[1, 3], [2, 1]], (0, 2))
+        pareto.hypervolume([[1, 3], [2, 1]], (0, 2))
     with pytest.raises(ValueError, match="one number per objective"):
-        metrics.hypervolume([[1, 3]], (0, 0, 0))
+        pareto.hypervolume([[1, 3]], (0, 0, 0))
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from dataclasses import replace
 
 import pytest
 
-from clinical_r1 import models, pretrain
-from clinical_r1.clinic import LEVELS, load_set
+from clinical_r1 import models, train
+from clinical_r1.clinic import base_model
+from clinical_r1.clinic.cases import LEVELS, load_set
 from clinical_r1.prompts import STYLES, build_messages
 from clinical_r1.settings import COLAB, CPU, PAPER, PROFILES, SMOKE
 
-PAIRS = list(pretrain.pretraining_corpus(400, seed=1))
+PAIRS = list(base_model.pretraining_corpus(400, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +49,12 @@ def test_prompts_have_no_unknown_word_and_stay_short(tokenizer):
 
 
 def test_shipped_tokenizer_is_the_one_the_code_builds(tokenizer):
-    assert pretrain.build_clinic_tokenizer().get_vocab() == tokenizer.get_vocab()
+    assert base_model.build_clinic_tokenizer().get_vocab() == tokenizer.get_vocab()
 
 
 def test_pretraining_and_training_render_the_same_prompt(tokenizer):
     user, completion = PAIRS[0]
-    row = pretrain.encode_supervised(tokenizer, PAIRS[:1])[0]
+    row = base_model.encode_supervised(tokenizer, PAIRS[:1])[0]
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": user}], add_generation_prompt=True, tokenize=False
     )
@@ -92,7 +93,7 @@ def test_folder_without_a_model_says_how_to_make_one(tmp_path):
 
 def test_recipe_is_stamped():
     recipe = json.loads((models.clinic_base_path() / "sha256.json").read_text())["recipe"]
-    assert recipe["phases"] == json.loads(json.dumps(pretrain.PHASES)) and recipe["seed"] == pretrain.SEED
+    assert recipe["phases"] == json.loads(json.dumps(base_model.PHASES)) and recipe["seed"] == base_model.SEED
 
 
 def test_unsloth_without_unsloth_is_refused(monkeypatch):
@@ -103,13 +104,15 @@ def test_unsloth_without_unsloth_is_refused(monkeypatch):
 
 
 def test_corpus_is_seeded():
-    assert PAIRS[:50] == list(pretrain.pretraining_corpus(400, seed=1))[:50]
-    assert PAIRS[:50] != list(pretrain.pretraining_corpus(400, seed=2))[:50]
+    assert PAIRS[:50] == list(base_model.pretraining_corpus(400, seed=1))[:50]
+    assert PAIRS[:50] != list(base_model.pretraining_corpus(400, seed=2))[:50]
 
 
 def test_pretraining_runs_and_is_repeatable(tmp_path):
     for name in ("one", "two"):
-        pretrain.pretrain_clinic_base(tmp_path / name, phases=[(2, *phase[1:]) for phase in pretrain.PHASES])
+        base_model.pretrain_clinic_base(
+            tmp_path / name, phases=[(2, *phase[1:]) for phase in base_model.PHASES]
+        )
         models.check_hashes(tmp_path / name)
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
     assert first == second
@@ -365,5 +368,5 @@ def test_without_vllm_transformers_serves_in_batches_that_fit(monkeypatch, capsy
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_cold_start_step_has_exactly_its_batch(profile):
     settings = PROFILES[profile]
-    rows, passes = models.supervised_batch(settings)
+    rows, passes = train.supervised_batch(settings)
     assert rows * passes == settings.sft_batch and rows <= settings.micro_batch

@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from clinical_r1 import paper, reproduce
-from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS
+from clinical_r1 import paper
+from clinical_r1.arms import METHODS
+from clinical_r1.files import ROOT
+from clinical_r1.labels import CLINIC_BENCHMARKS
+from clinical_r1.pipeline import __main__ as command
+from clinical_r1.pipeline import stages
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|mnt|opt|Users)/\w[^\s\"']*")
 COLAB_PYTHON = "3.13"
@@ -35,7 +38,7 @@ def cells(path: Path, kind: str | None = None) -> list[dict]:
 
 
 def test_every_stage_has_its_notebook():
-    assert {stage.notebook for stage in reproduce.STAGES} <= {path.stem for path in NOTEBOOKS}
+    assert {stage.notebook for stage in stages.STAGES} <= {path.stem for path in NOTEBOOKS}
 
 
 @each_notebook
@@ -120,8 +123,8 @@ def test_colab_cell_resolves_against_colabs_versions(tmp_path):
 
 @pytest.mark.slow
 def test_smoke_run_makes_table_and_figures_and_is_then_kept(tmp_path, capsys):
-    assert reproduce.main(["smoke", "--out", str(tmp_path)]) == 0, capsys.readouterr().err
-    assert capsys.readouterr().out.count(": done in") == len(reproduce.STAGES)
+    assert command.main(["smoke", "--out", str(tmp_path)]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.count(": done in") == len(stages.STAGES)
 
     run_dir, figures = tmp_path / "runs" / "smoke", tmp_path / "figures" / "smoke"
     with open(run_dir / "tables" / "table1.csv", encoding="utf-8", newline="") as file:
@@ -145,6 +148,6 @@ def test_smoke_run_makes_table_and_figures_and_is_then_kept(tmp_path, capsys):
         return {path: path.stat().st_mtime_ns for path in paths}
 
     before = written()
-    assert reproduce.main(["smoke", "--out", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count(": kept") == len(reproduce.STAGES)
+    assert command.main(["smoke", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(": kept") == len(stages.STAGES)
     assert written() == before

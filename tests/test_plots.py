@@ -10,9 +10,13 @@ import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from laboratory import write_laboratory  # noqa: E402
 
-from clinical_r1 import audit, paper, plots, plots_laboratory, tradeoffs  # noqa: E402
-from clinical_r1.arms import ARMS  # noqa: E402
-from clinical_r1.settings import CLINIC_BENCHMARKS, METHODS, PAPER_BENCHMARKS  # noqa: E402
+from clinical_r1 import labels, paper, plots  # noqa: E402
+from clinical_r1.arms import ARMS, METHODS  # noqa: E402
+from clinical_r1.audit import accuracies, claims, reward_arithmetic  # noqa: E402
+from clinical_r1.audit import plots as audit_plots  # noqa: E402
+from clinical_r1.labels import CLINIC_BENCHMARKS, PAPER_BENCHMARKS
+from clinical_r1.laboratory import comparisons, pareto, records, shares  # noqa: E402
+from clinical_r1.laboratory import plots as laboratory_plots  # noqa: E402
 
 FIGURES = (plots.fig1_radar, plots.fig3_cold_start_accuracy, plots.fig4_accuracy)
 
@@ -27,7 +31,7 @@ def fresh_figures():
 
 def results(benchmarks=CLINIC_BENCHMARKS):
     """The paper's numbers five points better, in table 1's columns, with a chance row at 25."""
-    table = paper.TABLE1.rename(columns={"value": "paper_value"})
+    table = paper.table1().rename(columns={"value": "paper_value"})
     back = dict(zip(PAPER_BENCHMARKS, benchmarks, strict=True))
     table["verdict"] = [
         "outside" if back[name] == name else "not comparable: clinic stand-in" for name in table["benchmark"]
@@ -212,17 +216,16 @@ def test_a_failed_save_leaves_the_earlier_file(tmp_path):
 def test_one_look_per_method_and_one_name_per_metric():
     assert tuple(plots.METHOD_COLOURS) == tuple(plots.METHOD_MARKERS) == METHODS
     assert len(set(plots.METHOD_COLOURS.values())) == len(METHODS)
-    assert plots.METHOD_LABELS == paper.METHOD_LABELS
     assert plots.RADAR_METRICS == paper.METRICS
-    assert {metric: plots.OBJECTIVE_LABELS[metric] for metric in paper.METRICS} == paper.METRIC_LABELS
+    assert {metric: labels.OBJECTIVE_LABELS[metric] for metric in paper.METRICS} == labels.METRIC_LABELS
 
 
 # --- the paper's printed numbers
 
 
 def test_audit_denominators_marks_what_fits():
-    fits = audit.denominator_fits(10)
-    figure = plots.audit_denominators(fits)
+    fits = accuracies.denominator_fits(10)
+    figure = audit_plots.audit_denominators(fits)
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["MedQA", "MedMCQA", "MedXpertQA"]
     for ax, benchmark in zip(figure.axes, PAPER_BENCHMARKS, strict=True):
         rows = fits[(fits["benchmark"] == benchmark) & fits["fits"]]
@@ -231,22 +234,22 @@ def test_audit_denominators_marks_what_fits():
 
 
 def test_audit_accuracies_draws_two_guessers():
-    axes = plots.audit_accuracies(audit.intervals(), audit.guessing())
+    axes = audit_plots.audit_accuracies(accuracies.intervals(), accuracies.guessing())
     labels = legend_texts(axes.get_legend())
     assert {"Chance", "Majority letter", "CRPO"} <= set(labels) and len(labels) == 2 + len(METHODS)
     assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 59
 
 
 def test_audit_figure1_has_a_panel_a_reading():
-    figure = plots.audit_figure1(audit.figure1_readings())
+    figure = audit_plots.audit_figure1(claims.figure1_readings())
     drawn, captioned = ([line.get_xdata()[0] for line in ax.lines] for ax in figure.axes)
     assert [100 - value for value in drawn] == pytest.approx(captioned)
 
 
 def test_audit_rewards_says_where_a_term_is_constant():
-    owners = audit.advantage_owners(np.random.default_rng(0), 100)
-    sweep = audit.weight_sweep(np.random.default_rng(0), 100)
-    figure = plots.audit_rewards(owners, sweep)
+    owners = reward_arithmetic.advantage_owners(np.random.default_rng(0), 100)
+    sweep = reward_arithmetic.weight_sweep(np.random.default_rng(0), 100)
+    figure = audit_plots.audit_rewards(owners, sweep)
     left, right = figure.axes
     texts = [text.get_text() for text in left.texts]
     assert len(texts) == 12 and texts.count("constant") == 1 and "-0.00" not in texts
@@ -264,7 +267,7 @@ MARKS = {"Honest policy": {"accuracy": 100.0, "faithfulness": 5.0, "drc": 3.0, "
 def lab(tmp_path_factory):
     folder = tmp_path_factory.mktemp("laboratory")
     write_laboratory(folder)
-    return tradeoffs.read_laboratory(folder)
+    return records.read_laboratory(folder)
 
 
 def names_on(ax):
@@ -273,8 +276,8 @@ def names_on(ax):
 
 def test_pareto_panels_name_the_methods_and_the_front(lab):
     rng = np.random.default_rng(0)
-    points, fronts = tradeoffs.points(lab, rng=rng), tradeoffs.fronts(lab, PAIRS, rng)
-    figure = plots_laboratory.pareto_panels(points, fronts, MARKS)
+    points, fronts = pareto.points(lab, rng=rng), pareto.fronts(lab, PAIRS, rng)
+    figure = laboratory_plots.pareto_panels(points, fronts, MARKS)
     assert len(figure.axes) == 2
     for ax, pair in zip(figure.axes, PAIRS, strict=True):
         rows = fronts[fronts["space"] == " and ".join(pair)]
@@ -286,22 +289,20 @@ def test_pareto_panels_name_the_methods_and_the_front(lab):
         assert set(names_on(ax)) <= expected and len(names_on(ax)) > len(expected) - 2  # crowded names may go
         assert ax.yaxis_inverted() == ("hallucination" in pair)
     with pytest.raises(ValueError, match="expected pairs"):
-        plots_laboratory.pareto_panels(points, fronts.assign(space="accuracy"))
+        laboratory_plots.pareto_panels(points, fronts.assign(space="accuracy"))
 
 
 def test_names_on_a_panel_hide_no_other_name(lab):
     rng = np.random.default_rng(0)
-    ax = plots_laboratory.pareto_panels(
-        tradeoffs.points(lab, rng=rng), tradeoffs.fronts(lab, PAIRS, rng)
-    ).axes[0]
+    ax = laboratory_plots.pareto_panels(pareto.points(lab, rng=rng), pareto.fronts(lab, PAIRS, rng)).axes[0]
     renderer = ax.figure.canvas.get_renderer()
     boxes = [matplotlib.text.Text.get_window_extent(text, renderer) for text in ax.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
 def test_parallel_objectives_put_better_up(lab):
-    points = tradeoffs.points(lab, rng=np.random.default_rng(0))
-    ax = plots_laboratory.parallel_objectives(points, MARKS)
+    points = pareto.points(lab, rng=np.random.default_rng(0))
+    ax = laboratory_plots.parallel_objectives(points, MARKS)
     honest = next(line for line in ax.lines if line.get_label() == "Honest policy")
     assert honest.get_ydata() == pytest.approx([1, 1, 1, 1])  # no arm is better in anything
     baseline = next(line for line in ax.lines if line.get_label() == "Baseline")
@@ -310,8 +311,8 @@ def test_parallel_objectives_put_better_up(lab):
 
 
 def test_hypervolume_bars_are_the_table_s_volumes(lab):
-    table = tradeoffs.hypervolume_table(lab, rng=np.random.default_rng(0), reps=20)
-    arms, fronts = plots_laboratory.hypervolume_bars(table).axes
+    table = pareto.hypervolume_table(lab, rng=np.random.default_rng(0), reps=20)
+    arms, fronts = laboratory_plots.hypervolume_bars(table).axes
     for ax, kind in ((arms, "arm"), (fronts, "front")):
         widths = sorted(patch.get_width() for patch in ax.patches)
         assert widths == pytest.approx(sorted(table.loc[table["kind"] == kind, "volume"]))
@@ -320,12 +321,12 @@ def test_hypervolume_bars_are_the_table_s_volumes(lab):
 
 def test_ablation_forest_fills_what_survives_holm(lab):
     rng = np.random.default_rng(0)
-    names = [name for name in tradeoffs.families(lab) if name != "main"]
-    table = pd.concat([tradeoffs.ablation_table(lab, name, rng=rng) for name in names])
-    figure = plots_laboratory.ablation_forest(table)
+    names = [name for name in records.families(lab) if name != "main"]
+    table = pd.concat([comparisons.ablation_table(lab, name, rng=rng) for name in names])
+    figure = laboratory_plots.ablation_forest(table)
     tested = table.dropna(subset="difference")
     assert [ax.get_title(loc="left") for ax in figure.axes][0] == "Accuracy (%)"
-    for ax, metric in zip(figure.axes, tradeoffs.OBJECTIVES, strict=True):
+    for ax, metric in zip(figure.axes, records.OBJECTIVES, strict=True):
         rows = tested[tested["metric"] == metric]
         marks = [bars.lines[0] for bars in ax.containers]
         assert [mark.get_xdata()[0] for mark in marks] == pytest.approx(rows["difference"].tolist())
@@ -335,15 +336,15 @@ def test_ablation_forest_fills_what_survives_holm(lab):
 
 
 def test_k_curve_stands_on_the_table_s_ks(lab):
-    table = tradeoffs.k_table(lab, rng=np.random.default_rng(0))
-    figure = plots_laboratory.k_curve(table)
+    table = comparisons.k_table(lab, rng=np.random.default_rng(0))
+    figure = laboratory_plots.k_curve(table)
     assert len(figure.axes) == 6
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "3", "10", "30"]
     assert no_text_overlaps(figure)
 
 
 def test_advantage_shares_fill_the_panel(lab):
-    figure = plots_laboratory.advantage_shares(tradeoffs.shares(lab, ["k0", "k3", "crpo", "k30"]))
+    figure = laboratory_plots.advantage_shares(shares.shares(lab, ["k0", "k3", "crpo", "k30"]))
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["k = 0", "k = 3", "CRPO (k = 10)", "k = 30"]
     top = figure.axes[0].collections[-1].get_paths()[0].vertices[:, 1].max()
     assert top == pytest.approx(1)
@@ -351,15 +352,15 @@ def test_advantage_shares_fill_the_panel(lab):
 
 
 def test_trajectories_draw_an_arrow_between_checkpoints(lab):
-    figure = plots_laboratory.trajectories(tradeoffs.trajectory_points(lab), PAIRS, MARKS)
+    figure = laboratory_plots.trajectories(pareto.trajectory_points(lab), PAIRS, MARKS)
     for ax in figure.axes:
         assert len(ax.texts) == 4 * 3  # four trained methods, four checkpoints
     assert no_text_overlaps(figure)
 
 
 def test_every_family_has_its_own_look():
-    assert {arm.family for arm in ARMS.values()} <= {*plots_laboratory.FAMILY_COLOURS, "main"}
-    assert len(set(plots_laboratory.FAMILY_MARKERS.values())) == len(plots_laboratory.FAMILY_COLOURS)
-    assert not set(plots_laboratory.FAMILY_COLOURS.values()) - {"#56B4E9"} & set(
+    assert {arm.family for arm in ARMS.values()} <= {*laboratory_plots.FAMILY_COLOURS, "main"}
+    assert len(set(laboratory_plots.FAMILY_MARKERS.values())) == len(laboratory_plots.FAMILY_COLOURS)
+    assert not set(laboratory_plots.FAMILY_COLOURS.values()) - {"#56B4E9"} & set(
         plots.METHOD_COLOURS.values()
     )

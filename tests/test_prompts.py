@@ -51,9 +51,10 @@ def test_unknown_names_are_refused(style, layout):
 
 def test_training_and_evaluation_send_the_same_prompt(tmp_path):
     from clinical_r1 import train
-    from clinical_r1.clinic import load_set
+    from clinical_r1.arms import METHODS
+    from clinical_r1.clinic.cases import load_set
     from clinical_r1.questions import write_questions
-    from clinical_r1.settings import METHODS, SMOKE
+    from clinical_r1.settings import SMOKE
 
     settings = replace(SMOKE, out=str(tmp_path))
     questions = load_set("clinic", "rl", 3)

@@ -11,17 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinical_r1.advantages import total_reward
+from clinical_r1.audit.redteam import official_rule_score
+from clinical_r1.citation import cross_references, words
 from clinical_r1.completions import parse_completion
 from clinical_r1.rewards import (
     REWARD_SETS,
     accuracy_reward,
     clinical_reasoning_reward,
     consistency_reward,
-    cross_references,
     effective_share,
-    official_rule_score,
     thinking_format_reward,
-    words,
 )
 
 OPTIONS = {"A": "Gout", "B": "Septic arthritis", "C": "Acute hepatitis A", "D": "Lyme arthritis"}

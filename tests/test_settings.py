@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from clinical_r1 import files
+from clinical_r1 import artifacts, files
 from clinical_r1.settings import CPU, PROFILES, settings_for, settings_from_json
 
 
@@ -68,12 +68,12 @@ def test_a_line_that_is_not_json_is_named(tmp_path):
 def test_stale_results_are_refused(tmp_path):
     settings = settings_for("cpu", tmp_path)
     stamp = tmp_path / "done.json"
-    assert not files.same_settings(stamp, settings, ["rl_steps"])
+    assert not artifacts.same_settings(stamp, settings, ["rl_steps"])
     files.write_json(stamp, {"rl_steps": settings.rl_steps})
-    assert files.same_settings(stamp, settings, ["rl_steps"])
+    assert artifacts.same_settings(stamp, settings, ["rl_steps"])
     files.write_json(stamp, {"rl_steps": settings.rl_steps + 1})
     with pytest.raises(ValueError, match="made with other settings"):
-        files.same_settings(stamp, settings, ["rl_steps"])
+        artifacts.same_settings(stamp, settings, ["rl_steps"])
 
 
 @pytest.mark.parametrize("profile", ["colab", "paper"])

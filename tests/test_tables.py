@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from records import cell, four_records, rng
 
-from clinical_r1 import metrics, paper, tables
+from clinical_r1 import labels, metrics, paper, tables
 
 
 def summary(benchmark="clinic"):
@@ -17,7 +17,7 @@ def summary(benchmark="clinic"):
 
 
 def test_table1_carries_the_paper_beside_and_never_compares_the_clinic():
-    table = tables.table1(summary(), paper.TABLE1, paper.STANDS_FOR)
+    table = tables.table1(summary(), paper.table1(), paper.STANDS_FOR)
     assert table.columns.tolist() == tables.TABLE1_COLUMNS
     accuracy = cell(table, "accuracy", "crpo")
     assert (accuracy["value"], accuracy["paper_value"]) == (50.0, 52.41)
@@ -35,7 +35,7 @@ def test_table1_carries_the_paper_beside_and_never_compares_the_clinic():
     ],
 )
 def test_table1_verdicts_on_a_real_benchmark(printed, verdict):
-    theirs = paper.TABLE1
+    theirs = paper.table1()
     ours = (theirs["benchmark"] == "medqa") & (theirs["method"] == "grpo") & (theirs["metric"] == "accuracy")
     theirs.loc[ours, "value"] = printed
     table = tables.table1(summary("medqa"), theirs, paper.STANDS_FOR)
@@ -44,28 +44,28 @@ def test_table1_verdicts_on_a_real_benchmark(printed, verdict):
 
 def test_table1_gives_the_same_bytes_twice(tmp_path):
     for name in "ab":
-        tables.table1(summary(), paper.TABLE1, paper.STANDS_FOR).to_csv(tmp_path / name, index=False)
+        tables.table1(summary(), paper.table1(), paper.STANDS_FOR).to_csv(tmp_path / name, index=False)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_table1_takes_a_clinic_set_and_the_benchmark_it_stands_for():
     both = metrics.summarise(four_records() + four_records(benchmark="medqa"), rng())
-    table = tables.table1(both, paper.TABLE1, paper.STANDS_FOR)
+    table = tables.table1(both, paper.table1(), paper.STANDS_FOR)
     assert len(table) == 18 and (table.groupby("metric")["paper_value"].nunique() == 1).all()
     with pytest.raises(ValueError, match="twice"):
-        tables.table1(pd.concat([both, both]), paper.TABLE1, paper.STANDS_FOR)
+        tables.table1(pd.concat([both, both]), paper.table1(), paper.STANDS_FOR)
 
 
 def test_table1_refuses_per_cent_twice():
     with pytest.raises(ValueError, match="shares in"):
-        tables.table1(tables.table1(summary(), paper.TABLE1, {}), paper.TABLE1, {})
+        tables.table1(tables.table1(summary(), paper.table1(), {}), paper.table1(), {})
 
 
 def test_markdown_keeps_ours_and_theirs_apart():
     questions = [SimpleNamespace(benchmark="clinic", answer="A", options=dict.fromkeys("ABCD"))] * 4
     rows = pd.concat([summary(), metrics.baseline_rows(questions)])
-    table = tables.table1(rows, paper.TABLE1, paper.STANDS_FOR)
-    text = tables.table1_markdown(table, paper.METHOD_LABELS | paper.METRIC_LABELS, paper.STANDS_FOR)
+    table = tables.table1(rows, paper.table1(), paper.STANDS_FOR)
+    text = tables.table1_markdown(table, labels.METHOD_LABELS | labels.METRIC_LABELS, paper.STANDS_FOR)
     ours, theirs = text.split("# The paper's printed numbers")
     assert "52.41" not in ours and "52.41" in theirs and "not comparable" in theirs
     lines = {line.split(" | ")[0].strip("| "): line for line in ours.splitlines() if line.startswith("|")}

@@ -14,12 +14,13 @@ from dataclasses import replace
 
 import pytest
 
-from clinical_r1 import generate, models, scoring, train
-from clinical_r1.clinic import load_set
+from clinical_r1 import artifacts, generate, models, score, train, workers
+from clinical_r1.arms import METHODS
+from clinical_r1.clinic.cases import load_set
 from clinical_r1.files import read_jsonl
 from clinical_r1.questions import write_questions
 from clinical_r1.rewards import REWARD_SETS
-from clinical_r1.settings import METHODS, SMOKE
+from clinical_r1.settings import SMOKE
 
 TINY = replace(SMOKE, n_sft=32, n_rl=16, n_test=8, eval_batch=3, benchmarks=("clinic",), workers=1)
 
@@ -41,7 +42,7 @@ def trained(tmp_path_factory):
 
 
 def test_the_cold_start_comes_before_the_arms_that_need_it():
-    assert train.arms_to_train(TINY) == [models.COLD_START, *METHODS[1:]]
+    assert train.arms_to_train(TINY) == [artifacts.COLD_START, *METHODS[1:]]
     assert train.arms_to_train(replace(TINY, methods=("baseline", "grpo"))) == ["grpo"]
 
 
@@ -79,14 +80,14 @@ def test_processes_share_a_step_in_whole_groups(monkeypatch):
     assert train.reinforced_batch(TINY) == (8, 1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert train.reinforced_batch(TINY) == (4, 1)
-    assert models.supervised_batch(replace(TINY, sft_batch=32, micro_batch=8)) == (8, 2)
+    assert train.supervised_batch(replace(TINY, sft_batch=32, micro_batch=8)) == (8, 2)
     with pytest.raises(RuntimeError, match="launch one arm"):
         train.train_all(TINY)
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ValueError, match="3 processes cannot share rl_prompts 2"):
         train.reinforced_batch(TINY)
     with pytest.raises(ValueError, match="3 processes cannot share sft_batch 32"):
-        models.supervised_batch(replace(TINY, sft_batch=32))
+        train.supervised_batch(replace(TINY, sft_batch=32))
 
 
 def test_logged_total_is_equation_four(trained):
@@ -108,11 +109,11 @@ def test_weights_moved_and_the_reference_did_not(trained):
 
 
 def test_cold_start_arm_starts_from_merged_weights(trained):
-    base, adapter = models.policy_of(trained, "cold_start_grpo", 0)
+    base, adapter = artifacts.policy_of(trained, "cold_start_grpo", 0)
     assert base.endswith("cold_start/seed0/policy") and (adapter / "adapter_config.json").exists()
-    assert models.policy_of(trained, "baseline", 0) == (models.CLINIC_BASE, None)
+    assert artifacts.policy_of(trained, "baseline", 0) == (models.CLINIC_BASE, None)
     # what an arm is trained from, and what a cold start is loaded as, is the same folder
-    assert models.policy_of(trained, models.COLD_START, 0) == (base, None)
+    assert artifacts.policy_of(trained, artifacts.COLD_START, 0) == (base, None)
 
 
 def test_a_trained_arm_is_not_trained_again_and_not_reused_for_other_settings(trained):
@@ -138,7 +139,7 @@ def test_completions_carry_their_prompt_and_are_scored(trained):
     files = generate.complete_all(trained)
     rows = read_jsonl(files[0])
     assert len(rows) == trained.n_test and rows[0]["prompt"].endswith("<|assistant|> ")
-    records = scoring.score_all(trained)
+    records = score.score_all(trained)
     assert len(records) == len(files) * trained.n_test
     assert {"backtracking", "drc", "hallucination"} <= set(records[0]["measures"])
     assert all(record["correct"] == (record["letter"] == record["answer"]) for record in records)
@@ -161,7 +162,7 @@ def test_scores_of_the_wrong_questions_are_refused(trained):
     whole = path.read_text()
     path.write_text("".join(whole.splitlines(keepends=True)[1:]))
     with pytest.raises(ValueError, match="answers 7 questions, expected the 8"):
-        scoring.score_all(trained)
+        score.score_all(trained)
     path.write_text(whole)
 
 
@@ -194,7 +195,7 @@ def child(settings, arm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arm", ["crpo", models.COLD_START])
+@pytest.mark.parametrize("arm", ["crpo", artifacts.COLD_START])
 def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
     from safetensors.torch import load_file
 
@@ -220,4 +221,4 @@ def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
 def test_a_child_stops_when_its_parent_closes(tmp_path):
     with child(prepare(tmp_path, rl_steps=10_000), "grpo") as process:
         process.stdin.close()
-        assert process.wait(timeout=60) == train.PARENT_GONE
+        assert process.wait(timeout=60) == workers.PARENT_GONE

@@ -22,11 +22,11 @@ from tiny import QUIET
 from clinical_r1.advantages import TRL_ARGUMENTS
 from clinical_r1.files import write_json
 from clinical_r1.models import clinic_base_path, load_tokenizer, lora_config
-from clinical_r1.multi_objective import build_trainer_class
 from clinical_r1.settings import SMOKE
+from clinical_r1.trainer import build_trainer_class
 
 # What may come before the trainer: module, class and keywords of the constructor. Imported when named.
-MIXINS = {"shared_prefix": ("clinical_r1.prefix", "SharedPrefixMixin", {"shared_prefix_threshold": 0})}
+MIXINS = {"shared_prefix": ("clinical_r1.speed.prefix", "SharedPrefixMixin", {"shared_prefix_threshold": 0})}
 STEPS, ITERATIONS = (
     4,
     2,

@@ -7,7 +7,7 @@
 
 # %%
 from clinical_r1.advantages import group_advantages
-from clinical_r1.exercises import COLLAPSE_HINTS, check_collapse
+from clinical_r1.workshop.collapse import COLLAPSE_HINTS, check_collapse
 
 # %% [markdown]
 # ## The rule

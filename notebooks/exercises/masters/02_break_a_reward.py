@@ -8,18 +8,20 @@
 # %%
 import numpy as np
 
-from clinical_r1.clinic import Case, knowledge_base, load_set, phrase
-from clinical_r1.clinic_text import HONEST, read_claims, write_trace
-from clinical_r1.exercises import (
+from clinical_r1.clinic.cases import Case, load_set, phrase
+from clinical_r1.clinic.knowledge import knowledge_base
+from clinical_r1.clinic.traces import HONEST, write_trace
+from clinical_r1.clinic.verdicts import read_claims
+from clinical_r1.prompts import render_question
+from clinical_r1.workshop.break_reward import (
     attack_question,
     check_attack,
-    check_mended_rule,
+    check_fixed_rule,
     citation_attacks,
     claim_verdicts,
     naive_citation,
     score_attack,
 )
-from clinical_r1.prompts import render_question
 
 question = attack_question()
 case = Case.from_json(question.meta["case"])
@@ -110,7 +112,7 @@ def mended(text, stem):
 # END SOLUTION
 
 # %% tags=["check"]
-passed_rule = check_mended_rule(mended)
+passed_rule = check_fixed_rule(mended)
 passed = passed_attack and passed_rule
 
 # %% [markdown] tags=["solution"]

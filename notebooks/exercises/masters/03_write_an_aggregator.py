@@ -9,7 +9,7 @@
 import numpy as np
 
 from clinical_r1.advantages import group_advantages
-from clinical_r1.exercises import check_aggregator
+from clinical_r1.workshop.aggregator import check_aggregator
 
 # %% [markdown]
 # ## The material

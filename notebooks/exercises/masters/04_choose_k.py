@@ -7,7 +7,7 @@
 # the numbers are no result about CRPO.
 
 # %%
-from clinical_r1.exercises import ACCURACY_WANTED, check_k, front_over_k
+from clinical_r1.workshop.choose_k import ACCURACY_WANTED, check_k, front_over_k
 
 front = front_over_k()
 front.round(3)

@@ -7,7 +7,7 @@
 # %%
 import pandas as pd
 
-from clinical_r1.exercises import FRONT, REFERENCE, check_front
+from clinical_r1.workshop.front import FRONT, REFERENCE, check_front
 
 arms = pd.DataFrame(FRONT, index=["accuracy", "true claims"]).T
 arms.round(2)

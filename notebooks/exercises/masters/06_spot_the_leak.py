@@ -5,9 +5,10 @@
 # training: nearly the same words, or the same case told in other words. Find out which, and how many.
 
 # %%
-from clinical_r1.clinic import Case
-from clinical_r1.curation import curate, similar_pairs
-from clinical_r1.exercises import LEAK_KINDS, check_leaks, leaking_splits
+from clinical_r1.clinic.cases import Case
+from clinical_r1.curation.folding import similar_pairs
+from clinical_r1.curation.splits import curate
+from clinical_r1.workshop.leak import LEAK_KINDS, check_leaks, leaking_splits
 
 splits = leaking_splits()
 for name, (train, test) in splits.items():

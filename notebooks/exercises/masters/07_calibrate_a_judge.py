@@ -8,8 +8,8 @@
 import numpy as np
 import pandas as pd
 
-from clinical_r1.agreement import agreement, ordering
-from clinical_r1.exercises import JUDGED_MEASURES, check_judges, judged_methods
+from clinical_r1.judges.calibration import agreement, ordering
+from clinical_r1.workshop.judge import JUDGED_MEASURES, check_judges, judged_methods
 
 ids, exact, judged = judged_methods()
 pd.set_option("display.precision", 2)

@@ -1,0 +1,194 @@
+"""The clinic's small language: writing reasoning traces, reading claims back, and judging them exactly.
+
+One grammar serves the scripted writers (base corpus, teacher, honest policy) and the judge:
+
+    claim         <finding phrase> supports|argues against <condition>
+    citation      <finding phrase> [and <finding phrase>] favor <condition>         (in a conclusion; claims as well)
+    backtracking  on second thought consider <condition>
+    chaining      if <condition> then expect <finding phrase>
+    subgoal       one of SUBGOALS
+    verification  check: <claim>
+
+Verdicts are exact because the world is closed; the eight measures carry the paper's names (crpo section 4).
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from clinical_r1.clinic.cases import LETTERS, Case, draw_cases, vignette
+from clinical_r1.clinic.knowledge import knowledge_base
+from clinical_r1.clinic.traces import BASE, FILLERS, write_drill, write_trace
+from clinical_r1.clinic.verdicts import SUBGOALS, phrase_table
+from clinical_r1.models import write_hashes
+from clinical_r1.prompts import CLINIC_DRILLS, CLINIC_INSTRUCTIONS, STYLES, build_messages, render_question
+from clinical_r1.questions import Question
+
+# ------------------------------------------------------------------------------------------------------- vocabulary
+
+
+def vocabulary() -> list[str]:
+    """Every token of the clinic's language: whole phrases first, then single words and marks. No duplicates."""
+    kb = knowledge_base()
+    marks = ["<dx>", "</dx>", "<conclusion>", "</conclusion>", "<think>", "</think>", "<answer>", "</answer>"]
+    marks += ["(System 1: Intuitive)", "(System 2: Analytical)", "Patient:", ".", ",", *FILLERS]
+    marks += [f"\\boxed{{{letter}}}" for letter in LETTERS]
+    lines = [
+        f"{letter}: {condition}" for letter in LETTERS for condition in kb.conditions
+    ]  # an option line is one token
+    words = [
+        "suspect",
+        "supports",
+        "argues against",
+        "and",
+        "favor",
+        "the answer is",
+        "on second thought consider",
+    ]
+    words += ["if", "then expect", "check:", *SUBGOALS]
+    return list(dict.fromkeys([*marks, *words, *kb.conditions, *lines, *phrase_table()]))
+
+
+PAD, END, USER, ASSISTANT, UNKNOWN = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unknown|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}" + USER + " {{ message['content'] }} "
+    "{% else %}" + ASSISTANT + " {{ message['content'] }} " + END + "{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}" + ASSISTANT + " {% endif %}"
+)
+SEED = 20251201
+BATCH = 32
+LEARNING_RATE = 3e-3
+MIX = {"clinic": 0.6, "clinic-shift": 0.2, "clinic-expert": 0.2}
+
+# (steps, kinds of text, benchmarks). First only the letters of four options: looking up a letter is the slowest thing for a
+# small model to learn, and the one it cannot do without. Then drills and the answered cases that make the base what it is.
+PHASES = (
+    (800, {"options": 1.0}, {"clinic": 1.0}),
+    (6000, {"options": 0.1, "findings": 0.05, "evidence": 0.35, "answered": 0.5}, MIX),
+)
+
+
+def build_clinic_tokenizer():
+    """One token a phrase: whole findings and conditions keep a case near 64 tokens. Whitespace carries no meaning."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(
+        models.WordLevel({PAD: 0, END: 1, UNKNOWN: 2, USER: 3, ASSISTANT: 4}, unk_token=UNKNOWN)
+    )
+    words = [*vocabulary(), *CLINIC_INSTRUCTIONS.values(), *CLINIC_DRILLS.values()]
+    # Added tokens are matched leftmost-longest, so a phrase wins over the shorter phrase inside it.
+    tokenizer.add_tokens(
+        [AddedToken(word, single_word=word[-1].isalnum(), normalized=False) for word in words]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN, padding_side="left",
+        additional_special_tokens=[USER, ASSISTANT],
+    )  # fmt: skip
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def build_clinic_model(tokenizer, seed: int):
+    """A fresh Qwen2 decoder: 2 layers of width 128, about 0.6 M parameters."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        initializer_range=0.05,  # wider than the usual 0.02: copying from the prompt is learned several times sooner
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config)
+
+
+def pretraining_corpus(n: int, seed: int, shares=PHASES[-1][1], mix=MIX, habits=BASE):
+    """n (user text, completion) pairs, of the kinds in `shares`, on the benchmarks in `mix`.
+
+    "answered" are cases answered in either style by a hasty, error-prone hand; the others are plain drills (the letter of
+    each option, the bearing of each finding), which teach reading and medicine without teaching how to answer.
+    """
+    rng = np.random.default_rng(seed)
+    pools = {
+        name: draw_cases(name, "pretrain", max(200, int(min(n, 20_000) * share)))
+        for name, share in mix.items()
+    }
+    names = rng.choice(list(mix), n, p=list(mix.values()))
+    kinds = rng.choice(list(shares), n, p=list(shares.values()))
+    for name, kind in zip(names, kinds, strict=True):
+        case = pools[name][int(rng.integers(len(pools[name])))]
+        question = _question(case, name)
+        if kind == "answered":
+            style = STYLES[int(rng.integers(2))]
+            yield (
+                build_messages(question, style, "clinic")[0]["content"],
+                write_trace(case, style, habits, rng),
+            )
+        else:
+            yield CLINIC_DRILLS[kind] + "\n" + render_question(question), write_drill(case, kind, rng)
+
+
+def _question(case: Case, benchmark: str) -> Question:
+    options = dict(zip(LETTERS, case.options, strict=False))
+    return Question("pretrain", benchmark, "pretrain", vignette(case), options, case.letter, {})
+
+
+def encode_supervised(tokenizer, pairs) -> list[dict]:
+    """input_ids and labels of (user text, completion) pairs: the loss covers the completion and the end mark only."""
+    prompts = [f"{USER} {user} {ASSISTANT} " for user, _ in pairs]
+    prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    answer_ids = tokenizer([f"{text} {END}" for _, text in pairs], add_special_tokens=False)["input_ids"]
+    return [
+        {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
+        for prompt, answer in zip(prompt_ids, answer_ids, strict=True)
+    ]
+
+
+def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
+    """Make the clinic base model in `out`: tokenizer, safetensors, and sha256.json over all of it.
+
+    About thirteen minutes on one core. phases: as in PHASES. Returns (model, tokenizer).
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, set_seed
+
+    torch.set_num_threads(1)  # the same weights on any number of cores
+    set_seed(seed)
+    tokenizer = build_clinic_tokenizer()
+    model = build_clinic_model(tokenizer, seed)
+    for phase, (steps, shares, mix) in enumerate(phases):
+        pairs = list(pretraining_corpus(steps * BATCH, seed + phase, shares, mix, habits))
+        arguments = TrainingArguments(
+            output_dir=str(out),
+            max_steps=steps,
+            per_device_train_batch_size=BATCH,
+            seed=seed,
+            report_to=[],
+            learning_rate=LEARNING_RATE,
+            lr_scheduler_type="cosine" if phase == len(phases) - 1 else "constant_with_warmup",
+            warmup_steps=math.ceil(steps / 20),
+            weight_decay=0.01,
+            logging_steps=50,
+            save_strategy="no",
+            train_sampling_strategy="group_by_length",
+            use_cpu=not torch.cuda.is_available(),
+        )
+        collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
+        rows = Dataset.from_list(encode_supervised(tokenizer, pairs))
+        Trainer(model, arguments, train_dataset=rows, data_collator=collator).train()
+    model.generation_config.update(
+        do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    recipe = {"phases": phases, "seed": seed, "command": "python -m clinical_r1.clinic pretrain --out DIR"}
+    write_hashes(Path(out), recipe)
+    return model, tokenizer

@@ -1,0 +1,169 @@
+"""What is looked at in every question before it is trained or tested on, and which options may be shuffled."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from clinical_r1.curation.folding import HOMOGLYPH, RT_VARIANTS, fold, option_key
+from clinical_r1.questions import Question
+
+# ---------------------------------------------------------------- the checks
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of meaning; action "quarantine" and "report" happen in curate, "load" in the loader.
+
+    traps: numbers of the known traps of the raw data that it answers. finds: for checks of one question.
+    """
+
+    meaning: str
+    action: str
+    traps: tuple[int, ...] = ()
+    finds: Callable[[Question], bool] | None = None
+
+
+def _texts(q: Question) -> str:
+    return " ".join([q.stem, *q.options.values()])
+
+
+def _others(q: Question) -> list[str]:
+    return [text for letter, text in q.options.items() if letter != q.answer]
+
+
+def _distinct(texts: Iterable[str], key) -> bool:
+    keys = [key(text) for text in texts]
+    return len(set(keys)) == len(keys)
+
+
+def _bare(text: str) -> str:
+    """What a symbol-stripping matcher would see: to find where such a matcher fails, never to match."""
+    return re.sub(r"[^a-z0-9]", "", fold(text))
+
+
+def _contains(outer: str, inner: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(inner)}(?!\w)", outer) is not None
+
+
+def _words(text: str) -> str:
+    return f" {' '.join(re.findall(r'[a-z0-9]+', fold(text)))} "
+
+
+def _gold_substring(q: Question) -> bool:
+    gold = _words(q.options[q.answer]) if q.answer else "  "
+    others = [_words(text) for text in _others(q)]
+    return gold.strip() != "" and any(o != gold and o.strip() and (o in gold or gold in o) for o in others)
+
+
+_ALL = re.compile(r"all(?: the| of)*(?: (?:above|these|those|the following))?(?: are)?(?: true| correct)?\.?")
+_NONE = re.compile(r"none(?: the| of)*(?: (?:above|these|those|the following))?\.?")
+_LETTERS_ONLY = re.compile(r"[a-hj](?:(?:[\s,&+/-]|and)*[a-hj])*\.?")  # no i: IA and IIB are grades
+_MARK = r"\(?(?:[1-5a-e]|i{1,3}|iv)\)?"
+_POINTS = re.compile(rf"both (?:of )?(?:the )?above\.?|(?:both |only )?{_MARK}\s*(?:and|&|,)\s*{_MARK}")
+
+
+def _offers(q: Question, pattern: re.Pattern) -> bool:
+    return any(pattern.fullmatch(fold(text)) for text in q.options.values())
+
+
+def _letter_options(q: Question) -> bool:
+    texts = [t for t in map(fold, q.options.values()) if not _ALL.fullmatch(t) and not _NONE.fullmatch(t)]
+    only_letters = len(texts) > 1 and all(_LETTERS_ONLY.fullmatch(text) for text in texts)
+    return only_letters or any(_POINTS.fullmatch(text) for text in texts)
+
+
+def pointing_options(options) -> tuple[str, ...]:
+    """Letters of options without a meaning of their own: letters only, "both A and B", all or none of the above."""
+    texts = {letter: fold(text) for letter, text in options.items()}
+    points = [x for x, text in texts.items() if any(p.fullmatch(text) for p in (_ALL, _NONE, _POINTS))]
+    rest = [x for x in texts if x not in points]
+    only_letters = len(rest) > 1 and all(_LETTERS_ONLY.fullmatch(texts[x]) for x in rest)
+    return tuple(texts) if only_letters else tuple(points)
+
+
+_NEGATED = re.compile(
+    r"\b(?:except|not|least|false|incorrect|untrue|wrong|contraindicated|unlikely|excluded)\b"
+)
+_FIGURE = re.compile(
+    r"\b(?:image|photograph|photo|picture|pictured|figure|diagram|exhibit|graph|depicted"
+    r"|shown (?:in|below|above|here))\b"
+)
+_STATED = re.compile(r"\W*(?:the )?(?:correct )?ans(?:wer)?\b[\W_]*(?:is|key)?[\W_]*([a-d1-4])\b")
+_LOST_RT = re.compile(rf"\b(?:{'|'.join(sorted(map(re.escape, RT_VARIANTS), key=len, reverse=True))})\b")
+
+
+def _explanation_disagrees(q: Question) -> bool:
+    stated = _STATED.match(fold(q.meta.get("explanation") or ""))
+    return bool(stated and q.answer) and "abcd1234".index(stated.group(1)) % 4 != "ABCD".index(q.answer)
+
+
+def longest_option(q: Question) -> str:
+    """Letter of the longest option text; the first of several."""
+    return max(q.options, key=lambda letter: len(q.options[letter]))
+
+
+# fmt: off
+CHECKS = {
+    # set aside by the loader, one row at a time
+    "not_json": Check("a line that is not JSON", "load"),
+    "wrong_schema": Check("fields of another benchmark, or none (swapped file names)", "load", (27,)),
+    "option_count": Check("not the benchmark's number of options (4-option rows for 5)", "load", (2,)),
+    "bad_answer": Check("an answer that is no option (cop 0 in a 1-based file stops the load)", "load", (1,)),
+    "answer_text_disagrees": Check("the gold letter's option is not the gold text", "load", (2,)),
+    "duplicate_id": Check("an id that stands twice in one file; the first is kept", "load"),
+    # set aside by curate
+    "no_gold": Check("no gold answer: unscorable (None), not wrong", "quarantine", (1,),
+        lambda q: q.answer is None),
+    "gold_option_duplicated": Check("the gold text is offered twice", "quarantine", (4,),
+        lambda q: bool(q.answer) and option_key(q.options[q.answer]) in map(option_key, _others(q))),
+    "contradictory_duplicate": Check("same stem and options, another gold: all of them",
+        "quarantine", (10, 16)),
+    "exact_duplicate": Check("same stem and options as an earlier question, whatever its split or benchmark",
+        "quarantine", (10, 11, 30)),
+    "contaminated": Check("equals a question of `against`, or shares half its 5-grams",
+        "quarantine", (12, 13, 14, 15)),
+    # reported, and kept
+    "multi_choice": Check("labelled multi, one key only: give accuracy with and without", "report", (3,),
+        lambda q: q.meta.get("multi", False)),
+    "duplicate_options": Check("two options with the same text, case and full stop folded", "report", (4,),
+        lambda q: not _distinct(q.options.values(), option_key)),
+    "not_recalled_option": Check("an option reads Not Recalled", "report", (4,),
+        lambda q: any("not recalled" in fold(text) for text in q.options.values())),
+    "options_collide_without_symbols": Check("options alike once symbols are stripped", "report", (5,),
+        lambda q: _distinct(q.options.values(), option_key) and not _distinct(q.options.values(), _bare)),
+    "gold_collides_without_symbols": Check("the gold is one of them", "report", (5,),
+        lambda q: _distinct(q.options.values(), option_key)
+        and bool(q.answer) and _bare(q.options[q.answer]) in map(_bare, _others(q))),
+    "gold_substring": Check("the gold's words contain a distractor's, or the reverse", "report", (6,),
+        _gold_substring),
+    "letter_options": Check("options are letters or point to options: never shuffle", "report", (7,),
+        _letter_options),
+    "all_of_the_above": Check("an option is All (of the above): never shuffle", "report", (7,),
+        lambda q: _offers(q, _ALL)),
+    "none_of_the_above": Check("an option is None (of the above): never shuffle", "report", (7,),
+        lambda q: _offers(q, _NONE)),
+    "gold_in_stem": Check("the gold text stands word for word in the stem", "report", (8,),
+        lambda q: bool(q.answer) and not _letter_options(q)
+        and _contains(fold(q.stem), fold(q.options[q.answer]))),
+    "longest_option_is_gold": Check("a guesser of the longest option would be right", "report", (),
+        lambda q: q.answer == longest_option(q)),
+    "negated_stem": Check("NOT, EXCEPT, LEAST ... anywhere in the stem (upper bound)", "report", (9,),
+        lambda q: bool(_NEGATED.search(fold(q.stem)))),
+    "figure_reference": Check("the stem speaks of a figure (upper bound; none is held)", "report", (9,),
+        lambda q: bool(_FIGURE.search(fold(q.stem)))),
+    "near_duplicate": Check("shares half its 5-grams with another question", "report", (10, 12, 14)),
+    "homoglyphs": Check("Cyrillic or Greek look-alikes inside English words", "report", (18,),
+        lambda q: bool(HOMOGLYPH.search(_texts(q)))),
+    "lost_rt": Check("words that lost their rt in transit (aery, hypeension)", "report", (19,),
+        lambda q: bool(_LOST_RT.search(fold(_texts(q))))),
+    "changed_by_nfkc": Check("NFKC would change the text (10³ to 103): prompt from raw", "report", (20,),
+        lambda q: unicodedata.normalize("NFKC", _texts(q)) != _texts(q)),
+    "nonbreaking_space": Check("holds a no-break space", "report", (20,),
+        lambda q: "\xa0" in _texts(q)),
+    "no_explanation": Check("the benchmark gives explanations, but not here", "report", (21,),
+        lambda q: "explanation" in q.meta and not q.meta["explanation"]),
+    "explanation_disagrees": Check("the explanation states another letter than the key", "report", (21,),
+        _explanation_disagrees),
+    "partial_release": Check("not the official number of rows of the split", "report", (22, 26)),
+}

@@ -1,0 +1,289 @@
+"""The ablations the paper leaves out: train every arm of `arms.ARMS`, evaluate, and write a summary small enough to commit.
+
+    ./reproduce.sh ablations [--seeds 3] [--only k0 --only k30] [--out DIR]
+
+Same questions, steps and evaluation as profile `cpu`. Resumable: an arm that is trained, answered or summarised is kept.
+`summarise` writes four files to runs/ablations/summary, and --publish copies them into the package, where notebook 05 finds
+them: it renders without training anything.
+"""
+
+import gzip
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from clinical_r1.arms import ARMS, MAIN
+from clinical_r1.artifacts import policy_of
+from clinical_r1.clinic.cases import Case
+from clinical_r1.clinic.verdicts import measure
+from clinical_r1.completions import parse_completion
+from clinical_r1.curation.splits import ensure_splits
+from clinical_r1.engines import sample_completions
+from clinical_r1.files import PACKAGE, ROOT, read_jsonl, write_jsonl, write_text
+from clinical_r1.generate import complete, is_complete, load_method
+from clinical_r1.models import load_policy, load_tokenizer
+from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
+from clinical_r1.questions import read_questions
+from clinical_r1.settings import CPU, Settings
+from clinical_r1.train import train_all
+from clinical_r1.workers import stop_with_parent
+
+BENCHMARK = "clinic"
+WORKERS = 2
+TRAJECTORY_QUESTIONS = 200
+TRAJECTORY_SEED = 20251201
+SUMMARY = (
+    "ablations_scores.csv.gz",
+    "ablations_arms.csv",
+    "ablations_training.csv.gz",
+    "ablations_trajectories.csv.gz",
+)
+SHIPPED = PACKAGE / "data" / "laboratory"
+TRAJECTORY_MEASURES = ("faithfulness", "drc", "hallucination")
+
+
+def laboratory_settings(out=".", seeds=(0, 1, 2), arms=tuple(ARMS)) -> Settings:
+    """Profile `cpu` with every arm, one test set and sampled answers only; kept under runs/ablations.
+
+    The shipped summary was trained with TRL's own forward pass. A shared prefix is equal to it up to rounding, but a hundred
+    steps of sampling turn rounding into other draws, so it stays off for the same seeds to give the same bytes.
+    """
+    return replace(
+        CPU, profile="ablations", out=str(out), seeds=tuple(seeds), methods=tuple(arms), benchmarks=(BENCHMARK,),
+        eval_greedy=False, workers=WORKERS, shared_prefix=False,
+    )  # fmt: skip
+
+
+def run(settings: Settings) -> None:
+    """Train and answer, one seed after the other, so that a run that is stopped early leaves whole seeds."""
+    ensure_splits(settings)
+    for seed in settings.seeds:
+        one = replace(settings, seeds=(seed,))
+        train_all(one)
+        answer(one)
+
+
+def answer(settings: Settings) -> None:
+    """Completions of every arm and seed that are not on disk, `WORKERS` processes at a time."""
+    jobs = [(method, seed) for seed in settings.seeds for method in settings.methods]
+    jobs = [job for job in jobs if not is_complete(settings, *job, BENCHMARK, "sampled")]
+    shares = [jobs[i::WORKERS] for i in range(WORKERS)]
+    command = [sys.executable, "-m", "clinical_r1.laboratory.ablations", "--out", settings.out]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "TOKENIZERS_PARALLELISM": "false"}
+    children = []
+    for share in filter(None, shares):
+        listed = [f"{method}:{seed}" for method, seed in share]
+        children.append(
+            subprocess.Popen([*command, "--answer", *listed], env=environment, stdin=subprocess.PIPE)
+        )
+    codes = [child.wait() for child in children]
+    if any(codes):
+        raise RuntimeError(f"answering ended with exit statuses {codes}; run the same command to go on.")
+
+
+def answer_share(settings: Settings, jobs: list[tuple[str, int]]) -> None:
+    """What one process of `answer` does."""
+    from tqdm.auto import tqdm
+
+    for method, seed in tqdm(jobs, desc="answers", unit="arm"):
+        complete(settings, load_method(settings, method, seed), method, seed, BENCHMARK, "sampled")
+
+
+# --- the summary
+
+
+def summarise(settings: Settings, folder: Path) -> list[Path]:
+    """Write the four files of `SUMMARY` for the arms and seeds whose answers are on disk."""
+    done = [
+        (method, seed)
+        for seed in settings.seeds
+        for method in settings.methods
+        if settings.completions_path(BENCHMARK, method, seed).exists()
+    ]
+    frames = (
+        _scores(settings, done),
+        _arms(settings, done),
+        _training(settings, done),
+        _trajectories(settings, done),
+    )
+    return [_write(folder / name, frame) for name, frame in zip(SUMMARY, frames, strict=True)]
+
+
+def _write(path: Path, frame) -> Path:
+    text = frame.to_csv(index=False, float_format="%.5g")
+    if path.suffix != ".gz":
+        return write_text(path, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(gzip.compress(text.encode(), mtime=0))  # no time stamp: equal results, equal bytes
+    os.replace(partial, path)
+    return path
+
+
+def _questions(settings):
+    return {q.id: q for q in read_questions(settings.questions_path(BENCHMARK, "test"))}
+
+
+def _judged(text, style, question) -> dict:
+    parsed = parse_completion(text, style)
+    counts = measure(text, Case.from_json(question.meta["case"]))
+    return {
+        "correct": int(parsed.letter == question.answer),
+        "parsed": int(parsed.letter is not None),
+        **counts,
+    }
+
+
+def _scores(settings, done):
+    import pandas as pd
+
+    questions, rows = _questions(settings), []
+    for method, seed in done:
+        for row in read_jsonl(settings.completions_path(BENCHMARK, method, seed)):
+            judged = _judged(row["text"], row["style"], questions[row["id"]])
+            rows.append({"arm": method, "seed": seed, "id": row["id"], "tokens": row["tokens"], **judged})
+    return pd.DataFrame(rows)
+
+
+def _log(settings, method, seed) -> list[dict]:
+    path = settings.model_dir(method, seed) / "log_history.jsonl"
+    return read_jsonl(path) if path.exists() else []
+
+
+def _arms(settings, done):
+    import pandas as pd
+
+    rows = []
+    for method in dict.fromkeys(method for method, _ in done):
+        arm = ARMS[method]
+        times = [
+            row["train_runtime"]
+            for name, seed in done
+            if name == method
+            for row in _log(settings, method, seed)
+            if "train_runtime" in row
+        ]
+        seconds = statistics.median(times) if times else None  # a machine that was busy once does not count
+        row = {
+            "arm": method,
+            "family": arm.family,
+            "label": arm.label,
+            "setting": arm.setting,
+            "seconds": seconds,
+        }
+        rows.append(
+            row
+            | {
+                "rewards": arm.rewards,
+                "aggregation": arm.aggregation,
+                "seeds": sum(name == method for name, _ in done),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _training(settings, done):
+    import pandas as pd
+
+    rows = []
+    for method, seed in done:
+        for row in _log(settings, method, seed):
+            kept = {
+                key: value
+                for key, value in row.items()
+                if key in ("step", "reward", "kl", "completions/mean_length")
+                or (key.startswith("rewards/") and key.endswith("/mean"))
+                or key.startswith("advantage/")
+            }
+            if "reward" in kept:
+                rows.append({"arm": method, "seed": seed, **kept})
+    return pd.DataFrame(rows)
+
+
+def _trajectories(settings, done):
+    """Main arms at their checkpoints and at the end, on the first test questions, sampled with one seed for all."""
+    import pandas as pd
+
+    main = [arm.name for arm in MAIN if arm.name != "baseline"]
+    rows = []
+    for method, seed in done:
+        path = settings.model_dir(method, seed) / "trajectory.jsonl" if method in main else None
+        if path and path.exists():
+            rows += [{"arm": method, "seed": seed, **row} for row in read_jsonl(path)]
+    columns = ["arm", "seed", "step", "id", "correct", *TRAJECTORY_MEASURES]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def trace(settings: Settings, method: str, seed: int) -> Path:
+    """Answers of an arm's checkpoints, judged exactly: trajectory.jsonl beside the arm, rows step, id, correct, measures."""
+    path = settings.model_dir(method, seed) / "trajectory.jsonl"
+    if path.exists():
+        return path
+    base, _ = policy_of(settings, method, seed)
+    tokenizer, style = load_tokenizer(base), STYLE_OF_METHOD[method]
+    questions = list(_questions(settings).values())[:TRAJECTORY_QUESTIONS]
+    prompts = [
+        tokenizer.apply_chat_template(
+            build_messages(question, style, settings.prompt_layout),
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        for question in questions
+    ]
+    checkpoints = (settings.model_dir(method, seed) / "checkpoints").glob("checkpoint-*")
+    rows = []
+    for step, folder in sorted((int(folder.name.split("-")[1]), folder) for folder in checkpoints):
+        model = load_policy(base, settings, folder)
+        answers = sample_completions(model, tokenizer, prompts, settings, "sampled", TRAJECTORY_SEED)
+        for question, given in zip(questions, answers, strict=True):
+            judged = _judged(given["text"], style, question)
+            kept = {name: judged[name] for name in ("correct", *TRAJECTORY_MEASURES)}
+            rows.append({"step": step, "id": question.id, **kept})
+    return write_jsonl(path, rows)
+
+
+def main(argv=None) -> int:
+    """`./reproduce.sh ablations`: train, answer, trace and summarise; returns the exit status."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="reproduce.sh ablations", description=main.__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="seeds 0..N-1 (default 3)")
+    parser.add_argument("--only", action="append", metavar="ARM", help="only this arm; may be repeated")
+    parser.add_argument("--out", default=str(ROOT), help="folder for runs/ and figures/")
+    parser.add_argument(
+        "--summary-only", action="store_true", help="summarise what is on disk; train nothing"
+    )
+    parser.add_argument("--publish", action="store_true", help="copy the summary into the package")
+    parser.add_argument("--answer", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    arms = tuple(arguments.only or ARMS)
+    if unknown := set(arms) - set(ARMS):
+        print(
+            f"ablations: --only {', '.join(sorted(unknown))} names no arm; expected some of {', '.join(ARMS)}."
+        )
+        return 2
+    settings = laboratory_settings(arguments.out, range(arguments.seeds), arms)
+    if arguments.answer:
+        stop_with_parent()
+        answer_share(settings, [(job.split(":")[0], int(job.split(":")[1])) for job in arguments.answer])
+        return 0
+    if not arguments.summary_only:
+        run(settings)
+        for seed in settings.seeds:
+            for arm in MAIN:
+                if arm.name in arms and arm.name != "baseline":
+                    trace(settings, arm.name, seed)
+    folder = settings.run_dir / "summary"
+    for path in summarise(settings, folder):
+        print(f"  {path.stat().st_size / 1000:8.1f} kB  {path.name}")
+        if arguments.publish:
+            shutil.copy(path, SHIPPED / path.name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,436 @@
+"""Figures of the laboratory: trade-offs, ablations, who owns the advantage. Draws, never computes; one style, that of `plots`."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.text import Text
+
+from clinical_r1.arms import METHODS
+from clinical_r1.labels import OBJECTIVE_LABELS, objective_label
+from clinical_r1.plots import (
+    METHOD_COLOURS,
+    METHOD_LABELS,
+    PAPER_COLOUR,
+    REWARD_COLOURS,
+    legend_below,
+    look_of,
+    present,
+)
+
+FAMILY_COLOURS = {
+    "k": "#009E73",
+    "terms": "#CC79A7",
+    "citation": "#882255",
+    "consistency": "#AA9A00",
+    "prompt_x_reward": "#332288",
+    "group_size": "#44AA99",
+    "aggregator": "#117733",
+    "kl": "#661100",
+    "grounded": "#A6761D",
+    "cold_start": "#56B4E9",
+}
+FAMILY_MARKERS = dict(zip(FAMILY_COLOURS, "PXhp<>*d8^", strict=True))
+FAMILY_LABELS = {
+    "k": "Weight k",
+    "prompt_x_reward": "Prompt × reward",
+    "kl": "KL",
+    "main": "The five methods",
+}
+
+
+def pareto_panels(points, fronts, marks=None):
+    """Arms in pairs of objectives, a panel a pair; better is up and to the right. Returns the figure.
+
+    points: frame arm, family, label, objective, value, ci_low, ci_high, higher_is_better. fronts: frame space ("x and y"),
+    arm, on_front, frequency; its spaces of two objectives are the panels. marks: name -> {objective: value}, hollow
+    diamonds. Named are the methods and what is on the front (with its frequency over draws); grey joins the front.
+    """
+    spaces = [space for space in dict.fromkeys(fronts["space"]) if len(space.split(" and ")) == 2]
+    if not spaces:
+        raise ValueError(f"fronts has the spaces {sorted(set(fronts['space']))}; expected pairs: 'x and y'.")
+    across = min(2, len(spaces))
+    down = -(-len(spaces) // across)
+    size = (4.9 * across, 3.7 * down + 0.6)
+    fig, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
+    for ax, space in zip(axes.flat, spaces, strict=False):
+        _pareto_panel(
+            ax, points, fronts[fronts["space"] == space].set_index("arm"), space.split(" and "), marks
+        )
+    for ax in axes.flat[len(spaces) :]:
+        ax.remove()
+    legend_below(fig, *axes.flat[: len(spaces)])
+    fig.canvas.draw()  # the layout settles before names are placed
+    for ax in axes.flat[: len(spaces)]:
+        _place_names(ax)
+    return fig
+
+
+def _pareto_panel(ax, points, front, space, marks):
+    x, y = (points[points["objective"] == objective].set_index("arm") for objective in space)
+    ax.names, ax.spots = [], []
+    for arm in x.index:
+        look = _arm_look(arm, x.loc[arm, "family"])
+        errors = {
+            f"{axis}err": [
+                [max(0.0, own.loc[arm, "value"] - own.loc[arm, "ci_low"])],
+                [max(0.0, own.loc[arm, "ci_high"] - own.loc[arm, "value"])],
+            ]
+            for axis, own in (("x", x), ("y", y))
+        }
+        at = x.loc[arm, "value"], y.loc[arm, "value"]
+        ax.errorbar(
+            *at,
+            **errors,
+            ls="none",
+            elinewidth=0.5,
+            ecolor="#BDBDBD",
+            markersize=6,
+            zorder=2 + (arm in METHODS),
+            **look,
+        )
+        ax.spots.append(at)
+        if arm in METHODS or front.loc[arm, "on_front"]:
+            share = f" ({front.loc[arm, 'frequency']:.0%})" if front.loc[arm, "on_front"] else ""
+            ax.names.append((at, f"{x.loc[arm, 'label']}{share}"))
+    on_front = [arm for arm in x.index if front.loc[arm, "on_front"]]
+    line = sorted((x.loc[arm, "value"], y.loc[arm, "value"]) for arm in on_front)
+    ax.plot(*zip(*line, strict=True), color="#9A9A9A", lw=1, zorder=1)
+    ax.margins(0.08)
+    _mark_targets(ax, space, marks)
+    for axis, own, objective in (("x", x, space[0]), ("y", y, space[1])):
+        getattr(ax, f"set_{axis}label")(OBJECTIVE_LABELS.get(objective, objective))
+        if not own["higher_is_better"].all():
+            getattr(ax, f"invert_{axis}axis")()
+
+
+def _mark_targets(ax, space, marks, to_scale=False):
+    """Hollow marks of {name: {objective: value}}; those far from the arms are written above the panel instead."""
+    (left, right), (low, high) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
+    beyond = []
+    for (name, mark), shape in zip((marks or {}).items(), "DsP", strict=False):
+        if not set(space) <= set(mark):
+            continue
+        x, y = (mark[objective] for objective in space)
+        near = left <= x <= right + 0.3 * (right - left) and low <= y <= high + 0.3 * (high - low)
+        if near or to_scale:
+            hollow = {"facecolor": "white", "edgecolor": PAPER_COLOUR, "linewidth": 1.2, "marker": shape}
+            ax.scatter(x, y, s=40, label=name, zorder=4, **hollow)
+        else:
+            beyond.append(f"{name} ({x:.3g}, {y:.3g})")
+    if beyond:
+        ax.set_title("Out of sight: " + ", ".join(beyond), fontsize=8, color="#555555")
+
+
+def _place_names(ax):
+    """Write each of `ax.names` [((x, y), text), ...] at the nearest place that hides none of `ax.spots` and no other name.
+
+    Where every place near by hides a point, hiding other names is still avoided.
+    """
+    renderer, taken = ax.figure.canvas.get_renderer(), []
+    spots = ax.transData.transform(ax.spots)
+    for at, text in ax.names:
+        for distance, angle, spare in _name_places():
+            dx, dy = distance * np.cos(angle), distance * np.sin(angle)
+            side = "left" if dx > 1 else "right" if dx < -1 else "center"
+            line = {"arrowstyle": "-", "color": "#555555", "lw": 0.6, "ls": ":"} if distance > 10 else None
+            place = {"xytext": (dx, dy), "textcoords": "offset points", "ha": side, "va": "center"}
+            name = ax.annotate(text, at, fontsize=7.5, arrowprops=line, **place)
+            name.update_positions(renderer)
+            box = Text.get_window_extent(name, renderer)  # without its line
+            inside = ax.bbox.contains(box.x0, box.y0) and ax.bbox.contains(box.x1, box.y1)
+            hidden = any(box.padded(3).contains(*spot) for spot in spots) and not spare
+            if inside and not hidden and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            name.remove()
+
+
+def _name_places():
+    """(points away, angle, may it hide a marker), in the order to be tried."""
+    for spare in (False, True):
+        for distance in (9, 16, 24, 34, 46, 60, 76):
+            for degrees in (0, 180, 45, 135, -45, -135, 90, -90, 20, 160, -20, -160):
+                yield distance, np.deg2rad(degrees), spare
+
+
+def parallel_objectives(points, marks=None, ax=None):
+    """Parallel coordinates: an axis an objective, a line an arm, up is better. Returns the axes.
+
+    points, marks: as in `pareto_panels`. Each axis runs from the worst to the best arm or mark, printed at its ends.
+    """
+    table = points.pivot(index="arm", columns="objective", values="value")
+    objectives = list(dict.fromkeys(points["objective"]))
+    better = points.drop_duplicates("objective").set_index("objective")["higher_is_better"]
+    family = points.drop_duplicates("arm").set_index("arm")["family"]
+    marks = {name: mark for name, mark in (marks or {}).items() if set(objectives) <= set(mark)}
+    ends = {}
+    for objective in objectives:
+        values = [*table[objective], *(mark[objective] for mark in marks.values())]
+        ends[objective] = (min(values), max(values)) if better[objective] else (max(values), min(values))
+
+    def heights(values):
+        return [(values[o] - ends[o][0]) / ((ends[o][1] - ends[o][0]) or 1.0) for o in objectives]
+
+    ax = ax or plt.subplots(figsize=(7.6, 4.2), layout="constrained")[1]
+    for arm in sorted(table.index, key=lambda arm: arm in METHODS):
+        thick = {"lw": 2.2, "zorder": 3} if arm in METHODS else {"lw": 0.9, "alpha": 0.75}
+        ax.plot(heights(table.loc[arm]), markersize=4, **thick, **_arm_look(arm, family[arm]))
+    for (name, mark), style in zip(marks.items(), ("--", ":", "-."), strict=False):
+        ax.plot(heights(mark), color=PAPER_COLOUR, ls=style, lw=1.4, label=name)
+    names = [f"{ends[o][1]:.3g}\n\n{ends[o][0]:.3g}\n{OBJECTIVE_LABELS.get(o, o)}" for o in objectives]
+    for i, name in enumerate(names):
+        top, bottom = name.split("\n\n")
+        ax.text(i, 1.04, top, ha="center", fontsize=8)
+        ax.text(i, -0.05, bottom, ha="center", va="top", fontsize=8.5)
+    ax.set(xticks=range(len(objectives)), xticklabels=[], yticks=[], ylim=(-0.02, 1.02))
+    ax.tick_params(length=0)
+    ax.grid(axis="x", color="#8A8A8A")
+    ax.spines[["left", "bottom"]].set_visible(False)
+    handles = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+    named = [label for label in (*METHOD_LABELS.values(), *handles) if label in handles]
+    handles = {label: handles[label] for label in dict.fromkeys(named)}
+    ax.figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    return ax
+
+
+def hypervolume_bars(volumes, title="Hypervolume"):
+    """Volumes of single arms (left) and of families' fronts (right), with intervals. Returns the figure.
+
+    volumes: frame kind ("arm" | "front"), name, family, label, volume, ci_low, ci_high, share.
+    """
+    kinds = [kind for kind in ("arm", "front") if kind in set(volumes["kind"])]
+    tallest = max((volumes["kind"] == kind).sum() for kind in kinds)
+    fig, axes = plt.subplots(
+        1, len(kinds), figsize=(4.8 * len(kinds), 1.0 + 0.2 * tallest), squeeze=False, layout="constrained"
+    )
+    for ax, kind in zip(axes.flat, kinds, strict=True):
+        rows = volumes[volumes["kind"] == kind].sort_values("volume", kind="stable")
+        colours = [
+            METHOD_COLOURS["crpo"] if name == "main" else _arm_look(name, family)["color"]
+            for name, family in zip(rows["name"], rows["family"], strict=True)
+        ]
+        y = np.arange(len(rows))
+        ax.barh(y, rows["volume"], 0.72, color=colours, alpha=0.85)
+        errors = [
+            (rows["volume"] - rows["ci_low"]).clip(lower=0),
+            (rows["ci_high"] - rows["volume"]).clip(lower=0),
+        ]
+        ax.errorbar(rows["volume"], y, xerr=errors, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=2)
+        names = rows["label"] if kind == "arm" else [_family_label(name) for name in rows["name"]]
+        ax.set_yticks(y, names, fontsize=8)
+        ax.set(
+            title="Each arm by itself" if kind == "arm" else "Front of a family",
+            xlabel=title,
+            ylim=(len(rows) - tallest - 0.6, len(rows) - 0.4),
+        )
+        ax.grid(axis="y", visible=False)
+    return fig
+
+
+def ablation_forest(table):
+    """Difference to the reference with its interval, an arm a row, a metric a panel. Returns the figure.
+
+    table: rows of `tradeoffs.ablation_table`, of one or several families. Filled: Holm-corrected p below .05.
+    """
+    rows = table[table["difference"].notna()]
+    metrics = list(dict.fromkeys(rows["metric"]))
+    order = rows.drop_duplicates(["family", "arm"])
+    places, y, previous = {}, 0.0, None
+    for row in order.itertuples():
+        y += 0.0 if previous is None else 1.0 if row.family == previous else 2.2
+        places[row.family, row.arm], previous = y, row.family
+    fig, axes = plt.subplots(
+        1, len(metrics), figsize=(2.6 + 1.85 * len(metrics), 1.0 + 0.21 * (y + 1)), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for ax, metric in zip(axes.flat, metrics, strict=True):
+        ax.axvline(0, color=PAPER_COLOUR, lw=0.8)
+        for row in rows[rows["metric"] == metric].itertuples():
+            look = _arm_look(row.arm, row.family)
+            sure = row.p_holm < 0.05
+            errors = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
+            face = look["color"] if sure else "white"
+            ax.errorbar(
+                row.difference, places[row.family, row.arm], xerr=errors, ls="none", capsize=2, markersize=5,
+                markerfacecolor=face, elinewidth=1.1, color=look["color"], marker=look["marker"],
+            )  # fmt: skip
+        _leave_out_of_sight(ax, rows[rows["metric"] == metric], places)
+        ax.set_title(OBJECTIVE_LABELS.get(metric, metric), fontsize=9)
+        ax.grid(axis="y", visible=False)
+        ax.locator_params(axis="x", nbins=4)
+    names = [row.label for row in order.itertuples()]
+    axes[0, 0].set_yticks(list(places.values()), names, fontsize=8)
+    axes[0, 0].set_ylim(y + 0.8, -1.7)
+    heads = order.drop_duplicates("family")
+    for row in heads.itertuples():
+        at = {
+            "x": -0.04,
+            "y": places[row.family, row.arm] - 0.95,
+            "transform": axes[0, 0].get_yaxis_transform(),
+        }
+        axes[0, 0].text(s=_family_label(row.family), ha="right", va="center", fontsize=8, weight="bold", **at)
+    fig.supxlabel(
+        "Arm minus its reference, 95 % interval; filled: p < .05 after Holm within the family", fontsize=8.5
+    )
+    return fig
+
+
+def _leave_out_of_sight(ax, rows, places):
+    """One interval far longer than all others would squeeze them: the axis fits the others, and its numbers are written."""
+    reach = rows[["difference_low", "difference_high"]].abs().max(axis=1).sort_values()
+    if len(reach) < 3 or reach.iloc[-1] < 2.5 * reach.iloc[-2]:
+        return
+    edge = 1.12 * reach.iloc[-2]
+    ax.set_xlim(-edge, edge)
+    row = rows.loc[reach.index[-1]]
+    ends = row["difference_low"], row["difference"], row["difference_high"]
+    ax.text(
+        0, places[row["family"], row["arm"]] - 0.62, "{1:.3g} [{0:.3g}, {2:.3g}]".format(*ends), fontsize=7, ha="center",
+        va="center", bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )  # fmt: skip
+
+
+def k_curve(table):
+    """What k buys: a panel a metric, k from 0 on a log(1 + k) axis, with intervals. Returns the figure.
+
+    table: rows of `tradeoffs.k_table`: k, metric, value, ci_low, ci_high.
+    """
+    metrics = list(dict.fromkeys(table["metric"]))
+    across = min(3, len(metrics))
+    down = -(-len(metrics) // across)
+    fig, axes = plt.subplots(
+        down, across, figsize=(2.9 * across, 2.4 * down), squeeze=False, layout="constrained"
+    )
+    for ax, metric in zip(axes.flat, metrics, strict=False):
+        rows = table[table["metric"] == metric].sort_values("k")
+        x = np.log1p(rows["k"])
+        errors = [
+            (rows["value"] - rows["ci_low"]).clip(lower=0),
+            (rows["ci_high"] - rows["value"]).clip(lower=0),
+        ]
+        ax.errorbar(
+            x,
+            rows["value"],
+            yerr=errors,
+            color=FAMILY_COLOURS["k"],
+            capsize=2.5,
+            lw=1.2,
+            elinewidth=1,
+            zorder=2,
+        )
+        for place, row in zip(x, rows.itertuples(), strict=True):
+            look = _arm_look(row.arm, "k")
+            ax.plot(
+                place,
+                row.value,
+                ls="none",
+                markersize=6,
+                color=look["color"],
+                marker=look["marker"],
+                zorder=3,
+            )
+        ax.set_xticks(x, [f"{k:g}" for k in rows["k"]])
+        ax.set_title(objective_label(metric))
+        ax.margins(x=0.08)
+    for ax in axes.flat[len(metrics) :]:
+        ax.remove()
+    fig.supxlabel("k, the weight of accuracy (log(1 + k) scale); diamond: the paper's k", fontsize=9)
+    return fig
+
+
+def advantage_shares(shares):
+    """Who owned the advantage over training: stacked shares, an arm a panel; dashes: tied groups. Returns the figure.
+
+    shares: frame arm, label, step, term, share, as of `tradeoffs.shares`.
+    """
+    arms = list(dict.fromkeys(shares["arm"]))
+    terms = [term for term in dict.fromkeys(shares["term"]) if term != "tied groups"]
+    known = list(OBJECTIVE_LABELS)
+    terms.sort(key=lambda term: known.index(term) if term in known else len(known))
+    across = min(3, len(arms))
+    down = -(-len(arms) // across)
+    fig, axes = plt.subplots(
+        down,
+        across,
+        figsize=(2.9 * across, 2.2 * down + 0.4),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, arm in zip(axes.flat, arms, strict=False):
+        own = shares[shares["arm"] == arm]
+        table = own.pivot(index="step", columns="term", values="share")
+        here = [term for term in terms if term in table]
+        colours = [REWARD_COLOURS[terms.index(term) % len(REWARD_COLOURS)] for term in here]
+        ax.stackplot(
+            table.index,
+            table[here].fillna(0).T,
+            colors=colours,
+            labels=[objective_label(t) for t in here],
+            lw=0,
+        )
+        if "tied groups" in table:
+            ax.plot(
+                table.index, table["tied groups"], color=PAPER_COLOUR, ls="--", lw=1.3, label="Tied groups"
+            )
+        ax.set(title=own["label"].iloc[0], ylim=(0, 1), xlim=(table.index.min(), table.index.max()))
+        ax.grid(visible=False)
+    for ax in axes.flat[len(arms) :]:
+        ax.remove()
+    for ax in axes.flat[max(0, len(arms) - across) : len(arms)]:
+        ax.set_xlabel("Step")
+        ax.tick_params(labelbottom=True)
+    fig.supylabel("Share of the advantage", fontsize=9)
+    legend_below(fig, *axes.flat[: len(arms)])
+    return fig
+
+
+def trajectories(table, pairs, marks=None):
+    """Checkpoints through objective space, an arrow from each to the next, a panel a pair. Returns the figure.
+
+    table: frame arm, step, objective, value, error, as of `tradeoffs.trajectory_points`; pairs: tuples (x, y) of
+    objectives; marks: as in `pareto_panels`. A cross at each checkpoint is one standard error over seeds.
+    """
+    fig, axes = plt.subplots(
+        1, len(pairs), figsize=(3.4 * len(pairs), 3.5), squeeze=False, layout="constrained"
+    )
+    for ax, pair in zip(axes.flat, pairs, strict=True):
+        for arm in present(table["arm"]):
+            own = table[table["arm"] == arm]
+            x, y = (own[own["objective"] == name].set_index("step").sort_index() for name in pair)
+            look = look_of(arm)
+            ax.errorbar(
+                x["value"],
+                y["value"],
+                xerr=x["error"],
+                yerr=y["error"],
+                ls="none",
+                ms=4.5,
+                elinewidth=0.7,
+                **look,
+            )
+            steps = list(x.index)
+            for a, b in zip(steps, steps[1:], strict=False):
+                ends = [(x.loc[step, "value"], y.loc[step, "value"]) for step in (b, a)]
+                arrow = {"arrowstyle": "-|>", "color": look["color"], "lw": 1.3, "shrinkA": 3, "shrinkB": 1}
+                ax.annotate("", *ends, arrowprops=arrow)
+        _mark_targets(ax, pair, marks, to_scale=True)
+        ax.set(xlabel=OBJECTIVE_LABELS.get(pair[0], pair[0]), ylabel=OBJECTIVE_LABELS.get(pair[1], pair[1]))
+        ax.margins(0.08)
+        for axis, name in zip("xy", pair, strict=True):
+            if OBJECTIVE_LABELS.get(name, name).endswith("↓"):
+                getattr(ax, f"invert_{axis}axis")()
+    legend_below(fig, *axes.flat)
+    return fig
+
+
+def _arm_look(arm, family):
+    """A method keeps its own look; every other arm has its family's."""
+    if arm in METHODS:
+        return look_of(arm)
+    colour, marker = FAMILY_COLOURS.get(family, PAPER_COLOUR), FAMILY_MARKERS.get(family, "o")
+    return {"color": colour, "marker": marker, "label": _family_label(family)}
+
+
+def _family_label(family):
+    return FAMILY_LABELS.get(family, family.replace("_", " ").capitalize())

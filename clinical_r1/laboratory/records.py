@@ -1,0 +1,127 @@
+"""The laboratory's files: the four that `./reproduce.sh ablations` makes, found, read and checked."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from clinical_r1.arms import ARMS, REFERENCE
+from clinical_r1.files import PACKAGE
+from clinical_r1.rewards import REWARD_SETS
+
+FILES = {
+    "scores": "ablations_scores.csv.gz",
+    "arms": "ablations_arms.csv",
+    "training": "ablations_training.csv.gz",
+    "trajectories": "ablations_trajectories.csv.gz",
+}
+COLUMNS = {
+    "scores": ("arm", "seed", "id", "correct", "parsed", "tokens"),
+    "arms": ("arm", "family", "label", "setting", "seconds"),
+    "training": ("arm", "seed", "step", "reward"),
+    "trajectories": ("arm", "seed", "step", "id", "correct"),
+}
+MEND = "run ./reproduce.sh ablations (add --summary-only when its arms are trained)"
+OBJECTIVES = ("accuracy", "faithfulness", "drc", "hallucination")
+
+# Arms of other families that a family's table needs beside the reference
+ALSO = {"prompt_x_reward": ("grpo",), "cold_start": ("cold_start_grpo", "cold_start_crpo")}
+COUNTERPART = {"cold_start_grpo": "grpo"}  # compared with another arm than the family's reference
+
+# What the reference has where a family varies it
+REFERENCE_SETTING = {
+    "k": "k = 10",
+    "terms": "all terms",
+    "citation": "r_CR with + 0.5",
+    "consistency": "r_cons as it is",
+    "prompt_x_reward": "CRPO prompt, CRPO reward",
+    "group_size": "G = 8",
+    "aggregator": "sum, then normalised",
+    "kl": "beta = 0.001",
+    "cold_start": "no cold start",
+}
+ACCURACY, REASONING, CONSISTENCY = "accuracy_reward", "clinical_reasoning_reward", "consistency_reward"
+TERMS = (ACCURACY, REASONING, CONSISTENCY)
+
+
+class Laboratory(NamedTuple):
+    """The four frames of the laboratory, one row per answer, arm, training step and checkpoint answer."""
+
+    scores: object
+    arms: object
+    training: object
+    trajectories: object
+
+
+# --- reading
+
+
+def find_laboratory(out=".") -> Path:
+    """The folder with the laboratory's four files: this checkout's own run if it is whole, otherwise the shipped summary."""
+    own, shipped = Path(out) / "runs" / "ablations" / "summary", PACKAGE / "data" / "laboratory"
+    return own if all((own / name).is_file() for name in FILES.values()) else shipped
+
+
+def read_laboratory(folder) -> Laboratory:
+    """The four files of a folder. FileNotFoundError or ValueError names the file and how to mend it."""
+    frames = {kind: _read(Path(folder) / name, COLUMNS[kind]) for kind, name in FILES.items()}
+    scores, path = frames["scores"], Path(folder) / FILES["scores"]
+    if scores.duplicated(["arm", "seed", "id"]).any():
+        first = scores[scores.duplicated(["arm", "seed", "id"])].iloc[0]
+        raise ValueError(f"{path}: {first.arm} seed {first.seed} answers {first.id} twice; {MEND}.")
+    if not scores[["correct", "parsed"]].isin([0, 1]).all(axis=None):
+        raise ValueError(f"{path}: correct and parsed must be 0 or 1; {MEND}.")
+    if unknown := set(scores["arm"]) - set(frames["arms"]["arm"]):
+        raise ValueError(
+            f"{path} has the arms {sorted(unknown)}, which {FILES['arms']} does not describe; {MEND}."
+        )
+    scores["accuracy"] = 100.0 * scores["correct"]
+    frames["trajectories"]["accuracy"] = 100.0 * frames["trajectories"]["correct"]
+    return Laboratory(**frames)
+
+
+def _read(path, columns):
+    import pandas as pd
+
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; expected a file of the ablations: {MEND}.")
+    try:
+        frame = pd.read_csv(path)
+    except (OSError, EOFError, ValueError) as error:  # gzip, encoding and parsing faults
+        raise ValueError(f"{path} cannot be read ({error}); delete it and {MEND}.") from error
+    missing = [column for column in columns if column not in frame]
+    if missing or frame.empty:
+        what = f"lacks the columns {missing}" if missing else "has no rows"
+        raise ValueError(f"{path} {what}; expected at least {list(columns)}: {MEND}.")
+    return frame
+
+
+def families(lab):
+    """Names of the families that have an arm to compare, in the file's order; the paper's five first."""
+    found = [*dict.fromkeys(lab.arms["family"]), *ALSO]
+    return [name for name in dict.fromkeys(found) if len(members(lab, name)) > 1]
+
+
+def members(lab, family, against=REFERENCE):
+    """Arms of a family with answers, the reference first, then in the file's order; k in order of k."""
+    own = list(lab.arms.loc[lab.arms["family"] == family, "arm"])
+    own = [against, *own, *ALSO.get(family, ())]
+    if family == "cold_start":
+        own.insert(1, "grpo")
+    answered = set(lab.scores["arm"])
+    own = [arm for arm in dict.fromkeys(own) if arm in answered]
+    return sorted(own, key=weight_of_accuracy) if family == "k" else own
+
+
+def weight_of_accuracy(arm):
+    """k of an arm (paper eq. 4)."""
+    return float(weights_of(arm)[0])
+
+
+def weights_of(arm):
+    """An arm's own reward weights, or its reward set's."""
+    return ARMS[arm].weights or REWARD_SETS[ARMS[arm].rewards].weights
+
+
+def answered(lab):
+    """Arms with answers, in the order of the arms' file."""
+    there = set(lab.scores["arm"])
+    return tuple(arm for arm in lab.arms["arm"] if arm in there)

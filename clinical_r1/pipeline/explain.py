@@ -1,0 +1,104 @@
+"""Where a number comes from: run, commit, hashes, seeds and command of one cell."""
+
+import difflib
+import re
+from pathlib import Path
+
+import numpy as np
+
+from clinical_r1 import labels
+from clinical_r1.files import PACKAGE, sha256
+from clinical_r1.labels import CLINIC_BENCHMARKS
+from clinical_r1.pipeline.ledger import ROUNDING, counts_sentence, load_json
+from clinical_r1.settings import Settings
+from clinical_r1.tables import interval
+
+EXAMPLE = "table1.medqa.crpo.accuracy"
+
+
+# --- explain
+
+
+def explain(name: str, settings: Settings) -> str:
+    """Where a number came from, as text; "ledger" explains the whole.
+
+    name: "table1.medqa.crpo.accuracy"; the set that was measured may stand for the printed one (table1.clinic.…).
+    The run on disk is read, otherwise the committed copy, and the text says which. ValueError for an unknown name, with
+    the nearest one; PipelineError when there is no ledger, or it is not the one that results.json describes.
+    """
+    rows, record, note = load_json(settings)
+    names = {row.cell: row for row in rows.itertuples() if row.cell}
+    names |= {
+        f"table1.{row.measured_on}.{row.method}.{row.metric}": row
+        for row in rows.itertuples()
+        if row.measured_on
+    }
+    if name == "ledger":
+        return "\n".join([f"ledger: {counts_sentence(rows)}", note, *_run_lines(record)]) + "\n"
+    if name not in names:
+        nearest = difflib.get_close_matches(name, [*names, "ledger"], n=1, cutoff=0)[0]
+        raise ValueError(f"{name!r} is no cell of the ledger; the nearest name is {nearest!r}.")
+    row = names[name]
+    lines = [*_cell_lines(row), note, *_run_lines(record), *_file_lines(row, record, settings)]
+    return "\n".join([name, *(f"  {line}" for line in lines)]) + "\n"
+
+
+def _cell_lines(row):
+    label = f"{labels.METHOD_LABELS[row.method]}, {labels.METRIC_LABELS[row.metric]}"
+    yield f"paper      {row.printed:.2f} (arXiv 2512.00601, Table 1, {row.benchmark}, {label}; n {row.printed_n:,}, no interval)"
+    if np.isnan(row.value):
+        yield "this run   no value"
+    else:
+        yield (
+            f"this run   {row.value:.2f} {interval(row.ci_low, row.ci_high, 2)} on {row.measured_on}; "
+            f"n {row.n:,} questions, {row.seeds} seed(s), coverage {row.coverage:.3f}"
+        )
+        yield f"protocol   {row.protocol}"
+        yield f"tolerance  {row.tolerance:.3f}: half a question of {row.n:,}, and {ROUNDING} for the printed digits"
+    yield f"verdict    {row.verdict}{f': {row.reason}' if row.reason else ''}"
+
+
+def _run_lines(record):
+    git, machine = record["git"], record["hardware"]
+    dirty = {True: ", with uncommitted changes", False: ", clean", None: ""}[git["dirty"]]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
+    yield f"run        runs/{record['profile']}, its training ended {record['date'] or 'at an unrecorded time'}"
+    yield f"git        {git['sha'] or 'not a checkout'}{dirty}"
+    yield (
+        f"hardware   {machine['platform']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"GPU {machine['gpu'] or 'none'}"
+    )
+    yield f"versions   {versions}"
+    yield f"seeds      {', '.join(str(seed) for seed in record['seeds'])}"
+    yield f"again      {record['command']}"
+
+
+def _file_lines(row, record, settings):
+    inputs = record["inputs"]
+    wanted = {"prompts": f"{PACKAGE.name}/prompts.py"}
+    if row.measured_on in CLINIC_BENCHMARKS:
+        wanted["knowledge"] = f"{PACKAGE.name}/data/clinic_kb.json"
+    if record["base_model"] == "clinic-base":
+        wanted["base"] = f"{PACKAGE.name}/data/clinic_base/model.safetensors"
+    else:
+        yield f"base       {record['base_model']}, fetched by name; no hash recorded"
+    for label, path in wanted.items():
+        yield f"{label:10} {path}  sha256 {inputs.get(path) or 'not recorded'}"
+    sources = {path: digest for path, digest in inputs.items() if f"/{row.benchmark}/" in path}
+    if row.measured_on and row.measured_on not in CLINIC_BENCHMARKS:
+        yield from (f"data       {path}  sha256 {digest}" for path, digest in sources.items())
+    if not row.measured_on:
+        return
+    test = f"/questions/{row.measured_on}.test.jsonl"
+    asked = {path: digest for path, digest in record["questions"].items() if path.endswith(test)}
+    name = re.compile(rf"/completions/{re.escape(row.measured_on)}/{re.escape(row.method)}\.seed\d+\.jsonl$")
+    answered = {path: digest for path, digest in record["completions"].items() if name.search(path)}
+    for label, hashes in (("questions", asked), ("answers", answered)):
+        for path, digest in hashes.items():
+            yield f"{label:10} {path}  sha256 {digest or 'not recorded'}  ({_state(Path(settings.out) / path, digest)})"
+
+
+def _state(path, digest):
+    if not path.exists():
+        return "not on disk here"
+    return "on disk, as recorded" if sha256(path) == digest else "on disk, CHANGED since"

@@ -1,0 +1,366 @@
+"""A trained arm as a folder that stands alone: merged weights, tokenizer, model card; and, if asked, on the Hub.
+
+    python -m clinical_r1.pipeline.export --profile cpu --method crpo --seed 0 --to DIR [--push ORG/NAME] [--public] [--out ROOT]
+
+The folder appears whole or not at all, and an existing one is never written into. LoRA is added into the unquantised base,
+also after 4-bit training (`models.merge_adapter`); fully trained weights are copied. The card's numbers come from the run's
+own tables, and only when those were made from these very weights.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from clinical_r1.arms import ARMS
+from clinical_r1.artifacts import (
+    COLD_START,
+    RL_ON,
+    TRAINED_ON,
+    is_trained,
+    policy_of,
+    settings_of,
+    weights_hash,
+)
+from clinical_r1.files import write_text
+from clinical_r1.models import CLINIC_BASE, load_tokenizer, merge_adapter
+from clinical_r1.prompts import STYLE_OF_METHOD
+from clinical_r1.settings import PROFILES, Settings, settings_for
+from clinical_r1.tables import interval, markdown, number
+
+WARNING = "Teaching and research material. Not a medical device, not medical advice, not for clinical use."
+TRAINING_STAGE, EVALUATION_STAGE = "03_crpo_training", "04_benchmark_evaluation"
+
+# base model -> card metadata; Qwen2.5-3B is not under Apache-2.0 as its sisters are
+LICENCES = {CLINIC_BASE: {"license": "apache-2.0"}}
+LICENCES["Qwen/Qwen2.5-3B-Instruct"] = {
+    "license": "other",
+    "license_name": "qwen-research",
+    "license_link": "https://huggingface.co/Qwen/Qwen2.5-3B-Instruct/blob/main/LICENSE",
+}
+WEIGHTS_AND_TOKENIZER = (
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+def export(settings: Settings, method: str, seed: int, target: str | Path) -> Path:
+    """Write a trained arm to `target`: safetensors, configuration, tokenizer, README.md. Returns the folder.
+
+    ValueError: the arm is not trained, was trained with other settings, or its tables describe other weights.
+    FileExistsError: `target` holds something; nothing is overwritten.
+    """
+    target = Path(target).resolve()
+    _refuse_unready(settings, method, seed)
+    base, adapter = policy_of(settings, method, seed)
+    card = model_card(settings, method, seed)
+    with _whole_or_nothing(target) as folder:
+        if adapter is None:
+            _copy_weights(Path(base), folder)
+        else:
+            merge_adapter(base, adapter, settings).save_pretrained(folder)
+            load_tokenizer(base).save_pretrained(folder)
+        write_text(folder / "README.md", card)
+    return target
+
+
+def _refuse_unready(settings, method, seed) -> None:
+    trainable = {*ARMS, COLD_START} - {"baseline"}
+    if method not in trainable:
+        raise ValueError(
+            f"method {method!r} has no weights of its own; expected one of {', '.join(sorted(trainable))}."
+        )
+    if not is_trained(settings, method, seed):
+        raise ValueError(
+            f"{method} with seed {seed} is not trained in {settings.run_dir}; run `./reproduce.sh {settings.profile}` first "
+            "or name another --out."
+        )
+
+
+@contextmanager
+def _whole_or_nothing(target: Path):
+    """A folder beside `target` to write into, renamed to it at the end and removed on failure."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} is not empty; name a new folder (nothing is overwritten).")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.with_name(f".{target.name}.{os.getpid()}")
+    folder.mkdir()
+    try:
+        yield folder
+        os.replace(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _copy_weights(source: Path, folder: Path) -> None:
+    if "quantization_config" in json.loads((source / "config.json").read_text(encoding="utf-8")):
+        raise ValueError(
+            f"{source} holds quantised weights, expected whole ones; train the arm again with this version."
+        )
+    for pattern in WEIGHTS_AND_TOKENIZER:
+        for path in source.glob(pattern):
+            shutil.copy2(path, folder / path.name)
+
+
+# ------------------------------------------------------------------------------------------------------- model card
+
+
+def model_card(settings: Settings, method: str, seed: int) -> str:
+    """README.md of an exported arm: YAML front matter for the Hub, then what it is, its numbers, and how it was made."""
+    manifest, rows = _read_manifest(settings), measured(settings, method, seed)
+    title = f"{settings.profile}-{method}-seed{seed}".replace("_", "-")
+    base = public_name(settings.base_model)
+    parts = [
+        f"---\n{_front_matter(settings, method, title, rows)}\n---",
+        f"# {title}",
+        f"**{WARNING}**",
+        _what_it_is(settings, method, seed, base),
+        "## Measured",
+        _numbers(settings, seed, rows),
+        "## Use",
+        _use(settings, method),
+        "## How it was made",
+        _provenance(settings, method, seed, manifest),
+        "## Limits",
+        "It answers multiple-choice questions and was rewarded for doing so. Its reasoning can be wrong where its letter is "
+        "right, and it can invent findings. The counts above are means over responses; no clinician has reviewed any.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def public_name(base_model: str) -> str:
+    """A base model as a card may name it: a Hub id or "clinic-base" as it is, of a folder its last part alone."""
+    return (
+        Path(base_model).name if Path(base_model).is_absolute() or Path(base_model).is_dir() else base_model
+    )
+
+
+def measured(settings: Settings, method: str, seed: int):
+    """Table 1's rows of a method on the benchmarks that this seed has answered, or None where there are none.
+
+    ValueError when the answers were made from other weights than those on disk: the table would describe another model.
+    """
+    path = settings.run_dir / "tables" / "table1.csv"
+    if not path.is_file():
+        return None
+    import pandas as pd
+
+    table = pd.read_csv(path)
+    rows = table[table["method"] == method]
+    now, answered = weights_hash(settings, method, seed), []
+    for benchmark in rows["benchmark"].unique():
+        stamp = settings.completions_path(benchmark, method, seed).with_suffix(".json")
+        if not stamp.is_file():
+            continue
+        made = json.loads(stamp.read_text(encoding="utf-8"))["weights"]
+        if made != now:
+            raise ValueError(
+                f"table1.csv does not describe {method} with seed {seed}: its answers to {benchmark} were made from weights "
+                f"{made}, the arm has {now}; run `./reproduce.sh {settings.profile} --only 04` or move tables/ away."
+            )
+        answered.append(benchmark)
+    return rows[rows["benchmark"].isin(answered)] if answered else None
+
+
+def _read_manifest(settings) -> dict:
+    path = settings.run_dir / "manifest.json"
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}); run the profile again to mend it.") from error
+
+
+def _front_matter(settings, method, title, rows) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = []
+    if rows is not None:
+        results = [
+            EvalResult(
+                task_type="question-answering",
+                dataset_type=row.benchmark,
+                dataset_name=row.benchmark,
+                metric_type="accuracy",
+                metric_name=f"accuracy, % (95 % interval {row.ci_low:.1f} to {row.ci_high:.1f}, n = {row.n}, "
+                f"training seeds = {row.seeds})",
+                metric_value=float(row.value),
+            )
+            for row in rows[rows["metric"] == "accuracy"].itertuples()
+        ]
+    data = ModelCardData(
+        base_model=public_name(settings.base_model),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        language="en",
+        tags=["clinical-reasoning", "grpo", "trl", method.replace("_", "-"), "not-for-clinical-use"],
+        model_name=title if results else None,
+        eval_results=results or None,
+        **LICENCES.get(settings.base_model, {"license": "other", "license_name": "as-the-base-model"}),
+    )
+    return data.to_yaml().strip()
+
+
+def _what_it_is(settings, method, seed, base) -> str:
+    if method == COLD_START:
+        how = "fine-tuned on teacher traces (the cold start, before reinforcement learning)"
+    else:
+        how = f'trained by reinforcement learning, arm "{ARMS[method].label}"'
+    form = "LoRA, merged into the base's weights" if settings.lora_rank else "all weights trained"
+    return (
+        f"{base}, {how}; {form}. Seed {seed} of the `{settings.profile}` profile of clinical_r1, a reproduction of CRPO "
+        "(Clinical Objective Relative Policy Optimization, arXiv:2512.00601)."
+    )
+
+
+def _numbers(settings, seed, rows) -> str:
+    if rows is None:
+        return "This model has not been evaluated: its run holds no table with its results."
+    lines = [
+        [
+            row.benchmark,
+            row.metric.replace("_", " ") + (", %" if row.metric == "accuracy" else ""),
+            number(row.value),
+            interval(row.ci_low, row.ci_high, 2),
+            str(row.n),
+            str(row.seeds),
+            number(row.coverage, 3),
+        ]
+        for row in rows.itertuples()
+    ]
+    seeds = rows["seeds"].max()
+    pooled = f" Means over the method's {seeds} training seeds, of which this is one." if seeds > 1 else ""
+    return (
+        f"Table 1 of the `{settings.profile}` run: one sampled answer a question, n questions, 95 % intervals; accuracy counts "
+        f"an unparsed answer as wrong, coverage is the share that parsed, the other rows are counts per response.{pooled}\n\n"
+        + markdown(["benchmark", "measure", "value", "interval", "n", "seeds", "coverage"], lines)
+    )
+
+
+def _use(settings, method) -> str:
+    style = repr(STYLE_OF_METHOD[method]) if method != COLD_START else "'crpo' or 'grpo'"
+    return (
+        f"Prompts come from `clinical_r1.prompts.build_messages(question, {style}, {settings.prompt_layout!r})`; the model "
+        "knows no other. The tokenizer pads on the left.\n\n```python\nfrom transformers import AutoModelForCausalLM\n\n"
+        "from clinical_r1.models import load_tokenizer\n\n"
+        "model, tokenizer = AutoModelForCausalLM.from_pretrained(FOLDER), load_tokenizer(FOLDER)\n```"
+    )
+
+
+def _provenance(settings, method, seed, manifest) -> str:
+    stages, git = manifest.get("stages", {}), manifest.get("git", {})
+    values = settings if method == COLD_START else settings_of(settings, method)
+    keys = TRAINED_ON if method == COLD_START else RL_ON
+    made = [
+        ["seed", str(seed)],
+        ["trained at commit", stages.get(TRAINING_STAGE, {}).get("git_sha") or "not recorded"],
+        ["evaluated at commit", stages.get(EVALUATION_STAGE, {}).get("git_sha") or "not recorded"],
+        ["uncommitted changes", {True: "yes", False: "no"}.get(git.get("dirty"), "not recorded")],
+        ["weights", weights_hash(settings, method, seed)],
+        ["precision", settings.device_dtype + (", trained on a 4-bit base" if settings.load_in_4bit else "")],
+    ]
+    versions = manifest.get("versions", {})
+    made += [
+        [name, versions[name]] for name in ("torch", "transformers", "trl", "peft") if versions.get(name)
+    ]
+    made += [[key, _shown(getattr(values, key))] for key in keys]
+    return markdown(["setting", "value"], [[f"`{name}`", value] for name, value in made])
+
+
+def _shown(value) -> str:
+    """A setting without the path of a machine."""
+    return public_name(value) if isinstance(value, str) else str(value)
+
+
+# -------------------------------------------------------------------------------------------------------------- Hub
+
+
+def check_destination(repo: str) -> str:
+    """The access token, after the name has been checked. ValueError for a bad name, PermissionError without a token."""
+    import huggingface_hub
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ValueError(f"{repo!r} is no name on the Hub; expected ORG/NAME.") from error
+    if repo.count("/") != 1:
+        raise ValueError(f"{repo!r} names no owner; expected ORG/NAME.")
+    token = huggingface_hub.get_token()
+    if token is None:
+        raise PermissionError(
+            "pushing needs an access token and none was found; run `hf auth login` or set HF_TOKEN."
+        )
+    return token
+
+
+def push(folder: str | Path, repo: str, private: bool = True) -> str:
+    """Upload an exported folder to the Hub and return its address. Private unless told otherwise.
+
+    ValueError: a bad name, or a repository that exists and is public while a private one was asked for. PermissionError:
+    no token. ConnectionError: the Hub was not reached or refused. No message holds the token.
+    """
+    import httpx
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    token = check_destination(repo)
+    hub = huggingface_hub.HfApi(token=token)
+    failure = None
+    try:
+        hub.create_repo(repo, private=private, exist_ok=True)
+        if private and not hub.model_info(repo).private:
+            raise ValueError(
+                f"{repo} exists and is public; name a new repository, or pass --public to publish."
+            )
+        hub.upload_folder(repo_id=repo, folder_path=folder, commit_message="Merged weights and model card")
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        failure = f"{type(error).__name__}: {error}".replace(token, "[token]")
+    if failure:  # raised outside, so that no traceback carries the original text
+        raise ConnectionError(
+            f"{repo} was not pushed ({failure}). The export in {folder} is whole; mend the cause, then "
+            f"`hf upload {repo} {folder}{' --private' if private else ''}`."
+        )
+    return f"https://huggingface.co/{repo}"
+
+
+# ----------------------------------------------------------------------------------------------------- command line
+
+
+def main(argv=None) -> int:
+    """Merge, save and describe one trained arm; push it to the Hub if asked. Exit status 1 with a sentence on failure."""
+    parser = argparse.ArgumentParser(prog="python -m clinical_r1.pipeline.export", description=main.__doc__)
+    parser.add_argument("--profile", default="cpu", choices=PROFILES)
+    parser.add_argument("--method", required=True, help="a trained arm, such as crpo, or cold_start")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--to", required=True, metavar="DIR", help="a new or empty folder")
+    parser.add_argument("--push", metavar="ORG/NAME", help="upload to the Hub as well, private")
+    parser.add_argument("--public", action="store_true", help="with --push: publish")
+    parser.add_argument("--out", default=".", metavar="ROOT", help="folder that holds runs/")
+    args = parser.parse_args(argv)
+    try:
+        if args.push:
+            check_destination(args.push)  # before the weights are merged
+        settings = settings_for(args.profile, args.out, (args.seed,))
+        print(f"wrote {export(settings, args.method, args.seed, args.to)}")
+        if args.push:
+            print(f"pushed to {push(args.to, args.push, private=not args.public)}")
+    except (ValueError, OSError, ImportError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

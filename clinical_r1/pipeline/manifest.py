@@ -1,0 +1,103 @@
+"""The record of a run: code, versions, hardware, settings and the sha256 of everything it read."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, sha256
+from clinical_r1.settings import Settings
+
+RECORDED = "torch transformers trl peft datasets accelerate numpy pandas scipy statsmodels matplotlib papermill".split()
+
+
+def needs_cuda(settings: Settings) -> bool:
+    """Whether the profile trains or samples on a CUDA device."""
+    return settings.backend == "unsloth" or settings.use_vllm
+
+
+def open_manifest(path: Path, settings: Settings) -> dict:
+    """The manifest at `path`, or an empty one; PipelineError if it is damaged or was made with other settings.
+
+    More seeds than before are no other settings: they extend the run.
+    """
+    if not path.exists():
+        return {"stages": {}}
+    folder = path.parent.relative_to(settings.out)
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        made, _ = manifest["settings"], manifest["stages"].items()
+        made_seeds = set(made["seeds"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise PipelineError(
+            f"{folder}/{path.name} is damaged ({reason}); move {folder} away or pass --fresh."
+        ) from error
+    now = json.loads(json.dumps(settings.to_json()))
+    changed = [key for key in sorted(made.keys() | now.keys()) if made.get(key) != now.get(key)]
+    if "seeds" in changed and made_seeds <= set(now["seeds"]):
+        changed.remove("seeds")
+    if changed:
+        listed = "; ".join(f"{key} {made.get(key)!r}, now {now.get(key)!r}" for key in changed)
+        raise PipelineError(
+            f"{folder} was made with other settings ({listed}); move it away or pass --fresh."
+        )
+    return manifest
+
+
+def describe(settings: Settings, files: Iterable[Path]) -> dict:
+    """What a reader needs to judge or repeat a run that reads `files`. Names no machine and no path of one."""
+    import psutil
+
+    data = os.environ.get(DATA_VARIABLE)
+    roots = {PACKAGE.name: PACKAGE} | ({f"${DATA_VARIABLE}": Path(data)} if data else {})
+    return {
+        "profile": settings.profile,
+        "seeds": list(settings.seeds),
+        "settings": settings.to_json(),
+        "git": git_state(),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in RECORDED},
+        "hardware": {
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+            "gpu": _gpu_name() if needs_cuda(settings) else None,
+        },
+        "sha256": {
+            f"{name}/{path.relative_to(root).as_posix()}": sha256(path)
+            for name, root in roots.items()
+            for path in sorted({*files, PACKAGE / "prompts.py"})
+            if path.is_relative_to(root)
+        },
+    }
+
+
+def git_state() -> dict:
+    """{"sha", "dirty"} of this checkout; both None where it is not one."""
+
+    def git(*arguments):
+        command = ["git", "-C", str(ROOT), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != ROOT:
+            return {"sha": None, "dirty": None}
+        return {"sha": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return {"sha": None, "dirty": None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _gpu_name() -> str:
+    import torch
+
+    return torch.cuda.get_device_name(0)

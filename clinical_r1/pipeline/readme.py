@@ -1,0 +1,117 @@
+"""README's tables of results: generated from the committed ledger and comparisons, never typed."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from clinical_r1 import labels
+from clinical_r1.arms import METHODS
+from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
+from clinical_r1.pipeline.explain import EXAMPLE
+from clinical_r1.pipeline.ledger import counts_sentence, read_pair
+from clinical_r1.settings import Settings
+from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, whole
+
+BEGIN, END = "<!-- results: generated -->", "<!-- /results -->"
+README_METRICS = {
+    "faithfulness": "true claims (faithfulness)",
+    "drc": "options rejected (DRC)",
+    "hallucination": "false claims (hallucination)",
+}
+
+
+def readme_block(rows: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> str:
+    """README's results as markdown: arms x measures with 95 % intervals, paired differences, cells by verdict.
+
+    rows: the ledger. comparisons: rows of `write_comparisons`, or None to leave their table out. The process measures
+    are those of the first set.
+    """
+    measured = rows[rows["value"].notna()]
+    sets = list(dict.fromkeys(measured["measured_on"]))
+    if not sets:
+        return f"No cell has a value yet.\n\n{counts_sentence(rows)}\n"
+    shown = [(name, "accuracy") for name in sets] + [(sets[0], metric) for metric in README_METRICS]
+    cells = {(row.method, row.measured_on, row.metric): row for row in measured.itertuples()}
+    header = ["", *(_heading(name, metric) for name, metric in shown), "n", "seeds"]
+    lines = []
+    for method in METHODS:
+        own = [cells.get((method, *key)) for key in shown]
+        values = [
+            _with_interval(row.value, row.ci_low, row.ci_high, row.metric) if row else "–" for row in own
+        ]
+        sizes = [
+            " / ".join(dict.fromkeys(whole(getattr(row, at)) for row in own if row)) or "–"
+            for at in ("n", "seeds")
+        ]
+        lines.append([labels.METHOD_LABELS[method], *values, *sizes])
+    blocks = [markdown(header, lines)]
+    if comparisons is not None and len(comparisons):
+        blocks += [
+            "Paired differences on the same questions: accuracy in percentage points, measures per response; p is "
+            "Holm-corrected over its family of tests.",
+            _differences(comparisons, sets[0]),
+        ]
+    blocks.append(
+        f"{counts_sentence(rows)} `python -m clinical_r1.pipeline explain {EXAMPLE}` says where a "
+        "number comes from."
+    )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _heading(name, metric):
+    return f"accuracy `{name}`" if metric == "accuracy" else README_METRICS[metric]
+
+
+def _differences(comparisons, first):
+    """The rows that README shows; where a pair was tested in two families, the one with the larger p."""
+    kept = comparisons[
+        (comparisons["metric"] == "accuracy")
+        | (comparisons["metric"].isin(README_METRICS) & (comparisons["benchmark"] == first))
+    ]
+    key = ["method", "against", "metric", "benchmark"]
+    kept = kept.loc[sorted(kept.groupby(key, sort=False)["p_holm"].idxmax())]
+    lines = [
+        [
+            f"{labels.METHOD_LABELS[row.method]} − {labels.METHOD_LABELS[row.against]}",
+            _heading(row.benchmark, row.metric),
+            _with_interval(row.difference, row.ci_low, row.ci_high, row.metric, sign="+"),
+            "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}",
+            number(row.mde, _places(row.metric)),
+            whole(row.n),
+        ]
+        for row in kept.itertuples()
+    ]
+    return markdown(["pair", "measure", "difference", "p", "detectable difference", "n"], lines)
+
+
+def _places(metric):
+    return 1 if metric == "accuracy" else 2
+
+
+def _with_interval(value, low, high, metric, sign=""):
+    text = f"{value:{sign}.{_places(metric)}f} {interval(low, high, _places(metric))}"
+    return text.replace("-", "−").strip()
+
+
+def with_readme_block(text: str, block: str) -> str:
+    """README's text with what stands between its two markers replaced. PipelineError when they are not there once."""
+    try:
+        return replace_block(text, BEGIN, END, block)
+    except ValueError as error:
+        raise PipelineError(f"README.md: {error}") from error
+
+
+def committed_block(folder: Path) -> str:
+    """README's block from a folder's ledger.csv and, where it is there, comparisons.csv."""
+    path = folder / "comparisons.csv"
+    try:
+        comparisons = pd.read_csv(path)[COMPARISON_COLUMNS] if path.exists() else None
+    except (ValueError, KeyError) as error:
+        raise PipelineError(f"{path} is damaged ({error}); run notebook 04 again, or restore it.") from error
+    return readme_block(read_pair(folder)[0], comparisons)
+
+
+def write_readme(settings: Settings, readme: Path = ROOT / "README.md") -> Path:
+    """Rewrite README's block from figures/<profile>; the rest of the file is left alone."""
+    text = readme.read_text(encoding="utf-8")
+    return write_text(readme, with_readme_block(text, committed_block(settings.figures_dir)))

@@ -1,0 +1,163 @@
+"""The same completions under other rules, and an A/B of old against new; needs no model."""
+
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from clinical_r1.files import read_jsonl, write_json, write_jsonl, write_text
+from clinical_r1.intervals import paired_bootstrap
+from clinical_r1.score import Rules, check_rows, completion_files, score_rows
+from clinical_r1.settings import Settings
+from clinical_r1.tables import TABLE_SEED, build_table1, write_table1
+
+SCORE_FIELDS = frozenset(
+    "id benchmark method seed sample tokens answer letter correct problems rewards measures".split()
+)
+AB_COLUMNS = "benchmark method protocol metric old new difference ci_low ci_high n completions changed unpaired".split()
+
+
+# --- the same completions under other rules
+
+TODAY = Rules()
+
+
+def rescore(settings: Settings, rules: Rules = TODAY, name: str = "today", rng=None, workers: int = 1):
+    """Score a run's stored completions under `rules`, rebuild Table 1, and compare with the run's own scores.
+
+    Writes runs/<profile>/rescored/<name>/: scores/, table1.csv, table1.md, ab.csv, changed.jsonl and rules.json, all of
+    them or, when killed, none. The run's own scores and tables are only read; where a score file is missing, `Rules()`
+    takes its place. rng: of the intervals; None is `TABLE_SEED`, as in notebook 04. Needs no model.
+
+    Returns `compare_rules`' frame. ValueError for a name that is no folder name, or for completions or scores that do
+    not hold exactly the test questions.
+    """
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(
+            f"name is {name!r}; expected a folder name of letters, digits, '.', '_', '-', such as first-letter."
+        )
+    rng = np.random.default_rng(TABLE_SEED) if rng is None else rng
+    folder = settings.run_dir / "rescored" / name
+    partial = folder.with_name(f".{name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+    old, new, stored, digest = [], [], 0, hashlib.sha256()
+    try:
+        for evaluation, rows, questions in completion_files(settings):
+            scores = score_rows(rows, questions, rules, workers)
+            own = settings.scores_path(*evaluation)
+            write_jsonl(partial / own.relative_to(settings.run_dir), scores)
+            new += scores
+            old += _old_scores(own, evaluation, rows, questions, scores if rules == Rules() else None)
+            stored += own.is_file()
+            digest.update(settings.completions_path(*evaluation).read_bytes())
+        write_table1(build_table1(settings, new, rng), partial)
+        table = compare_rules(old, new, rng)
+        write_text(partial / "ab.csv", table.to_csv(index=False))
+        write_jsonl(partial / "changed.jsonl", changed_rows(old, new))
+        by_default = len(settings.evaluations()) - stored
+        against = {"stored score files": stored, "files scored by the default rules": by_default}
+        record = {"rules": rules.to_json(), "against": against, "completions_sha256": digest.hexdigest()}
+        write_json(partial / "rules.json", record)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return table
+
+
+def _old_scores(path: Path, evaluation, completions, questions, by_default) -> list[dict]:
+    """The stored scores of the same completions, in their order; those of the default rules where none are stored."""
+    if not path.is_file():
+        return by_default or score_rows(completions, questions)
+    benchmark, protocol = evaluation[0], evaluation[3]
+    rows = read_jsonl(path)
+    check_rows(path, rows, SCORE_FIELDS, questions, benchmark, "score")
+    by_key = {(row["id"], row["sample"]): row | {"protocol": protocol} for row in rows}
+    other = [
+        row["id"]
+        for row in completions
+        if by_key.get((row["id"], row["sample"]), {}).get("tokens") != row["tokens"]
+    ]
+    if other or len(rows) != len(completions):
+        raise ValueError(
+            f"{path} scores other completions than the {len(completions)} stored: {len(other)} differ in sample or length"
+            f"{f' (one is {other[0]!r})' if other else ''}; delete it, and the default rules take its place."
+        )
+    return [by_key[row["id"], row["sample"]] for row in completions]
+
+
+def compare_rules(old: list[dict], new: list[dict], rng: np.random.Generator):
+    """A/B of two scorings of identical completions: a row per benchmark, method, protocol and metric.
+
+    old, new: scored records of the same completions in the same order. metric: accuracy and coverage (shares in [0, 1]),
+    every reward, every measure. old, new, difference (new minus old) are means over the completions that both could
+    score, with a 95 % paired bootstrap interval clustered by question; n counts those questions. completions: all of
+    them; changed: those whose value differs; unpaired: those that only one of the two could score.
+    """
+    import pandas as pd
+
+    groups = {}
+    for pair in _pairs(old, new):
+        groups.setdefault(tuple(pair[0][key] for key in ("benchmark", "method", "protocol")), []).append(pair)
+    rows = []
+    for key, pairs in groups.items():
+        ids = np.array([before["id"] for before, _ in pairs])
+        values = [pd.DataFrame([_values(pair[side]) for pair in pairs], dtype=float) for side in (0, 1)]
+        for metric in dict.fromkeys([*values[0], *values[1]]):
+            a, b = (
+                frame[metric].to_numpy() if metric in frame else np.full(len(ids), np.nan) for frame in values
+            )
+            rows.append((*key, metric, *_ab_numbers(a, b, ids, rng)))
+    return pd.DataFrame(rows, columns=AB_COLUMNS)
+
+
+def _pairs(old, new):
+    keys = ("benchmark", "method", "seed", "protocol", "id", "sample")
+    differ = [a["id"] for a, b in zip(old, new, strict=False) if any(a[key] != b[key] for key in keys)]
+    if len(old) != len(new) or differ:
+        raise ValueError(
+            f"got {len(old)} old and {len(new)} new records, {len(differ)} of them of another completion; expected two "
+            "scorings of the same completions in the same order."
+        )
+    return zip(old, new, strict=True)
+
+
+def _values(record):
+    read = {"accuracy": record["correct"], "coverage": record["letter"] is not None}
+    return read | record["rewards"] | record["measures"]
+
+
+def _ab_numbers(a, b, ids, rng):
+    """(old, new, difference, ci_low, ci_high, n, completions, changed, unpaired) of one metric."""
+    there_a, there_b = ~np.isnan(a), ~np.isnan(b)
+    both = there_a & there_b
+    unpaired = int((there_a != there_b).sum())
+    changed = int((a[both] != b[both]).sum()) + unpaired
+    n = len(set(ids[both]))
+    if not both.any():
+        means = [
+            values[there].mean() if there.any() else np.nan for values, there in ((a, there_a), (b, there_b))
+        ]
+        return *means, np.nan, np.nan, np.nan, n, len(ids), changed, unpaired
+    old, new = a[both].mean(), b[both].mean()
+    if (a[both] == b[both]).all():
+        return old, new, 0.0, 0.0, 0.0, n, len(ids), changed, unpaired
+    result = paired_bootstrap(b[both], a[both], rng, clusters=ids[both])
+    return old, new, result.difference, *result.interval, n, len(ids), changed, unpaired
+
+
+def changed_rows(old: list[dict], new: list[dict]) -> list[dict]:
+    """One row per completion and value that differ: id, benchmark, method, seed, sample, protocol, what, old, new."""
+    rows = []
+    for before, after in _pairs(old, new):
+        a, b = ({key: row[key] for key in ("letter", "problems")} | _values(row) for row in (before, after))
+        who = {key: before[key] for key in ("id", "benchmark", "method", "seed", "sample", "protocol")}
+        rows += [
+            who | {"what": what, "old": a.get(what), "new": b.get(what)}
+            for what in dict.fromkeys([*a, *b])
+            if a.get(what) != b.get(what)
+        ]
+    return rows

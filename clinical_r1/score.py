@@ -1,0 +1,187 @@
+"""Completions → scores: parsed letter, every reward, every measure. Needs no model, so re-scoring is free.
+
+    score_all(settings)                        score a run's completions; its tables are made from what this returns
+    rescore(settings, Rules(...), "my-rules")  the same completions under other rules, and an A/B of old against new
+
+Scores are joined through files: runs/<profile>/scores for the run's own, runs/<profile>/rescored/<name> for others.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from clinical_r1.clinic.cases import Case
+from clinical_r1.clinic.verdicts import measure
+from clinical_r1.completions import parse_completion
+from clinical_r1.files import read_jsonl, write_jsonl
+from clinical_r1.questions import Question, read_questions
+from clinical_r1.rewards import (
+    accuracy_reward,
+    clinical_reasoning_reward,
+    consistency_reward,
+    thinking_format_reward,
+)
+from clinical_r1.settings import Settings
+
+REWARDS = (accuracy_reward, thinking_format_reward, clinical_reasoning_reward, consistency_reward)
+COMPLETION_FIELDS = frozenset("id benchmark method seed sample protocol style prompt text tokens".split())
+
+
+def exact_judge(question: Question, text: str) -> dict[str, int]:
+    """The clinic's judge: the eight process measures, counted exactly. {} for a question without an evidence graph."""
+    return measure(text, Case.from_json(question.meta["case"])) if "case" in question.meta else {}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Everything a score depends on besides the completion and its question.
+
+    parse: (text, style) -> Completion; reads letter and problems. The rewards read texts with their own parser: to
+        change what they see, give other rewards too.
+    rewards: functions in TRL's convention (see `rewards`), each under its own __name__.
+    judge: (question, text) -> {measure: count, or None for an unparsable verdict}; {} where it cannot judge.
+    """
+
+    parse: Callable = parse_completion
+    rewards: tuple[Callable, ...] = REWARDS
+    judge: Callable = exact_judge
+
+    def __post_init__(self):
+        names = [getattr(reward, "__name__", None) for reward in self.rewards]
+        if None in names or len(set(names)) < len(names):
+            raise ValueError(
+                f"rewards are named {names}; expected a different __name__ for each: define them with def."
+            )
+
+    def to_json(self) -> dict:
+        """The rules by name, for the record beside re-scored tables."""
+        name = {"parse": self.parse, "judge": self.judge}
+        return {key: _full_name(rule) for key, rule in name.items()} | {
+            "rewards": [_full_name(reward) for reward in self.rewards]
+        }
+
+
+def _full_name(rule) -> str:
+    return f"{rule.__module__}.{getattr(rule, '__qualname__', type(rule).__name__)}"
+
+
+def score_completion(row: dict, question: Question, rules: Rules = Rules()) -> dict:
+    """One scored record. An unparsed answer has letter None and is wrong."""
+    return _scored(row, question, rules, rules.judge(question, row["text"]))
+
+
+def _scored(row, question, rules, measures):
+    parsed = rules.parse(row["text"], row["style"])
+    columns = {"answer": [question.answer], "options": [question.options], "style": [row["style"]]}
+    columns["prompts"] = [row["prompt"]]
+    return {
+        **{key: row[key] for key in ("id", "benchmark", "method", "seed", "sample", "protocol", "tokens")},
+        "n_options": len(question.options),
+        "answer": question.answer,
+        "letter": parsed.letter,
+        "correct": parsed.letter is not None and parsed.letter == question.answer,
+        "problems": list(parsed.problems),
+        "rewards": {reward.__name__: reward([row["text"]], **columns)[0] for reward in rules.rewards},
+        "measures": measures,
+    }
+
+
+def score_rows(rows: list[dict], questions: dict[str, Question], rules: Rules = Rules(), workers=1) -> list:
+    """The scored records of one file's completions. workers > 1 asks the judge that often at the same time."""
+    if workers == 1:
+        return [score_completion(row, questions[row["id"]], rules) for row in rows]
+    verdicts = judge_many([(questions[row["id"]], row["text"]) for row in rows], rules.judge, workers)
+    return [
+        _scored(row, questions[row["id"]], rules, verdict)
+        for row, verdict in zip(rows, verdicts, strict=True)
+    ]
+
+
+def score_all(settings: Settings, rules: Rules = Rules(), workers: int = 1, judge=None) -> list[dict]:
+    """Score every completion file of a run, write the scores beside, and return all records.
+
+    judge: instead of rules.judge. ValueError when a file's questions are not exactly the benchmark's test questions.
+    """
+    rules = rules if judge is None else replace(rules, judge=judge)
+    records = []
+    for evaluation, rows, questions in completion_files(settings):
+        scores = score_rows(rows, questions, rules, workers)
+        write_jsonl(settings.scores_path(*evaluation), scores)
+        records += scores
+    return records
+
+
+# --- files
+
+
+def completion_files(settings: Settings) -> Iterator[tuple[tuple, list[dict], dict[str, Question]]]:
+    """((benchmark, method, seed, protocol), completions, id -> question) of every file that the tables need."""
+    from tqdm.auto import tqdm
+
+    questions = {}
+    for method, seed, benchmark, protocol in tqdm(settings.evaluations(), desc="scores", unit="file"):
+        if benchmark not in questions:
+            asked = read_questions(_there(settings.questions_path(benchmark, "test"), "notebook 01"))
+            questions[benchmark] = {question.id: question for question in asked}
+        evaluation = benchmark, method, seed, protocol
+        path = _there(settings.completions_path(*evaluation), "notebook 04")
+        rows = read_jsonl(path)
+        check_rows(path, rows, COMPLETION_FIELDS, questions[benchmark], benchmark, "generate")
+        yield evaluation, rows, questions[benchmark]
+
+
+def _there(path: Path, maker: str) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; run {maker}, which makes it, first.")
+    return path
+
+
+def check_rows(
+    path: Path, rows: list[dict], fields: frozenset, questions, benchmark: str, again: str
+) -> None:
+    """ValueError unless each question of the split is there once per sample, and nothing else is."""
+    torn = [number for number, row in enumerate(rows, 1) if not fields <= row.keys()]
+    if torn:
+        lacking = sorted(fields - rows[torn[0] - 1].keys())
+        raise ValueError(
+            f"{path}: {len(torn)} of {len(rows)} rows lack fields (line {torn[0]} lacks {lacking}); "
+            f"delete it and {again} again."
+        )
+    counts = Counter((row["id"], row["sample"]) for row in rows)
+    answered, samples = {id for id, _ in counts}, sorted({sample for _, sample in counts})
+    faults = {
+        "missing": sorted(questions.keys() - answered),
+        "unknown": sorted(answered - questions.keys()),
+        "repeated": sorted(key for key, count in counts.items() if count > 1),
+        "without one of the samples": [
+            (id, sample) for id in sorted(answered) for sample in samples if (id, sample) not in counts
+        ],
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{len(some)} {what}, such as {some[0]!r}" for what, some in faults.items() if some)
+        raise ValueError(
+            f"{path} answers {len(answered)} questions, expected the {len(questions)} of {benchmark}'s test split, each "
+            f"once a sample: {found}; delete it and {again} again."
+        )
+
+
+def judge_many(pairs, judge: Callable, workers: int = 8) -> list[dict]:
+    """Judge (question, text) pairs with several threads; results in the order of the pairs.
+
+    The first failure stops it: pairs that have not begun are dropped and the error is raised. Verdicts reached by then
+    are in the judge's cache, so the same call continues from there.
+    """
+    from tqdm.auto import tqdm
+
+    pairs = list(pairs)
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(judge, question, text) for question, text in pairs]
+        try:
+            for future in tqdm(as_completed(futures), total=len(pairs), desc="judging", unit="completion"):
+                future.result()
+        except BaseException:  # also an interrupted notebook
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [future.result() for future in futures]

@@ -1,0 +1,395 @@
+"""Shared-prefix training on TRL's trainer: each prompt is encoded once per group. Same losses, same gradients.
+
+    class Trainer(SharedPrefixMixin, trl.GRPOTrainer): ...          (or before any subclass of it; `train` does so)
+
+TRL asks one method for log-probabilities, for the policy, the old policy and the reference alike; it is overridden here, and
+the shuffle between generation and training keeps groups together. Where the shared form would not be exact or would not
+pay, the stock method answers and the log says why, once. `prefix_attention` packs and attends, `cost` predicts.
+
+A micro-batch that does not fit on the device is taken in halves, whose activations are computed again in the backward pass:
+the loss still sees all its rows, so no result changes, whatever the loss.
+
+Logged at every step:
+shared_prefix/tokens    tokens that went through the layers as a share of stock's, (0, 1]; 1 where the stock method answered
+
+torch, transformers and trl are imported when called.
+"""
+
+import logging
+from collections import defaultdict
+from functools import partial
+
+from clinical_r1.speed.cost import shape_of, shared_cost, stock_cost
+from clinical_r1.speed.prefix_attention import NAME, CannotShare, PackedGroups, register, route_for
+
+THRESHOLD = 1.15  # predicted speed-up below which a micro-batch is left to the stock method
+
+# Compared with the stock trainer in the tests, on a CPU. Another family, or another device, is compared at first use.
+VERIFIED_FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
+
+# Mean and largest difference of a log-probability allowed then. Half precision rounds every layer's output anyway.
+TOLERANCE = {"float64": (1e-7, 1e-6), "float32": (1e-4, 1e-3)}
+HALF_TOLERANCE = (0.05, 1.0)
+STOCK_KEYWORDS = ("batch_size", "compute_entropy", "compute_aux_loss")
+log = logging.getLogger(__name__)
+
+
+class GroupShuffleMixin:
+    """Groups stay together between generation and training. All that a backend with a shared prefix of its own needs."""
+
+    _again = False  # the next inputs are those of the step that failed
+
+    def _prepare_inputs(self, generation_batch):
+        """As TRL's, but whole groups are shuffled: in the order in which its shuffle of rows first meets them."""
+        if not self.model.training or self._is_vlm:
+            return super()._prepare_inputs(generation_batch)
+        from trl.trainer.utils import split_tensor_dict
+
+        steps = self.args.steps_per_generation
+        again, self._again = self._again, False
+        due = self._step % (steps * self.num_iterations) == 0 and not again
+        if due or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            check_groups(batch["prompt_ids"], batch["prompt_mask"], self.num_generations)
+            self._buffered_inputs = split_tensor_dict(shuffle_groups(batch, self.num_generations), steps)
+        return self._buffered_inputs[self._step % steps]
+
+
+class SharedPrefixMixin(GroupShuffleMixin):
+    """Comes before `trl.GRPOTrainer` (or a subclass) among the bases. Two keywords more than the trainer's:
+
+    shared_prefix_threshold: predicted speed-up from which a micro-batch is shared (default THRESHOLD; 0: always).
+    shared_prefix_route: one of `prefix_attention.ROUTES`; None (default) takes the device's own.
+
+    The models' attention implementation becomes "shared_prefix", which is SDPA unless a layout comes with the call.
+    ValueError when micro-batches would cut groups into unequal parts, or when rows of a group differ in their prompt.
+    """
+
+    def __init__(self, *args, shared_prefix_threshold=THRESHOLD, shared_prefix_route=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.shared_prefix_threshold = shared_prefix_threshold
+        self.shared_prefix_route = shared_prefix_route
+        self._prefix_reasons, self._prefix_models = [], {}
+        self._row_limit, self._prepared = None, (None, {})
+        rows, group = self.args.per_device_train_batch_size, self.num_generations
+        if rows % group and group % rows:
+            raise ValueError(
+                f"per_device_train_batch_size {rows} and num_generations {group} cut groups into unequal parts; expected one "
+                "to divide the other, best a multiple of num_generations."
+            )
+        if rows * self.args.steps_per_generation % group:
+            raise ValueError(
+                f"{rows} rows a pass times {self.args.steps_per_generation} passes cut a group of {group} between processes; "
+                f"expected a multiple of num_generations {group} on every process."
+            )
+
+    # --- log-probabilities
+
+    def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, **kwargs):
+        """TRL's contract: ((N, R) log-probabilities, (N, R) entropies or None, auxiliary loss or None)."""
+        import torch
+
+        call = (input_ids, attention_mask, logits_to_keep)
+        while True:
+            try:
+                if self._row_limit is None or self._row_limit >= len(input_ids):
+                    return self._logps(model, *call, **kwargs)
+                return self._logps_in_pieces(model, *call, **kwargs)
+            except torch.OutOfMemoryError as problem:
+                self._halve(len(input_ids), problem, kwargs)
+
+    def _logps_in_pieces(self, model, input_ids, attention_mask, logits_to_keep, **kwargs):
+        """At most `_row_limit` rows at a time; with gradients, only one piece's activations exist at any time."""
+        import torch
+        from torch.utils.checkpoint import checkpoint
+
+        call = partial(self._logps, **kwargs)
+        if torch.is_grad_enabled():
+            call = partial(checkpoint, call, use_reentrant=False)
+        pieces = zip(input_ids.split(self._row_limit), attention_mask.split(self._row_limit), strict=True)
+        parts = [call(model, ids, mask, logits_to_keep) for ids, mask in pieces]
+        logps, entropies, _ = zip(*parts, strict=True)
+        return torch.cat(logps), None if entropies[0] is None else torch.cat(entropies), None
+
+    def _logps(
+        self,
+        model,
+        input_ids,
+        attention_mask,
+        logits_to_keep,
+        batch_size=None,
+        compute_entropy=False,
+        compute_aux_loss=False,
+        **images,
+    ):
+        """Shared where that is exact and pays, stock otherwise."""
+        stock = dict(
+            batch_size=batch_size, compute_entropy=compute_entropy, compute_aux_loss=compute_aux_loss
+        )
+        call = (input_ids, attention_mask, logits_to_keep)
+        reason = self._why_not(model, compute_aux_loss, images)
+        if reason is None:
+            try:
+                return self._shared_logps(model, *call, batch_size, compute_entropy)
+            except CannotShare as problem:
+                reason = str(problem)
+        self._say_once(reason)
+        self._log_tokens(1, 1)
+        return super()._get_per_token_logps_and_entropies(model, *call, **stock, **images)
+
+    def _shared_logps(self, model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy):
+        import torch
+
+        rows = len(input_ids)
+        size = batch_size or rows
+        layouts = [
+            PackedGroups(
+                input_ids[start : start + size], attention_mask[start : start + size], logits_to_keep
+            )
+            for start in range(0, rows, size)
+        ]
+        self._check_that_it_pays(model, layouts, input_ids.shape[1] - logits_to_keep, logits_to_keep)
+        self._verify_once(model, input_ids, attention_mask, logits_to_keep, layouts)
+        parts = [
+            self._packed_logps(model, layout, ids[:, -logits_to_keep:], compute_entropy)
+            for layout, ids in zip(layouts, input_ids.split(size), strict=True)
+        ]
+        self._log_tokens(sum(x.tokens for x in layouts), sum(x.padded_tokens for x in layouts))
+        logps = torch.cat([part[0] for part in parts])
+        return logps, torch.cat([part[1] for part in parts]) if compute_entropy else None, None
+
+    def _packed_logps(self, model, layout, completion_ids, compute_entropy):
+        """One micro-batch: ((N, R), (N, R) or None)."""
+        import torch
+        from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_entropy
+
+        layout.route = self.shared_prefix_route or route_for(layout.source.device.type)
+        keep = {"logits_to_keep": layout.predict} if "logits_to_keep" in self.model_kwarg_keys else {}
+        output = model(
+            input_ids=layout.input_ids,
+            position_ids=layout.position_ids,
+            # Four dimensions tell transformers that nothing has to be made; the attention below never reads it.
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=layout.source.device),
+            use_cache=False,
+            shared_prefix=layout,
+            **keep,
+        )
+        layers = self._decoder(model).config.get_text_config().num_hidden_layers
+        if layout.calls != layers:
+            raise CannotShare(f"{layout.calls} of its {layers} layers use transformers' attention interface")
+        logits = output.logits if keep else output.logits[:, layout.predict]
+        target = completion_ids.reshape(-1)[layout.cell][None]
+        if compute_entropy:
+            values = selective_log_softmax_and_entropy(
+                logits,
+                target,
+                entropy_requires_grad=self._entropy_bonus_enabled,
+                temperature=self.temperature,
+            )
+        else:
+            values = (selective_log_softmax(logits, target, temperature=self.temperature),)
+        empty = values[0].new_zeros(completion_ids.numel())
+        placed = [empty.index_copy(0, layout.cell, value[0]).view(completion_ids.shape) for value in values]
+        return placed[0], placed[1] if compute_entropy else None
+
+    # --- when not
+
+    def _decoder(self, model):
+        """The transformers model under wrappers of accelerate and PEFT."""
+        model = self.accelerator.unwrap_model(model)
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def _why_not(self, model, compute_aux_loss, images) -> str | None:
+        """Why this call must go to the stock method, or None. Prepares a model at its first call."""
+        if compute_aux_loss:
+            return "the router's auxiliary loss counts every row's tokens"
+        if any(value is not None for value in images.values()):
+            return "prompts hold images"
+        if getattr(self, "use_liger_kernel", False):
+            return "use_liger_kernel scores completions its own way"
+        decoder = self._decoder(model)
+        state = self._prefix_models.get(id(decoder))
+        if state is None:
+            state = self._prefix_models[id(decoder)] = {"why": unshareable(decoder), "verified": False}
+            if state["why"] is None:
+                decoder.set_attn_implementation(register())
+                state["shape"] = shape_of(decoder)
+                met = decoder.config.get_text_config().model_type in VERIFIED_FAMILIES
+                state["verified"] = met and decoder.device.type == "cpu"
+        if state["why"] is None and model.training and (p := active_dropout(decoder)):
+            return f"dropout of {p} draws for every row"
+        return state["why"]
+
+    def _check_that_it_pays(self, model, layouts, prompt, completion):
+        shape = self._prefix_models[id(self._decoder(model))]["shape"]
+        stock = shared = 0.0
+        for layout in layouts:
+            rows = len(layout.lengths)
+            padded = sum(layout.prompt_lengths) < prompt * len(layout.groups)
+            padded = padded or sum(layout.lengths) < completion * rows
+            device = layout.source.device.type
+            stock += stock_cost(shape, rows, prompt, completion, padded, device)
+            shared += shared_cost(shape, layout.sizes(), device)
+        if stock / shared < self.shared_prefix_threshold:
+            raise CannotShare(
+                f"the predicted speed-up {stock / shared:.2f} is under {self.shared_prefix_threshold}"
+            )
+
+    def _verify_once(self, model, input_ids, attention_mask, logits_to_keep, layouts):
+        """A family or device that no test has met: the first micro-batch is computed both ways before anything is trusted."""
+        import torch
+
+        state = self._prefix_models[id(self._decoder(model))]
+        if state["verified"]:
+            return
+        layout, rows = layouts[0], len(layouts[0].lengths)
+        ids, mask = input_ids[:rows], attention_mask[:rows]
+        with torch.no_grad():
+            shared, _ = self._packed_logps(model, layout, ids[:, -logits_to_keep:], False)
+            stock, _, _ = super()._get_per_token_logps_and_entropies(model, ids, mask, logits_to_keep)
+        layout.calls = 0
+        difference = (shared - stock).abs()[mask[:, -logits_to_keep:].bool()]
+        mean, largest = difference.mean().item(), difference.max().item()
+        allowed = TOLERANCE.get(str(next(model.parameters()).dtype).removeprefix("torch."), HALF_TOLERANCE)
+        family = self._decoder(model).config.get_text_config().model_type
+        if not (mean <= allowed[0] and largest <= allowed[1]):
+            state["why"] = (
+                f"log-probabilities of a {family} model differ by {mean:.2g} on average, {largest:.2g} at most "
+                f"(allowed {allowed[0]:g}, {allowed[1]:g})"
+            )
+            raise CannotShare(state["why"])
+        state["verified"] = True
+        log.info("shared prefix: %s verified, largest difference %.2g", family, largest)
+
+    def _say_once(self, reason):
+        if reason not in self._prefix_reasons:
+            self._prefix_reasons.append(reason)
+            log.warning("shared prefix: left to the stock trainer: %s.", reason)
+
+    def _log_tokens(self, ours, stock):
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["shared_prefix/tokens"].append(ours / stock)
+
+    # --- a device that is too small
+
+    def _prepare_inputs(self, generation_batch):
+        inputs = super()._prepare_inputs(generation_batch)
+        logged = {key: list(values) for key, values in self._metrics["train"].items()}
+        self._prepared = self._step, logged
+        return inputs
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """TRL's, tried again with half the rows a forward pass when the backward pass runs out of memory."""
+        import torch
+
+        before = [p.grad if p.grad is None else p.grad.clone() for p in self._kept_gradients(model)]
+        while True:
+            try:
+                return super().training_step(model, inputs, num_items_in_batch)
+            except torch.OutOfMemoryError as problem:
+                step, logged = self._prepared
+                if step != self._step:
+                    raise  # in the rollouts, which no smaller forward pass can help
+                self._halve(self.args.per_device_train_batch_size, problem, {})
+                self._restore_gradients(model, before)
+                self._metrics["train"] = defaultdict(list, {key: list(kept) for key, kept in logged.items()})
+                self._again = True  # the same completions, not new ones
+
+    def _kept_gradients(self, model) -> list:
+        """Parameters whose gradients are copied before a backward pass that may fail: an adapter's, of which a copy is small."""
+        trained = [p for p in model.parameters() if p.requires_grad]
+        small = sum(p.numel() for p in trained) * 10 < sum(p.numel() for p in model.parameters())
+        return trained if small or model.device.type == "cpu" else []
+
+    def _restore_gradients(self, model, before):
+        kept = self._kept_gradients(model)
+        spoilt = [p for p in model.parameters() if p.grad is not None] if not kept else []
+        if spoilt and self.current_gradient_accumulation_steps > 1:
+            raise RuntimeError(
+                "out of memory in a backward pass, with gradients of earlier micro-batches of which no copy was kept (a copy "
+                "is kept for adapters only); start again from the last checkpoint with half the micro_batch."
+            )
+        for p in spoilt:
+            p.grad = None
+        for p, gradient in zip(kept, before, strict=True):
+            p.grad = gradient if gradient is None else gradient.clone()
+
+    def _halve(self, rows, problem, kwargs):
+        """Half the rows a forward pass from now on, with a sentence; raises `problem` again where that cannot help."""
+        import torch
+
+        rows = min(rows, self._row_limit or rows)
+        images = any(value is not None for key, value in kwargs.items() if key not in STOCK_KEYWORDS)
+        if rows == 1 or images or kwargs.get("compute_aux_loss"):
+            raise problem
+        # In a process alone: the others would wait for ever for the passes of the one that halves.
+        if self.accelerator.num_processes > 1:
+            raise RuntimeError(
+                f"out of memory with {rows} rows in a forward pass on one of {self.accelerator.num_processes} processes; start "
+                "again from the last checkpoint with half the micro_batch (it halves by itself in a single process only)."
+            ) from problem
+        self._row_limit = (rows + 1) // 2
+        log.warning(
+            "out of memory with %d rows in a forward pass: going on with %d at a time, results unchanged (%s)",
+            rows, self._row_limit, str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
+        )  # fmt: skip
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def unshareable(decoder) -> str | None:
+    """Why a transformers model has no exact shared form whatever the batch, or None."""
+    config = decoder.config.get_text_config()
+    implementation = decoder.config._attn_implementation
+    if implementation not in ("sdpa", NAME):
+        return f"attn_implementation is {implementation!r}; load the model with 'sdpa'"
+    if not getattr(decoder, "_supports_attention_backend", False):
+        return f"{type(decoder).__name__} has an attention of its own"
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds:
+        return f"layers of kind {', '.join(sorted(kinds))} carry a state from token to token"
+    if getattr(config, "is_encoder_decoder", False):
+        return "an encoder reads the prompt"
+    return None
+
+
+def active_dropout(decoder) -> float:
+    """The largest dropout probability of a model's modules and attention, 0.0 when nothing is dropped."""
+    import torch
+
+    module = max((m.p for m in decoder.modules() if isinstance(m, torch.nn.Dropout)), default=0.0)
+    return max(module, getattr(decoder.config.get_text_config(), "attention_dropout", 0.0) or 0.0)
+
+
+def check_groups(prompt_ids, prompt_mask, num_generations: int) -> None:
+    """ValueError unless prompts (N, P) come in runs of `num_generations` equal rows, naming the first group that differs."""
+    rows = len(prompt_ids)
+    if rows % num_generations:
+        raise ValueError(
+            f"a batch of {rows} completions is not a multiple of num_generations {num_generations}; change one of the two."
+        )
+    known = prompt_ids.masked_fill(prompt_mask == 0, -1).view(-1, num_generations, prompt_ids.shape[1])
+    differ = (known != known[:, :1]).any(dim=2).any(dim=1)
+    if differ.any():
+        group = int(differ.nonzero()[0])
+        first = group * num_generations
+        raise ValueError(
+            f"rows {first}..{first + num_generations - 1} of the batch are one group but differ in their prompt; expected "
+            f"{num_generations} completions of the same prompt in a row (a sampler or rollout of your own changed them?)."
+        )
+
+
+def shuffle_groups(batch: dict, num_generations: int) -> dict:
+    """Rows of every entry permuted by whole groups. One draw of torch's generator, the same as TRL's shuffle of rows."""
+    import torch
+
+    rows = len(batch["prompt_ids"])
+    order = dict.fromkeys((torch.randperm(rows) // num_generations).tolist())
+    index = [group * num_generations + i for group in order for i in range(num_generations)]
+
+    def permuted(value):
+        if value is None or (isinstance(value, torch.Tensor) and value.ndim == 0):
+            return value
+        return value[index] if isinstance(value, torch.Tensor) else [value[i] for i in index]
+
+    return {key: permuted(value) for key, value in batch.items()}

@@ -1,0 +1,41 @@
+"""What the exercises' checks share: sentences for the learner, and a reader of forgiving answers."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+# ------------------------------------------------------------------------------------------------- what a check says
+
+
+def say(exercise: str, problems: list[str], lesson: str) -> bool:
+    if problems:
+        print(f"{exercise}: not there yet.", *(f"  - {problem}" for problem in problems), sep="\n")
+    else:
+        print(f"{exercise}: all checks pass. {lesson}")
+    return not problems
+
+
+def fields(answer, expected) -> list[str]:
+    """What keeps `answer` from being read: not a dictionary, keys that are missing, misspelt or still None."""
+    if not isinstance(answer, Mapping):
+        return [
+            f"the answer is {shortened(answer)}; expected a dictionary with the keys {', '.join(map(repr, expected))}."
+        ]
+    empty = [repr(key) for key in expected if answer.get(key) is None]
+    unknown = [repr(key) for key in answer if key not in expected]
+    problems = [f"not answered yet: {', '.join(empty)}."] if empty else []
+    return problems + [f"{key} is no key of this exercise; is it misspelt?" for key in unknown]
+
+
+def is_number(value) -> bool:
+    """A finite number of sensible size; True and False are none."""
+    known = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return known and abs(value) < 1e9
+
+
+def shortened(value) -> str:
+    return text if len(text := repr(value)) <= 60 else text[:57] + "..."
+
+
+def named(error: Exception) -> str:
+    return f"it stopped with {type(error).__name__}: {shortened(str(error))}"

@@ -1,0 +1,99 @@
+"""Exercise 5: read a front."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from clinical_r1.workshop.checking import fields, is_number, say, shortened
+
+# ----------------------------------------------------------------------------------------------------- 5. read a front
+FRONT = {  # invented for the exercise: arm -> (accuracy, true claims per response); more is better in both
+    "A": (0.40, 2.8),
+    "B": (0.50, 2.5),
+    "C": (0.60, 1.0),
+    "D": (0.50, 1.6),
+    "E": (0.35, 2.6),
+    "F": (0.55, 1.5),
+    "G": (0.30, 1.0),
+}
+REFERENCE = (0.20, 0.0)
+
+
+def _dominates(a, b) -> bool:
+    return all(x >= y for x, y in zip(a, b, strict=True)) and a != b
+
+
+def _area(points, reference) -> float:
+    """Two objectives: the area between the points and the reference, in strips from the right."""
+    area, height = 0.0, reference[1]
+    for x, y in sorted(points, reverse=True):
+        if y > height:
+            area, height = area + (x - reference[0]) * (y - height), y
+    return area
+
+
+def _front_truth() -> dict:
+    front = {
+        name: point
+        for name, point in FRONT.items()
+        if not any(_dominates(other, point) for other in FRONT.values())
+    }
+    area = _area(front.values(), REFERENCE)
+    lost = {
+        name: area - _area([p for n, p in front.items() if n != name], REFERENCE) for name in front
+    }  # what only this arm covers
+    chosen = {
+        max(front, key=lambda name, w=w: w * front[name][0] + (1 - w) * front[name][1] / 10)
+        for w in np.linspace(0, 1, 1001)
+    }
+    return {
+        "dominated": set(FRONT) - set(front),
+        "hypervolume": area,
+        "most missed": {max(lost, key=lost.get)},
+        "no weights": set(front) - chosen,
+    }
+
+
+def check_front(answer) -> bool:
+    """answer: "dominated" (arms), "hypervolume" (number), "most missed" (one arm), "no weights" (arms)."""
+    truth = _front_truth()
+    problems = fields(answer, truth)
+    given = answer if isinstance(answer, Mapping) else {}
+    area = given.get("hypervolume")
+    if area is not None and not is_number(area):
+        problems.append(f"'hypervolume' is {shortened(area)}; expected a number.")
+    elif area is not None and abs(area - truth["hypervolume"]) > 0.002:
+        origin = _area(FRONT.values(), (0.0, 0.0))
+        problems.append(
+            "'hypervolume' is measured from (0, 0); the declared reference is another point."
+            if abs(area - origin) < 0.002
+            else f"'hypervolume' is not {area:g}. Draw the steps: each strip of the staircase counts once, from the "
+            "reference; overlapping rectangles must not be counted twice."
+        )
+    hints = {
+        "dominated": "An arm is dominated when another is at least as good in both objectives and better in one.",
+        "most missed": "For each arm of the front: which area would be covered by no other arm?",
+        "no weights": "Draw straight lines between arms that are not neighbours; an arm below such a line wins for no weights.",
+    }
+    for key, hint in hints.items():
+        problems += _set_problems(key, given.get(key), truth[key], hint)
+    return say(
+        "5 front", problems, "A front is more than its ends, and a weighted sum cannot reach all of it."
+    )
+
+
+def _set_problems(key, value, truth, hint) -> list[str]:
+    if value is None:
+        return []
+    try:
+        names = set(value)
+    except TypeError:
+        return [f"{key!r} is {shortened(value)}; expected names of arms, such as {{'A', 'B'}}."]
+    if unknown := sorted(map(str, names - set(FRONT))):
+        return [f"{key!r} names {', '.join(unknown)}, which are no arms of the table."]
+    problems = []
+    if extra := len(names - truth):
+        problems.append(f"{key!r} names {extra} too many. {hint}")
+    if missing := len(truth - names):
+        problems.append(f"{key!r} lacks {missing}. {hint}")
+    return problems

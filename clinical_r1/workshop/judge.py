@@ -1,0 +1,88 @@
+"""Exercise 7: calibrate a judge."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from clinical_r1.clinic.cases import Case, load_set
+from clinical_r1.clinic.traces import BASE, TEACHER, write_trace
+from clinical_r1.workshop.checking import fields, say, shortened
+
+# --------------------------------------------------------------------------------------------- 7. calibrate a judge
+JUDGED_MEASURES = ("faithfulness", "hallucination", "backward_chaining")
+CAREFUL = replace(TEACHER, careful=0.95, claim_error=0.03, chain=0.0)  # writes much, invents little
+HASTY = replace(BASE, careful=0.3, claim_error=0.4, chain=0.0)  # writes little, invents much
+
+
+@lru_cache(maxsize=1)
+def judged_methods(n: int = 150) -> tuple[list[str], dict, dict[str, dict]]:
+    """(question ids, exact verdicts by method, judge -> verdicts by method) of two scripted writers.
+
+    The shape that `agreement.ordering` takes: {method: [verdicts of n questions, in the same order]}.
+    """
+    from clinical_r1.judges.calibration import claim_counter, length_judge, noisy_judge
+    from clinical_r1.score import exact_judge
+
+    rng, questions = np.random.default_rng(77), load_set("clinic", "validation", n)
+    texts = {
+        name: [write_trace(Case.from_json(q.meta["case"]), "crpo", habits, rng) for q in questions]
+        for name, habits in (("careful", CAREFUL), ("hasty", HASTY))
+    }
+
+    def verdicts(judge):
+        return {
+            name: [judge(q, text) for q, text in zip(questions, own, strict=True)]
+            for name, own in texts.items()
+        }
+
+    judges = {
+        "claim counter": claim_counter,
+        "length judge": length_judge,
+        "noisy judge": noisy_judge(0.2),
+    }
+    return (
+        [q.id for q in questions],
+        verdicts(exact_judge),
+        {name: verdicts(j) for name, j in judges.items()},
+    )
+
+
+@lru_cache(maxsize=1)
+def _orders() -> dict[str, dict[str, str]]:
+    """judge -> measure -> what `agreement.ordering` says of the two methods."""
+    from clinical_r1.judges.calibration import ordering
+
+    ids, exact, judged = judged_methods()
+    tables = {
+        name: ordering(verdicts, exact, np.random.default_rng(0), JUDGED_MEASURES, ids)
+        for name, verdicts in judged.items()
+    }
+    return {name: dict(zip(table["measure"], table["order"], strict=True)) for name, table in tables.items()}
+
+
+def check_judges(answer) -> bool:
+    """answer: each of JUDGED_MEASURES -> names of judges that order the two methods as the exact judge does."""
+    orders, problems = _orders(), fields(answer, JUDGED_MEASURES)
+    for name, judges in answer.items() if isinstance(answer, Mapping) else ():
+        if name not in JUDGED_MEASURES or judges is None:
+            continue
+        if isinstance(judges, str) or not isinstance(judges, (list, tuple, set, frozenset)):
+            problems.append(f"{name!r} is {shortened(judges)}; expected a list of names, empty for nobody.")
+            continue
+        if unknown := sorted(str(judge) for judge in judges if str(judge) not in orders):
+            problems.append(f"{name!r} names {', '.join(unknown)}; expected some of {', '.join(orders)}.")
+        for judge, order in orders.items():
+            if judge in judges and order[name] != "same":
+                problems.append(
+                    f"{name!r}: would you trust the {judge}? Compare the sign and interval of its difference with the "
+                    "exact one."
+                )
+            elif judge not in judges and order[name] == "same":
+                problems.append(f"{name!r}: one judge is left out who puts the two in the right order.")
+    return say(
+        "7 judges",
+        problems,
+        "A judge is trusted for a measure and a comparison, not once for all; and a right order can have a wrong reason.",
+    )

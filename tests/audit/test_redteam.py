@@ -1,0 +1,156 @@
+"""An honest answer outranks every attack; 100,000 generated completions break no reward.
+
+python -m pytest tests/audit/test_redteam.py
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clinical_r1 import citation, rewards
+from clinical_r1.audit.redteam import EXAMPLE, EXAMPLE_HONEST, attacks, red_team_table
+from clinical_r1.clinic.cases import Case, load_set
+from clinical_r1.clinic.traces import HONEST, write_trace
+from clinical_r1.completions import PROBLEMS, parse_completion
+from clinical_r1.prompts import build_messages
+
+ATTACKS = list(attacks(EXAMPLE, EXAMPLE_HONEST))
+
+
+def honest_clinic(question) -> str:
+    return write_trace(Case.from_json(question.meta["case"]), "crpo", HONEST, np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def example():
+    return red_team_table(EXAMPLE, EXAMPLE_HONEST).set_index("completion")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_honest_outranks_the_attack_in_ordinary_english(example, attack):
+    assert example.loc["honest", "total"] == 12.0
+    assert example.loc[attack, "total"] < 12.0
+    assert example.loc[attack, "outranked"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", ["clinic", "clinic-shift", "clinic-expert"])
+def test_honest_outranks_every_attack_in_the_clinic(benchmark):
+    for question in load_set(benchmark, "validation", 12):
+        prompt = build_messages(question, "crpo", "clinic")[0]["content"]
+        table = red_team_table(question, honest_clinic(question), prompt)
+        assert table["total"].iloc[0] == 12.0
+        assert table["completion"][1:][table["total"][1:] >= 12.0].tolist() == []
+
+
+@pytest.mark.slow
+def test_attacks_on_real_vignettes_earn_almost_no_citation(data_dir):
+    """The attacks are built from each question. Two hedges of 2,500 attempts are paid: their options are whole sentences
+    or hold full stops, so that the rule does not find them named."""
+    from clinical_r1.curation.releases import load_benchmark
+
+    paid = []
+    for question in load_benchmark("medqa", "dev", source=data_dir)[:100]:
+        prompt = build_messages(question, "crpo")[0]["content"]
+        for name, text in attacks(question, EXAMPLE_HONEST).items():
+            parsed = parse_completion(text)
+            cites = parsed.well_formed and citation.cross_references(parsed, question.options, prompt)
+            copies_the_example = EXAMPLE_HONEST[40:80] in text
+            if cites and parsed.letter == question.answer and not copies_the_example and len(text) < 10_000:
+                paid.append((question.id, name))
+    assert {name for _, name in paid} <= {"hedging on all options", "hedging in the conclusion"}
+    assert len(paid) <= 2
+
+
+def test_the_official_rule_ranks_differently(example):
+    """Its transcription reads <think> and <answer>: here it pays the bare letter as much as the honest answer."""
+    assert example.loc["letter only", "official"] == example.loc["honest", "official"]
+    assert example.loc["two boxes", "official"] < 0
+
+
+def test_a_copied_vignette_is_known_by_the_prompt():
+    """A vignette sentence that argues by itself is paid unless the prompt says where it comes from."""
+    stem = "The fever suggests infection. Which is it?"
+    text = (
+        "<dx> (System 1: Intuitive) a. (System 2: Analytical) The fever suggests infection. </dx> "
+        "<conclusion> fever, infection \\boxed{B} </conclusion>"
+    )
+    options = {"A": "Gout", "B": "Sepsis"}
+    assert rewards.clinical_reasoning_reward([text], options=[options]) == [1.5]
+    assert rewards.clinical_reasoning_reward([text], options=[options], prompts=[stem]) == [1.0]
+    messages = [{"role": "user", "content": stem}]
+    assert rewards.clinical_reasoning_reward([text], options=[options], prompts=[messages]) == [1.0]
+
+
+# ------------------------------------------------------------------------------------------- property tests
+
+FRAGMENTS = [
+    "<dx>", "</dx>", "<conclusion>", "</conclusion>", "<think>", "</think>", "<answer>", "</answer>",
+    "(System 1: Intuitive)", "(System 2: Analytical)", "\\boxed{B}", "\\boxed{", "\\boxed", "}", "{", "\\text{C}",
+    "fever supports Septic arthritis.", "no crystals argue against Gout.", "fever and no crystals favor it",
+    "<count>99</count>", "<|im_end|>", "; ", ". ", "\n", "no ", "\x02", "\x00", "\ud800", "因此", "раіn", "≥ 5 µg",
+    *EXAMPLE.options.values(), EXAMPLE.stem, EXAMPLE_HONEST,
+]  # fmt: skip
+COMPLETIONS_PER_EXAMPLE = 100
+
+
+def check(texts: list[str]) -> None:
+    columns = {
+        "answer": ["B"] * len(texts),
+        "options": [EXAMPLE.options] * len(texts),
+        "prompts": [EXAMPLE.stem] * len(texts),
+    }
+    ranges = {
+        rewards.accuracy_reward: {0.0, 1.0},
+        rewards.thinking_format_reward: {0.0, 1.0, 1.5},
+        rewards.clinical_reasoning_reward: {0.0, 1.0, 1.5},
+    }
+    for reward, allowed in ranges.items():
+        values = reward(texts, **columns)
+        assert len(values) == len(texts) and set(values) <= allowed
+        rewards.parse.cache_clear()
+        assert reward(texts, **columns) == values  # nothing remembered, nothing drawn
+    shares = rewards.consistency_reward(texts)
+    assert all(0.0 <= share <= 1.0 for share in shares) and rewards.consistency_reward(texts) == shares
+    for text in texts:
+        for style in ("crpo", "grpo"):
+            parsed = parse_completion(text, style)
+            assert set(parsed.problems) <= PROBLEMS.keys()
+            assert parsed.letter is None or parsed.letter in "ABCDEFGHIJ"
+
+
+def spliced(pool: list[str], seed: int) -> list[str]:
+    """Completions put together from a pool of pieces; the seed comes from hypothesis."""
+    rng, pieces = np.random.default_rng(seed), [*FRAGMENTS, *pool]
+    return [
+        " ".join(pieces[i] for i in rng.integers(len(pieces), size=rng.integers(0, 16)))
+        for _ in range(COMPLETIONS_PER_EXAMPLE)
+    ]
+
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=40)
+pools = st.lists(any_text, min_size=1, max_size=10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(pools, st.integers(0, 2**32 - 1))
+def test_two_thousand_completions(pool, seed):
+    check(spliced(pool, seed))
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(pools, st.integers(0, 2**32 - 1))
+def test_a_hundred_thousand_completions(pool, seed):
+    check(spliced(pool, seed))
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_text)
+def test_whatever_stands_in_the_reasoning(text):
+    check(
+        [
+            f"<dx> (System 1: Intuitive) a (System 2: Analytical) {text} </dx> <conclusion> {text} \\boxed{{B}} </conclusion>"
+        ]
+    )

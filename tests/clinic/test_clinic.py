@@ -1,0 +1,310 @@
+"""The synthetic clinic: guarantees over thousands of cases, exact verdicts against a slow literal checker, disjoint splits.
+
+Run: pytest tests/clinic/test_clinic.py
+"""
+
+import numpy as np
+import pytest
+
+from clinical_r1.clinic import traces
+from clinical_r1.clinic.cases import (
+    LETTERS,
+    LEVELS,
+    SPLIT_SHARES,
+    Case,
+    draw_cases,
+    load_set,
+    phrase,
+    split_of,
+)
+from clinical_r1.clinic.knowledge import knowledge_base
+from clinical_r1.clinic.traces import BASE, HONEST, TEACHER, first_impression, write_trace
+from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS, Claim, measure, read_claims, verdict
+
+CASES = {name: draw_cases(name, "validation", 1000) for name in LEVELS}
+ALL_CASES = [case for cases in CASES.values() for case in cases]
+
+
+# ---------------------------------------------------------------------------------------------- the knowledge base
+
+
+def test_every_relation_has_a_basis_and_a_finding():
+    kb = knowledge_base()
+    for name, entry in kb.conditions.items():
+        seen = [*entry["H"], *entry["T"], *entry["N"]]
+        assert len(seen) == len(set(seen)), f"{name} relates a finding twice"
+        for relation in "HTN":
+            for finding, basis in entry[relation].items():
+                assert finding in kb.findings, f"{name}: unknown finding {finding}"
+                assert len(basis.split()) >= 3, f"{name} {relation} {finding} has no basis"
+
+
+def test_phrases_are_unique_and_need_no_escape():
+    kb = knowledge_base()
+    wordings = [
+        phrase(f, present, shift) for f in kb.findings for present in (True, False) for shift in (True, False)
+    ]
+    folded = [w.casefold() for w in wordings]
+    assert len(folded) == len(set(folded))
+    assert not set(folded) & {name.casefold() for name in kb.conditions}
+    for wording in wordings:
+        assert all(c.isascii() and (c.isalnum() or c in " -'") for c in wording), wording
+
+
+def test_the_knowledge_base_says_that_it_is_not_reviewed():
+    assert (
+        "not clinically reviewed" in knowledge_base().status.lower()
+        and "not medical advice" in knowledge_base().status.lower()
+    )
+
+
+def test_size_and_families():
+    kb = knowledge_base()
+    assert len(kb.conditions) == 40 and len(kb.findings) >= 140
+    assert all(len(members) == 5 for members in kb.families.values())
+
+
+# ------------------------------------------------------------------------------------------------- cases and splits
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_exactly_one_consistent_answer_and_a_rejection_for_every_distractor(name):
+    for case in CASES[name]:
+        assert not case.evidence(case.gold, AGAINST) and case.evidence(case.gold, SUPPORTS)
+        for other in case.distractors:
+            assert case.evidence(other, AGAINST), f"{other} cannot be rejected in {case}"
+        consistent = [option for option in case.options if not case.evidence(option, AGAINST)]
+        assert consistent == [case.gold]
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_levels_are_what_they_say(name):
+    kb, level = knowledge_base(), LEVELS[name]
+    for case in CASES[name]:
+        assert len(case.options) == len(set(case.options)) == level.options
+        assert len({f for f, _ in case.stated}) == len(case.stated)
+        if level.hide_tests:
+            assert all(kb.findings[f]["kind"] != "test" for f, _ in case.stated)
+        if level.hide_hallmarks:
+            assert not {f for f, _ in case.stated} & set(kb.conditions[case.gold]["H"])
+
+
+def test_splits_share_no_combination_and_no_stem():
+    combinations, stems = {}, {}
+    for split in SPLIT_SHARES:
+        for name in LEVELS:
+            for question in load_set(name, split, 200):
+                case = Case.from_json(question.meta["case"])
+                assert split_of(case) == split
+                supporting = frozenset(
+                    f for f, p in case.stated if p and f in knowledge_base().supports(case.gold)
+                )
+                assert combinations.setdefault((case.gold, supporting), split) == split
+                assert stems.setdefault(question.stem, split) == split
+
+
+def test_shift_wording_is_held_out_from_training():
+    held_out = {phrase(f, p, True) for f in knowledge_base().findings for p in (True, False)}
+    for split in ("sft", "rl"):
+        for question in load_set("clinic", split, 300):
+            assert not held_out & set(question.stem.removeprefix("Patient: ").rstrip(".").split(", "))
+
+
+def test_sets_are_seeded_and_nested():
+    assert load_set("clinic", "test", 50) == load_set("clinic", "test", 120)[:50]
+    assert load_set("clinic", "test", 50, seed=1) != load_set("clinic", "test", 50, seed=2)
+    assert load_set("clinic", "test", 5)[0].meta["kb_sha256"] == knowledge_base().sha256
+
+
+def test_answers_are_spread_over_letters_and_conditions():
+    questions = load_set("clinic", "test")
+    letters = [question.answer for question in questions]
+    assert all(0.18 < letters.count(letter) / len(letters) < 0.32 for letter in "ABCD")
+    assert len({question.options[question.answer] for question in questions}) >= 38
+
+
+def test_unknown_set_is_refused():
+    with pytest.raises(ValueError, match="clinic-hard"):
+        load_set("clinic-hard", "test")
+
+
+# --------------------------------------------------------------------------------------------- claims and verdicts
+
+
+def wordings():
+    kb = knowledge_base()
+    return {
+        phrase(f, p, shift): (f, p) for f in kb.findings for p in (True, False) for shift in (True, False)
+    }
+
+
+def every_claim_sentence():
+    """All that the grammar can say about one finding and one condition, spelled out: sentence -> claim."""
+    verbs = {"supports": SUPPORTS, "argues against": AGAINST}
+    return {
+        f"{words} {verb} {condition}": Claim(*finding, direction, condition)
+        for words, finding in wordings().items()
+        for verb, direction in verbs.items()
+        for condition in knowledge_base().conditions
+    }
+
+
+WORDINGS, SENTENCES = wordings(), every_claim_sentence()
+
+
+def sentences(text):
+    for mark in ("dx", "think", "conclusion", "answer"):
+        text = text.replace(f"<{mark}>", ".").replace(f"</{mark}>", ".")
+    for mark in ("(System 1: Intuitive)", "(System 2: Analytical)", "\\boxed", *traces.FILLERS):
+        text = text.replace(mark, ".")
+    return [part.strip() for part in text.split(".") if part.strip()]
+
+
+def cited(body):
+    """The findings of 'X' or 'X and Y', tried against every wording, since some wordings hold an 'and' themselves."""
+    if body in WORDINGS:
+        return [WORDINGS[body]]
+    for words, finding in WORDINGS.items():
+        rest = body.removeprefix(f"{words} and ")
+        if rest != body and rest in WORDINGS:
+            return [finding, WORDINGS[rest]]
+    return []
+
+
+def literal_claims(text):
+    """Every sentence looked up in the list of all sentences; no pattern is involved."""
+    found = set()
+    for sentence in sentences(text):
+        sentence = sentence.removeprefix("check: ")
+        if sentence in SENTENCES:
+            found.add(SENTENCES[sentence])
+        body, favor, condition = sentence.partition(" favor ")
+        if favor and condition in knowledge_base().conditions:
+            found |= {Claim(*finding, SUPPORTS, condition) for finding in cited(body)}
+    return found
+
+
+def literal_behaviours(text, case):
+    """Backtracking, chaining, subgoals and checks, sentence by sentence."""
+    kb, held, seen = knowledge_base(), None, {"back": set(), "chain": set(), "goal": set(), "check": set()}
+    for sentence in sentences(text):
+        if sentence.startswith("suspect "):
+            held = sentence.removeprefix("suspect ")
+        if sentence.startswith("on second thought consider "):
+            new = sentence.removeprefix("on second thought consider ")
+            if held is not None and new != held:
+                seen["back"].add((held, new))
+            held = new
+        condition, expect, words = sentence.removeprefix("if ").partition(" then expect ")
+        if expect and WORDINGS[words][1] and WORDINGS[words][0] in kb.supports(condition):
+            seen["chain"].add((condition, words))
+        if sentence in SUBGOALS:
+            seen["goal"].add(sentence)
+        if sentence.startswith("check: "):
+            claim = SENTENCES[sentence.removeprefix("check: ")]
+            if (claim.finding, claim.present) in case.stated:
+                seen["check"].add(claim)
+    return [len(found) for found in seen.values()]
+
+
+def literal_verdict(claim, case):
+    stated = [f for f, p in case.stated if p == claim.present]
+    if claim.finding not in stated:
+        return "contradicted_by_vignette"
+    entry = knowledge_base().conditions[claim.condition]
+    for relation, present, direction in (("H", True, 1), ("T", True, 1), ("N", True, -1), ("H", False, -1)):
+        if claim.present == present and claim.finding in entry[relation]:
+            return "true" if claim.direction == direction else "contradicted_by_kb"
+    return "unverifiable"
+
+
+@pytest.mark.parametrize("habits", [BASE, TEACHER, HONEST], ids=["base", "teacher", "honest"])
+def test_claims_verdicts_and_measures_agree_with_a_literal_checker(habits):
+    rng = np.random.default_rng(0)
+    for i, case in enumerate(ALL_CASES):
+        text = write_trace(case, ("crpo", "grpo")[i % 2], habits, rng)
+        claims = {claim: literal_verdict(claim, case) for claim in literal_claims(text)}
+        assert set(read_claims(text)) == set(claims), text
+        assert {claim: verdict(claim, case) for claim in claims} == claims
+        of_options = {claim: found for claim, found in claims.items() if claim.condition in case.options}
+        counted = measure(text, case)
+        assert counted["faithfulness"] == sum(found == "true" for found in of_options.values())
+        assert counted["cecd"] == sum((c.finding, c.present) in case.stated for c in of_options)
+        assert counted["hallucination"] == sum(found.startswith("contradicted") for found in claims.values())
+        rejected = {c.condition for c, v in of_options.items() if v == "true" and c.direction == AGAINST}
+        assert counted["drc"] == len(rejected - {case.gold})
+        names = ("backtracking", "backward_chaining", "subgoal_setting", "verification")
+        assert [counted[name] for name in names] == literal_behaviours(text, case), text
+
+
+def test_the_honest_policy_is_right_and_never_hallucinates():
+    rng = np.random.default_rng(1)
+    for case in ALL_CASES:
+        text = write_trace(case, "crpo", HONEST, rng)
+        counted = measure(text, case)
+        assert f"\\boxed{{{case.letter}}}" in text
+        assert counted["hallucination"] == 0
+        assert counted["drc"] == min(len(case.distractors), 5)
+        assert counted["verification"] == counted["backward_chaining"] == 1 and counted[
+            "subgoal_setting"
+        ] == len(SUBGOALS)
+        assert counted["backtracking"] == (first_impression(case) != case.gold)
+
+
+def gout_case():
+    kb = knowledge_base()
+    return next(case for case in CASES["clinic"] if case.gold == "Gout" and kb)
+
+
+def test_each_verdict_by_hand():
+    case = gout_case()
+    finding, present = case.evidence("Gout", SUPPORTS)[0]
+    unstated = next(f for f in knowledge_base().supports("Gout") if f not in dict(case.stated))
+    assert verdict(Claim(finding, present, SUPPORTS, "Gout"), case) == "true"
+    assert verdict(Claim(finding, present, AGAINST, "Gout"), case) == "contradicted_by_kb"
+    assert (
+        verdict(Claim(finding, not present, AGAINST, "Gout"), case) == "contradicted_by_vignette"
+    )  # opposite stated
+    assert verdict(Claim(unstated, True, SUPPORTS, "Gout"), case) == "contradicted_by_vignette"  # fabricated
+    neutral = next(
+        c for c in knowledge_base().conditions if knowledge_base().effect(finding, present, c) == 0
+    )
+    assert verdict(Claim(finding, present, SUPPORTS, neutral), case) == "unverifiable"
+
+
+def test_repeating_a_claim_counts_once():
+    case = gout_case()
+    finding, present = case.evidence("Gout", SUPPORTS)[0]
+    once = traces.claim_text(finding, present, SUPPORTS, "Gout", case)
+    assert measure(once, case) == measure(f"{once} {once}", case)
+    assert measure(once, case)["faithfulness"] == 1
+
+
+def test_behaviours_must_be_real():
+    case = gout_case()
+    other = case.distractors[0]
+    assert (
+        measure("suspect Gout. on second thought consider Gout.", case)["backtracking"] == 0
+    )  # nothing abandoned
+    assert measure(f"suspect {other}. on second thought consider Gout.", case)["backtracking"] == 1
+    assert (
+        measure("on second thought consider Gout.", case)["backtracking"] == 0
+    )  # no line of thought before it
+    against = next(iter(knowledge_base().conditions["Gout"]["N"]))
+    assert measure(f"if Gout then expect {phrase(against, True)}.", case)["backward_chaining"] == 0
+    assert measure("", case) == dict.fromkeys(measure("", case), 0)
+
+
+def test_longer_phrases_win():
+    kb = knowledge_base()
+    words = {phrase(f, p, s): (f, p) for f in kb.findings for p in (True, False) for s in (True, False)}
+    nested = [(a, b) for a in words for b in words if a != b and f" {a} " in f" {b} "]
+    for _, longer in nested:
+        claims = read_claims(f"{longer} supports Gout.")
+        assert [(c.finding, c.present) for c in claims] == [words[longer]], longer
+
+
+def test_letters_follow_the_options():
+    for case in ALL_CASES[:200]:
+        assert case.options[LETTERS.index(case.letter)] == case.gold
+        assert Case.from_json(case.to_json()) == case

@@ -1,0 +1,124 @@
+"""The ablations: every arm is what it says, and a tiny laboratory runs, resumes and is summarised.
+
+python -m pytest tests/laboratory/test_ablations.py
+"""
+
+import gzip
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from clinical_r1.advantages import AGGREGATIONS
+from clinical_r1.arms import ABLATIONS, ARMS, MAIN, METHODS, REFERENCE
+from clinical_r1.artifacts import is_trained, settings_of
+from clinical_r1.curation.splits import ensure_splits
+from clinical_r1.laboratory import ablations
+from clinical_r1.laboratory.ablations import SUMMARY, laboratory_settings, summarise, trace
+from clinical_r1.laboratory.variants import VARIANT_SETS
+from clinical_r1.rewards import REWARD_SETS
+from clinical_r1.settings import SMOKE
+from clinical_r1.train import train_arm
+from clinical_r1.workers import PARENT_GONE
+
+SETS = REWARD_SETS | VARIANT_SETS
+
+
+def test_the_main_arms_are_the_papers():
+    assert tuple(arm.name for arm in MAIN) == METHODS
+    assert len(ARMS) == len(MAIN) + len(ABLATIONS)  # no name twice
+
+
+@pytest.mark.parametrize("arm", ARMS.values(), ids=lambda arm: arm.name)
+def test_every_arm_can_be_built(arm):
+    rewards = SETS[arm.rewards]
+    assert len(arm.weights or rewards.weights) == len(rewards.functions)
+    assert arm.aggregation in AGGREGATIONS
+    changed = settings_of(laboratory_settings(), arm.name)
+    assert changed.rl_prompts * changed.num_generations == 64  # equal completions a step in every arm
+    assert arm.label and (arm.family == "main") == (arm in MAIN)
+
+
+@pytest.mark.parametrize("arm", ABLATIONS, ids=lambda arm: arm.name)
+def test_an_ablation_changes_one_thing(arm):
+    """Against crpo: the reward set with its prompt, or the weights, or the aggregation, or the settings."""
+    reference = ARMS[REFERENCE]
+    differs = [
+        name
+        for name in ("rewards", "weights", "aggregation", "cold_start", "changes")
+        if getattr(arm, name) != getattr(reference, name)
+    ]
+    if arm.aggregation in ("normalize_then_sum", "normalize_each"):  # weights mean something else there
+        differs.remove("weights")
+    assert len(differs) == 1, differs
+    assert arm.style == "crpo" or arm.family == "prompt_x_reward"
+
+
+def test_the_summary_has_the_same_bytes_twice(tmp_path):
+    frame = pd.DataFrame({"a": [1.0, 2.0]})
+    first, second = (ablations._write(tmp_path / name, frame) for name in ("a.csv.gz", "b.csv.gz"))
+    assert first.read_bytes() == second.read_bytes()
+    assert gzip.decompress(first.read_bytes()) == b"a\n1\n2\n"
+
+
+def test_unknown_arm_is_refused(capsys):
+    assert ablations.main(["--only", "k11"]) == 2
+    assert "k11" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory):
+    arms = ("baseline", "crpo", "k0")
+    tiny = laboratory_settings(tmp_path_factory.mktemp("laboratory"), (0,), arms)
+    names = (
+        "n_sft",
+        "n_rl",
+        "n_test",
+        "rl_steps",
+        "rl_prompts",
+        "num_generations",
+        "micro_batch",
+        "save_steps",
+    )
+    tiny = replace(tiny, **{name: getattr(SMOKE, name) for name in names}, eval_batch=16)
+    ensure_splits(tiny)
+    for arm in arms[1:]:
+        train_arm(tiny, arm, 0)
+    return tiny
+
+
+@pytest.mark.slow
+def test_a_tiny_laboratory(laboratory, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablations, "laboratory_settings", lambda *_: laboratory)
+    ablations.answer_share(laboratory, [(arm, 0) for arm in laboratory.methods])
+    trace(laboratory, "crpo", 0)
+    summarise(laboratory, tmp_path)
+    scores, arms, training, way = (pd.read_csv(tmp_path / name) for name in SUMMARY)
+    assert scores.groupby("arm").size().to_dict() == {"baseline": 16, "crpo": 16, "k0": 16}
+    assert set(arms["arm"]) == set(laboratory.methods)
+    assert {"rewards/accuracy_reward/mean", "advantage/tied_groups"} <= set(training.columns)
+    assert way["step"].unique().tolist() == [1, 2] and set(way["arm"]) == {"crpo"}
+
+
+@pytest.mark.slow
+def test_an_arm_trained_as_another_is_refused(laboratory, monkeypatch):
+    assert is_trained(laboratory, "k0", 0)
+    monkeypatch.setitem(ARMS, "k0", replace(ARMS["k0"], weights=(1.0, 1.0, 0.5)))
+    with pytest.raises(ValueError, match="arm was"):
+        is_trained(laboratory, "k0", 0)
+
+
+def test_a_process_that_answers_ends_with_its_parent(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "clinical_r1.laboratory.ablations",
+        "--out",
+        str(tmp_path),
+        "--answer",
+        "k0:0",
+    ]
+    closed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert closed.returncode == PARENT_GONE

@@ -1,0 +1,408 @@
+"""The pipeline runner on throwaway notebooks: what is kept, what is repeated, what each failure says.
+
+python -m pytest tests/pipeline/test_pipeline.py
+"""
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from clinical_r1 import files
+from clinical_r1.files import ROOT
+from clinical_r1.pipeline import __main__ as command
+from clinical_r1.pipeline import stages
+from clinical_r1.pipeline.stages import Stage
+
+MINUTES = {"smoke": 0.1, "cpu": 1, "colab": 1, "paper": 1}
+WRITE_QUESTIONS = """
+from pathlib import Path
+folder = Path(out, "runs", profile, "questions")
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "clinic.test.jsonl").write_text("{}")
+with open(Path(out, "log.txt"), "a") as log: log.write("01 ")
+"""
+WRITE_TABLE = """
+from pathlib import Path
+folder = Path(out, "runs", profile, "tables")
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "table1.csv").write_text(f"seeds,{seeds}")
+with open(Path(out, "log.txt"), "a") as log: log.write("04 ")
+"""
+STAGES = (
+    Stage("01_first", (), ("runs/{profile}/questions/*.jsonl",), MINUTES),
+    Stage("04_last", ("runs/{profile}/questions/*.jsonl",), ("runs/{profile}/tables/table1.csv",), MINUTES),
+)
+
+
+def write_notebook(path: Path, *sources: str) -> None:
+    parameters = 'profile = "cpu"\nout = ".."\nseeds = 1'
+    cells = [
+        {"cell_type": "code", "execution_count": None, "id": f"cell{number}", "outputs": [], "source": source}
+        | {"metadata": {"tags": ["parameters"] if number == 0 else []}}
+        for number, source in enumerate((parameters, *sources))
+    ]
+    kernel = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python"},
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+
+
+class Bench:
+    """Two tiny notebooks, a folder for their results, and the command line on them."""
+
+    def __init__(self, folder: Path):
+        self.out, self.notebooks = folder / "with space", folder / "notebooks"
+        self.out.mkdir()
+        self.run_dir = self.out / "runs" / "smoke"
+        self.write("01_first", WRITE_QUESTIONS)
+        self.write("04_last", WRITE_TABLE)
+
+    def write(self, name, *sources):
+        write_notebook(self.notebooks / f"{name}.ipynb", *sources)
+
+    def __call__(self, *arguments) -> int:
+        argv = ["smoke", "--out", str(self.out), *arguments]
+        return command.main(argv, stages=STAGES, notebooks=self.notebooks)
+
+    def executed(self) -> list[str]:
+        """The notebooks that ran so far, in order."""
+        log = self.out / "log.txt"
+        return log.read_text().split() if log.exists() else []
+
+    def manifest(self) -> dict:
+        return json.loads((self.run_dir / "manifest.json").read_text())
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished_files(tmp_path_factory):
+    """A finished run, made once; tests start from copies of it."""
+    bench = Bench(tmp_path_factory.mktemp("finished"))
+    assert bench() == 0
+    return bench
+
+
+@pytest.fixture
+def finished(finished_files, tmp_path):
+    shutil.copytree(finished_files.out.parent, tmp_path, dirs_exist_ok=True)
+    copy = object.__new__(Bench)
+    copy.out, copy.notebooks = tmp_path / "with space", tmp_path / "notebooks"
+    copy.run_dir = copy.out / "runs" / "smoke"
+    return copy
+
+
+def files_under(folder: Path) -> dict[str, int]:
+    """Every path and when it was written; the lock's file is no result."""
+    paths = (path for path in folder.rglob("*") if path.suffix != ".lock")
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in paths}
+
+
+# ---- a run, and a run again ----
+
+
+def test_run_writes_notebooks_manifest_and_results(finished, capsys):
+    assert finished.executed() == ["01", "04"]
+    names = sorted(path.name for path in (finished.run_dir / "notebooks").iterdir())
+    assert names == ["01_first.ipynb", "04_last.ipynb"]
+    manifest = finished.manifest()
+    assert (
+        manifest["unfinished"] is None
+        and manifest["seeds"] == [0]
+        and manifest["settings"]["profile"] == "smoke"
+    )
+    assert manifest["versions"]["trl"] and manifest["hardware"]["cores"] >= 1
+    assert manifest["sha256"]["clinical_r1/prompts.py"] == files.sha256(files.PACKAGE / "prompts.py")
+    for record in manifest["stages"].values():
+        assert record["seconds"] > 0 and record["peak_memory_mb"] > 50
+    assert str(finished.out) not in json.dumps(manifest)
+
+
+def test_finished_run_is_kept_even_after_moving(finished, capsys):
+    # `finished` is a copy in another folder: nothing in a result depends on where it lies
+    before = files_under(finished.out)
+    assert finished() == 0
+    assert files_under(finished.out) == before
+    said = capsys.readouterr().out
+    assert said.count("kept") == 2 and "runs/smoke/tables/table1.csv" in said
+
+
+def test_changed_notebook_repeats_itself_and_what_reads_its_files(finished):
+    finished.write("01_first", WRITE_QUESTIONS, "1 + 1")
+    assert finished() == 0
+    assert finished.executed() == ["01", "04", "01"], "its questions are the same, so the table stands"
+    finished.write("01_first", WRITE_QUESTIONS.replace("{}", "{ }"))
+    assert finished() == 0
+    assert finished.executed() == ["01", "04", "01", "01", "04"]
+
+
+def test_outputs_stored_in_a_notebook_do_not_repeat_it(finished):
+    assert finished("--publish") == 0
+    assert json.loads((finished.notebooks / "04_last.ipynb").read_text())["cells"][1]["execution_count"] == 3
+    assert finished() == 0
+    assert finished.executed() == ["01", "04"]
+
+
+def test_lost_result_is_made_again(finished):
+    (finished.run_dir / "tables" / "table1.csv").unlink()
+    assert finished() == 0
+    assert finished.executed() == ["01", "04", "04"]
+
+
+def test_more_seeds_extend_a_run_and_fewer_are_refused(finished, capsys):
+    assert finished("--seeds", "2") == 0
+    assert (finished.run_dir / "tables" / "table1.csv").read_text() == "seeds,2"
+    before = files_under(finished.run_dir)
+    assert finished("--seeds", "1") == 1
+    assert "runs/smoke was made with other settings (seeds [0, 1], now [0])" in capsys.readouterr().err
+    assert files_under(finished.run_dir) == before
+
+
+def test_fresh_moves_the_old_run_aside(finished, capsys):
+    manifest = finished.manifest()
+    manifest["settings"]["rl_steps"] = 7
+    (finished.run_dir / "manifest.json").write_text(json.dumps(manifest))
+    assert finished() == 1
+    assert "rl_steps 7, now 2" in capsys.readouterr().err
+    (finished.out / "runs" / "smoke.old-1").mkdir()
+    assert finished("--fresh") == 0
+    old = finished.out / "runs" / "smoke.old-2"
+    assert json.loads((old / "manifest.json").read_text())["settings"]["rl_steps"] == 7
+    assert finished.executed() == ["01", "04", "01", "04"]
+
+
+def test_only_runs_one_stage_and_says_what_it_lacks(bench, capsys):
+    assert bench("--only", "4") == 1
+    assert "04_last reads runs/smoke/questions/*.jsonl, which is not there" in capsys.readouterr().err
+    assert bench("--only", "9") == 1
+    assert "--only 09 names no notebook; expected one of 01, 04" in capsys.readouterr().err
+    assert bench("--only", "1") == 0
+    assert bench.executed() == ["01"]
+
+
+def test_dry_run_touches_nothing(finished, capsys):
+    finished.write("04_last", WRITE_TABLE, "2 + 2")
+    before = files_under(finished.out)
+    assert finished("--dry-run") == 0
+    assert files_under(finished.out) == before
+    said = capsys.readouterr().out
+    assert "settings, code or input changed" in said and "runs/smoke/tables/table1.csv" in said
+    assert "expected: about 0.1 min" in said
+
+
+# ---- failures ----
+
+
+def test_failing_cell_is_named_and_the_earlier_notebook_stays(finished, capsys):
+    earlier = (finished.run_dir / "notebooks" / "04_last.ipynb").read_text()
+    finished.write("04_last", WRITE_TABLE, "raise OSError(28, 'No space left on device')")
+    assert finished() == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith(
+        "reproduce: 04_last stopped in cell 3 (OSError: [Errno 28] No space left on device)"
+    )
+    assert "runs/smoke/notebooks/04_last.partial.ipynb" in said and len(said.splitlines()) == 1
+    assert (finished.run_dir / "notebooks" / "04_last.ipynb").read_text() == earlier
+    assert finished.manifest()["unfinished"] == "04_last"
+    finished.write("04_last", WRITE_TABLE)  # mended
+    assert finished() == 0
+
+
+def test_stage_that_writes_too_little_fails(bench, capsys):
+    bench.write("04_last", "1 + 1")
+    assert bench() == 1
+    assert "04_last ended without writing runs/smoke/tables/table1.csv" in capsys.readouterr().err
+
+
+def test_killed_kernel_gives_one_sentence(bench, capfd):
+    bench.write("01_first", "import os; os.kill(os.getpid(), 9)")
+    assert bench() == 1
+    assert "reproduce: 01_first stopped, its kernel ended" in capfd.readouterr().err
+
+
+def run_in_process(bench) -> subprocess.Popen:
+    """The second notebook waits for ever; returns once it does."""
+    bench.write(
+        "04_last", "print('half')", "open(f'{out}/waiting', 'w').close()\nimport time; time.sleep(600)"
+    )
+    code = (
+        "import sys; sys.path.insert(0, 'tests/pipeline'); import test_pipeline as t; from pathlib import Path\n"
+        f"sys.exit(t.command.main(['smoke', '--out', {str(bench.out)!r}], stages=t.STAGES,"
+        f" notebooks=Path({str(bench.notebooks)!r})))"
+    )
+    root = ROOT
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=root, stderr=subprocess.PIPE, text=True)
+    while not (bench.out / "waiting").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    return process
+
+
+def test_killed_run_goes_on_where_it_died(bench, capsys):
+    process = run_in_process(bench)
+    assert bench() == 1, "two runs must not write one folder"
+    assert f"is being written by another run (process {process.pid})" in capsys.readouterr().err
+    process.kill()
+    process.communicate()
+    assert (bench.run_dir / "notebooks" / "04_last.partial.ipynb").exists()
+    assert not (bench.run_dir / "notebooks" / "04_last.ipynb").exists()
+    assert bench.manifest()["unfinished"] == "04_last"
+    bench.write("04_last", WRITE_TABLE)
+    assert bench() == 0
+    assert bench.executed() == ["01", "04"]
+
+
+def test_interrupt_exits_130_and_says_how_to_go_on(bench):
+    process = run_in_process(bench)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "reproduce: interrupted; run the same command" in said
+
+
+def test_half_executed_notebook_counts_as_unfinished(finished):
+    # what an autosave leaves: no end, one cell still running
+    path = finished.run_dir / "notebooks" / "04_last.ipynb"
+    notebook = json.loads(path.read_text())
+    notebook["metadata"]["papermill"] |= {"exception": None, "end_time": None}
+    notebook["cells"][-1]["metadata"]["papermill"]["status"] = "running"
+    path.write_text(json.dumps(notebook))
+    assert finished() == 0
+    assert finished.executed() == ["01", "04", "04"]
+
+
+def test_unknown_profile_names_the_four(capsys):
+    assert command.main(["gpu"]) == 2
+    assert "smoke, cpu, colab, paper" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("profile", ["colab", "paper"])
+def test_gpu_profiles_are_refused_without_cuda(profile, tmp_path, monkeypatch, capsys):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command.main([profile, "--out", str(tmp_path)]) == 1
+    assert f"profile {profile} needs a CUDA GPU" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_refused_before_anything_is_written(bench, monkeypatch, capsys):
+    usage = namedtuple("usage", "free")(free=10**8)
+    monkeypatch.setattr(stages.shutil, "disk_usage", lambda folder: usage)
+    assert bench() == 1
+    assert "needs 0.5 GB of free disk space, 0.1 GB is left" in capsys.readouterr().err
+    assert list(bench.out.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_unwritable_folder_gives_one_sentence(finished, number, monkeypatch, capsys):
+    def refuse(path, value):
+        raise OSError(number, os.strerror(number), str(path))
+
+    before = files_under(finished.run_dir)
+    finished.write("04_last", WRITE_TABLE, "3 + 3")
+    monkeypatch.setattr(stages, "write_json", refuse)
+    assert finished() == 1
+    said = capsys.readouterr().err
+    assert os.strerror(number) in said and "--out" in said and len(said.splitlines()) == 1
+    assert files_under(finished.run_dir) == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"settings": 3, "stages": {}}'])
+def test_damaged_manifest_is_refused(finished, text, capsys):
+    (finished.run_dir / "manifest.json").write_text(text)
+    assert finished() == 1
+    said = capsys.readouterr().err
+    assert "runs/smoke/manifest.json is damaged" in said and "--fresh" in said
+
+
+def test_lock_file_of_a_dead_run_does_not_block(bench):
+    (bench.out / "runs").mkdir()
+    (bench.out / "runs" / "smoke.lock").write_text("999999999\n")
+    assert bench("--only", "01") == 0
+
+
+def test_missing_notebook_is_named(bench, capsys):
+    (bench.notebooks / "04_last.ipynb").unlink()
+    assert bench("--only", "01") == 0
+    assert bench() == 1
+    assert "04_last.ipynb is missing" in capsys.readouterr().err
+
+
+def test_kernels_see_the_same_environment_in_every_shell(monkeypatch):
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with stages.kernel_environment():
+        assert os.environ["PYTHONHASHSEED"] == "0" and "inline" in os.environ["MPLBACKEND"]
+    assert os.environ["PYTHONHASHSEED"] == "7" and "PYTHONPATH" not in os.environ
+
+
+def test_declared_stages_are_the_notebooks_in_order():
+    names = [stage.notebook for stage in stages.STAGES]
+    assert names == sorted(names)
+    for stage in stages.STAGES:
+        assert stage.minutes.keys() == {"smoke", "cpu", "colab", "paper"}
+
+
+# ---- questions about a finished run ----
+
+
+def test_explain_prints_a_committed_number_and_fails_with_the_statuses_of_main(tmp_path, capsys):
+    assert command.main(["explain", "table1.medqa.crpo.accuracy"]) == 0
+    said = capsys.readouterr().out
+    assert "52.41" in said and "not attempted" in said and "./reproduce.sh cpu" in said
+    assert command.main(["explain", "ledger", "--profile", "cpu"]) == 0
+    assert "135 not attempted" in capsys.readouterr().out
+    assert command.main(["explain", "table1.medqa.crpo.acuracy"]) == 2
+    assert "nearest name is 'table1.medqa.crpo.accuracy'" in capsys.readouterr().err
+    assert command.main(["explain", "ledger", "--profile", "gpu"]) == 2
+    assert "smoke, cpu, colab, paper" in capsys.readouterr().err
+    assert command.main(["explain", "ledger", "--out", str(tmp_path)]) == 1
+    assert "run ./reproduce.sh cpu first" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_explain_without_a_cell_is_a_wrong_argument(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command.main(["explain"])
+    assert stop.value.code == 2
+
+
+def test_readme_without_a_ledger_gives_one_sentence(monkeypatch, capsys):
+    readme = (command.ROOT / "README.md").read_text()
+    assert command.main(["readme", "--profile", "paper"]) == 1
+    assert "figures/paper/ledger.csv is missing" in capsys.readouterr().err
+    assert (command.ROOT / "README.md").read_text() == readme
+
+
+def test_questions_can_be_checked_before_an_environment_is_made(capsys):
+    """reproduce.sh adds --dry-run with whatever Python is there, and must hear of a wrong argument."""
+    assert command.main(["explain", "ledger", "--dry-run"]) == 0
+    assert command.main(["readme", "--dry-run"]) == 0
+    assert capsys.readouterr().out == ""
+    code = "import sys; sys.modules['pandas'] = sys.modules['numpy'] = None\n"
+    code += (
+        "from clinical_r1.pipeline.__main__ import main; sys.exit(main(['explain', 'ledger', '--dry-run']))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=command.ROOT).returncode == 0
+
+
+def test_help_tells_of_the_questions(capsys):
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    said = capsys.readouterr().out
+    assert "explain CELL" in said and "readme" in said

@@ -1,0 +1,590 @@
+"""Shared-prefix training equals stock TRL: log-probabilities, entropies, losses, gradients, steps; and steps aside otherwise.
+
+Run: pytest tests/speed/test_prefix.py
+"""
+
+import logging
+import re
+
+import pytest
+from tiny import QUIET
+
+from clinical_r1.files import PACKAGE
+from clinical_r1.speed import prefix
+from clinical_r1.speed.prefix import SharedPrefixMixin, check_groups, shuffle_groups
+from clinical_r1.speed.prefix_attention import CannotShare, PackedGroups, attend
+
+torch = pytest.importorskip("torch")
+trl = pytest.importorskip("trl")
+
+BASE = PACKAGE / "data" / "clinic_base"
+P, R, VOCABULARY = 9, 7, 60
+# (completions of each group, tokens of each prompt, tokens of each completion): unequal everywhere, one empty, one single
+RAGGED = ([4, 4], [9, 6], [7, 3, 0, 1, 2, 7, 5, 4])
+FULL = ([8], [9], [7] * 8)
+EXACT = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+def batch_of(groups, prompts, completions, seed=0):
+    """(ids, mask) of shape (N, P + R): prompts left-padded with their own group's tokens, completions right-padded."""
+    draw = torch.Generator().manual_seed(seed)
+    rows = sum(groups)
+    ids = torch.randint(5, VOCABULARY, (rows, P + R), generator=draw)
+    mask = torch.zeros(rows, P + R, dtype=torch.long)
+    row = 0
+    for number, tokens in zip(groups, prompts, strict=True):
+        prompt = torch.randint(5, VOCABULARY, (P,), generator=draw)
+        for _ in range(number):
+            ids[row, :P], mask[row, P - tokens : P] = prompt, 1
+            mask[row, P : P + completions[row]] = 1
+            row += 1
+    return ids * mask, mask
+
+
+def dense_mask(layout):
+    """(T, T) True where a query may see a key, pair by pair from the groups: the definition."""
+    segment = torch.zeros(layout.tokens, dtype=torch.long)
+    for number, (index, valid) in enumerate(zip(layout.own, layout.valid, strict=True), start=1):
+        segment[index[valid]] = number
+    allowed = torch.zeros(layout.tokens, layout.tokens, dtype=torch.bool)
+    for a, _, c in layout.groups:
+        for query in range(a, c):
+            for key in range(a, query + 1):
+                allowed[query, key] = segment[key] == 0 or segment[key] == segment[query]
+    return allowed
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog, monkeypatch):
+    """The module's log reaches caplog, whatever logging an application in an earlier test has set up."""
+    monkeypatch.setattr(prefix.log, "disabled", False)
+    monkeypatch.setattr(prefix.log, "propagate", True)
+    monkeypatch.setattr(logging.root.manager, "disable", 0)
+    caplog.set_level(logging.INFO, logger=prefix.__name__)
+
+
+# --- layout and attention
+
+
+def test_every_token_that_predicts_stands_once():
+    ids, mask = batch_of(*RAGGED)
+    layout = PackedGroups(ids, mask, R)
+    groups, prompts, lengths = RAGGED
+    assert layout.tokens == sum(prompts) + sum(max(n - 1, 0) for n in lengths)
+    assert layout.sizes() == [(9, lengths[:4]), (6, lengths[4:])]
+    assert layout.longest == max(9 + 7, 6 + 7)
+    assert layout.input_ids.tolist() == [ids.flatten()[layout.source].tolist()]
+    assert sorted(layout.cell.tolist()) == [r * R + t for r, n in enumerate(lengths) for t in range(n)]
+    # The token before each completion token in its own row is the one that predicts it.
+    cells = layout.cell.tolist()
+    before = [ids[c // R, P + c % R - 1].item() for c in cells]
+    assert layout.input_ids[0, layout.predict].tolist() == before
+    assert layout.position_ids[0, layout.predict].tolist() == [P + c % R - 1 for c in cells]
+
+
+@pytest.mark.parametrize("case", [RAGGED, FULL, ([1, 1, 1], [9, 5, 9], [3, 2, 1])])
+@pytest.mark.parametrize("route", ["flash", "sdpa"])
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2)])
+def test_attention_equals_its_definition(case, route, heads):
+    layout = PackedGroups(*batch_of(*case), R)
+    draw = torch.Generator().manual_seed(1)
+    shape = lambda h: torch.randn(1, h, layout.tokens, 8, generator=draw, dtype=torch.float64)  # noqa: E731
+    tensors = [shape(heads[0]), shape(heads[1]), shape(heads[1])]
+    for tensor in tensors:
+        tensor.requires_grad_()
+    query, key, value = tensors
+    repeats = heads[0] // heads[1]
+    scores = query @ key.repeat_interleave(repeats, 1).transpose(-1, -2) * 0.3
+    weights = scores.masked_fill(~dense_mask(layout), float("-inf")).softmax(-1)
+    expected = weights @ value.repeat_interleave(repeats, 1)
+    got = attend(query, key, value, layout, 0.3, route)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-13)
+    upstream = torch.randn(got.shape, generator=draw, dtype=torch.float64)
+    for ours, theirs in zip(
+        torch.autograd.grad(got, tensors, upstream),
+        torch.autograd.grad(expected, tensors, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:flex_attention called without torch.compile"
+)  # there is no CPU backward either
+def test_flex_attention_has_the_same_mask():
+    layout = PackedGroups(*batch_of(*RAGGED), R)
+    draw = torch.Generator().manual_seed(1)
+    query, key = (torch.randn(1, h, layout.tokens, 16, generator=draw) for h in (4, 2))
+    ours = attend(query, key, key, layout, route="flex")
+    torch.testing.assert_close(ours, attend(query, key, key, layout, route="flash"), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_stays_near(dtype):
+    layout = PackedGroups(*batch_of(*RAGGED), R)
+    tensors = [
+        torch.randn(1, 2, layout.tokens, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)
+    ]
+    expected = attend(*tensors, layout)
+    got = attend(*(tensor.to(dtype) for tensor in tensors), layout)
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.float(), expected, rtol=0, atol=0.03)
+
+
+def test_what_cannot_be_packed():
+    ids, mask = batch_of(*RAGGED)
+    holes = mask.clone()
+    holes[0, P + 1] = 0
+    with pytest.raises(CannotShare, match="right-padded"):
+        PackedGroups(ids, holes, R)
+    empty = mask.clone()
+    empty[:, P:] = 0
+    with pytest.raises(CannotShare, match="no completion"):
+        PackedGroups(ids, empty, R)
+    empty = mask.clone()
+    empty[:, :P] = 0
+    with pytest.raises(CannotShare, match="prompt is empty"):
+        PackedGroups(ids, empty, R)
+    layout = PackedGroups(ids, mask, R)
+    tensor = torch.zeros(1, 1, layout.tokens, 4)
+    with pytest.raises(ValueError, match="route 'dense' is not known; expected one of flash, flex, sdpa"):
+        attend(tensor, tensor, tensor, layout, route="dense")
+
+
+# --- the trainer
+
+
+def model_of(family="qwen2", dtype=torch.float32, **changes):
+    from transformers import AutoConfig, AutoModelForCausalLM, set_seed
+
+    size = dict(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        attention_dropout=0.0,
+    )
+    set_seed(0)
+    config = AutoConfig.for_model(family, **(size | changes))
+    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+
+
+def trainer_of(folder, model=None, lora=False, mixin=SharedPrefixMixin, options=None, **changes):
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, set_seed
+
+    arguments = QUIET | dict(
+        output_dir=str(folder),
+        max_steps=2,
+        per_device_train_batch_size=8,
+        num_generations=4,
+        max_completion_length=R,
+        learning_rate=1e-2,
+        seed=3,
+    )
+    arguments |= changes
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    words = sorted(tokenizer.get_vocab())[100:116]
+    set_seed(3)
+    bases = (mixin, trl.GRPOTrainer) if mixin else (trl.GRPOTrainer,)
+    made = type("Trainer", bases, {})(
+        model=model_of(vocab_size=len(tokenizer)) if model is None else model,
+        reward_funcs=[lambda completion_ids, **_: [sum(ids) % 7 for ids in completion_ids]],
+        args=trl.GRPOConfig(**arguments),
+        train_dataset=Dataset.from_list([{"prompt": f"{a} {b}"} for a in words[:4] for b in words[4:]]),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False) if lora else None,
+        **(options or {}),
+    )
+    made.current_gradient_accumulation_steps = 1  # what train() sets
+    return made
+
+
+def loss_inputs(case=RAGGED, reference=True, dtype=torch.float32):
+    ids, mask = batch_of(*case)
+    rows = len(ids)
+    draw = torch.Generator().manual_seed(2)
+    noise = lambda: -3 + torch.randn(rows, R, generator=draw).to(dtype)  # noqa: E731
+    return {
+        "prompt_ids": ids[:, :P],
+        "prompt_mask": mask[:, :P],
+        "completion_ids": ids[:, P:],
+        "completion_mask": mask[:, P:],
+        "advantages": torch.randn(rows, generator=draw).to(dtype),
+        "old_per_token_logps": noise(),
+        "ref_per_token_logps": noise() if reference else None,
+        "num_items_in_batch": mask[:, P:].sum(),
+    }
+
+
+def both_ways(trainer, inputs):
+    """[(loss, gradients by name)] of the shared and of the stock method, same model, same inputs."""
+    results = []
+    for threshold in (0, float("inf")):
+        trainer.shared_prefix_threshold = threshold
+        trainer.model.zero_grad()
+        loss = trainer.compute_loss(trainer.model, inputs)
+        loss.backward()
+        kept = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+        results.append((loss.detach(), kept))
+    return results
+
+
+def assert_same(trainer, inputs, dtype=torch.float32):
+    tokens = trainer._metrics["train"]["shared_prefix/tokens"]
+    (loss, gradients), (stock_loss, stock_gradients) = both_ways(trainer, inputs)
+    assert tokens[-2] < 1 and tokens[-1] == 1  # one way each
+    torch.testing.assert_close(loss, stock_loss, rtol=EXACT[dtype], atol=EXACT[dtype])
+    assert gradients.keys() == stock_gradients.keys() and gradients
+    scale = max(g.abs().max() for g in stock_gradients.values())
+    assert scale > 0
+    for name, gradient in stock_gradients.items():
+        difference = (gradients[name] - gradient).abs().max()
+        assert difference <= EXACT[dtype] * scale, f"{name}: {difference:.2g} of {scale:.2g}"
+
+
+@pytest.fixture(scope="module")
+def trainer(tmp_path_factory):
+    return trainer_of(tmp_path_factory.mktemp("trainer"), model_of(), beta=0.0)
+
+
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
+
+
+@pytest.mark.parametrize("loss_type", LOSSES)
+@pytest.mark.parametrize("level", ["token", "sequence"])
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_every_loss_of_trl(trainer, loss_type, level, beta, monkeypatch):
+    for name, value in dict(loss_type=loss_type, importance_sampling_level=level, beta=beta).items():
+        monkeypatch.setattr(trainer, name, value)
+    assert_same(trainer, loss_inputs())
+
+
+def test_entropy_bonus_and_entropy_mask(trainer, monkeypatch):
+    for name, value in dict(_entropy_bonus_enabled=True, entropy_coef=0.3, top_entropy_quantile=0.5).items():
+        monkeypatch.setattr(trainer, name, value)
+    assert_same(trainer, loss_inputs())
+
+
+@pytest.mark.parametrize("case", [RAGGED, FULL, ([2, 2, 2, 2], [9, 9, 4, 5], [3] * 8)])
+def test_groups_of_any_shape_in_double_precision(tmp_path, case):
+    model = model_of(dtype=torch.float64)
+    # transformers rounds to float32 inside every RMSNorm, G times for a prompt that stands G times: exact norms here.
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child).__name__ == "Qwen2RMSNorm":
+                exact = torch.nn.RMSNorm(32, eps=child.variance_epsilon, dtype=torch.float64)
+                setattr(module, name, exact)
+    double = trainer_of(tmp_path, model, beta=0.0)
+    assert_same(double, loss_inputs(case, dtype=torch.float64), torch.float64)
+
+
+@pytest.mark.parametrize("route", ["flash", "sdpa"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("lora", [False, True])
+def test_adapters_and_gradient_checkpointing(tmp_path, route, checkpointing, lora):
+    options = {"shared_prefix_route": route}
+    made = trainer_of(tmp_path, model_of(), lora=lora, options=options, gradient_checkpointing=checkpointing)
+    if checkpointing:  # as Trainer.train does before the first step
+        made.model.gradient_checkpointing_enable({"use_reentrant": False})
+    made.model.train()
+    assert_same(made, loss_inputs())
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_log_probabilities_and_entropies(trainer, monkeypatch, temperature):
+    monkeypatch.setattr(trainer, "temperature", temperature)
+    ids, mask = batch_of(*RAGGED)
+    results = []
+    for threshold in (0, float("inf")):
+        trainer.shared_prefix_threshold = threshold
+        with torch.no_grad():
+            results.append(
+                trainer._get_per_token_logps_and_entropies(
+                    trainer.model, ids, mask, R, batch_size=4, compute_entropy=True
+                )
+            )
+    for ours, stock in zip(*results, strict=True):
+        if stock is not None:
+            torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
+    assert results[0][0][2].abs().max() == 0  # a completion without tokens
+
+
+def test_chunks_may_cut_a_group(trainer):
+    ids, mask = batch_of(*RAGGED)
+    trainer.shared_prefix_threshold = 0
+    answers = [
+        trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, R, batch_size=size)[0]
+        for size in (None, 2, 3)
+    ]
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(answers[0], answers[2], rtol=1e-5, atol=1e-5)
+
+
+FAMILIES = {
+    "qwen3": {},
+    "llama": {},
+    "mistral": {"sliding_window": None},
+    "gemma": {},
+    "phi3": {"original_max_position_embeddings": 64},
+    "olmo2": {},
+    "smollm3": {},
+    "granite": {},
+    "starcoder2": {"sliding_window": None},
+    "cohere": {},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families(tmp_path, family, caplog):
+    made = trainer_of(tmp_path, model_of(family, **FAMILIES[family]), beta=0.0)
+    with caplog.at_level(logging.INFO, logger=prefix.__name__):
+        assert_same(made, loss_inputs())
+    met = family in prefix.VERIFIED_FAMILIES
+    assert met == ("verified" not in caplog.text)
+
+
+# --- stepping aside
+
+
+def falls_back(made, match, inputs=None, **kwargs):
+    """The stock answer, the reason said exactly once."""
+    made.shared_prefix_threshold = kwargs.get("threshold", 0)
+    made._prefix_reasons.clear()
+    inputs = inputs or loss_inputs()
+    for _ in range(2):
+        loss = made.compute_loss(made.model, inputs)
+        assert made._metrics["train"]["shared_prefix/tokens"][-1] == 1
+    assert torch.isfinite(loss)
+    assert len(made._prefix_reasons) == 1
+    assert re.search(match, made._prefix_reasons[0]), made._prefix_reasons
+
+
+def test_falls_back_where_it_would_not_be_exact(tmp_path, caplog):
+    window = {"sliding_window": 8, "use_sliding_window": True, "max_window_layers": 0}
+    falls_back(
+        trainer_of(tmp_path, model_of(**window), beta=0.0),
+        "sliding window of 8 tokens is shorter than a row of 16",
+    )
+    dropout = trainer_of(tmp_path, model_of(attention_dropout=0.1), beta=0.0)
+    dropout.model.train()
+    falls_back(dropout, "dropout of 0.1")
+    eager = model_of()
+    eager.set_attn_implementation("eager")
+    falls_back(
+        trainer_of(tmp_path, eager, beta=0.0), "attn_implementation is 'eager'; load the model with 'sdpa'"
+    )
+    older = trainer_of(tmp_path, model_of("stablelm"), beta=0.0)
+    falls_back(older, "StableLmForCausalLM has an attention of its own")
+    assert caplog.text.count("left to the stock trainer") == 4
+
+
+def test_a_window_longer_than_every_row_is_no_window(tmp_path):
+    window = {"sliding_window": 40, "use_sliding_window": True, "max_window_layers": 0}
+    assert_same(trainer_of(tmp_path, model_of(**window), beta=0.0), loss_inputs())
+
+
+def test_falls_back_where_it_would_not_pay(trainer):
+    lone = loss_inputs(([1] * 8, [9] * 8, [7] * 8))
+    falls_back(trainer, r"predicted speed-up 0\.\d\d is under 1\.15", lone, threshold=1.15)
+
+
+def test_an_unknown_family_that_differs_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(prefix, "VERIFIED_FAMILIES", ())
+    wrong = trainer_of(tmp_path, model_of(), beta=0.0)
+    packed = SharedPrefixMixin._packed_logps
+    monkeypatch.setattr(
+        SharedPrefixMixin, "_packed_logps", lambda self, *args: (packed(self, *args)[0] + 0.01, None)
+    )
+    falls_back(wrong, r"log-probabilities of a qwen2 model differ by 0\.01 on average, 0\.01 at most")
+
+
+def test_layers_outside_the_interface_are_noticed(tmp_path, monkeypatch):
+    made = trainer_of(tmp_path, model_of(), beta=0.0)
+    made.model.model.layers[1].self_attn.forward = lambda hidden_states, **_: (hidden_states, None)
+    falls_back(made, "1 of its 2 layers use transformers' attention interface")
+
+
+def test_micro_batches_that_cut_groups_unequally(tmp_path):
+    with pytest.raises(ValueError, match="per_device_train_batch_size 6 and num_generations 4"):
+        trainer_of(tmp_path, per_device_train_batch_size=6, gradient_accumulation_steps=2)
+
+
+def test_a_group_cut_between_processes(tmp_path, monkeypatch):
+    arguments = trl.GRPOConfig
+
+    def two_processes(**kwargs):  # TRL itself checks the rows of all processes together
+        config = arguments(**kwargs)
+        config.steps_per_generation = 1
+        return config
+
+    monkeypatch.setattr(trl, "GRPOConfig", two_processes)
+    with pytest.raises(ValueError, match="2 rows a pass times 1 passes cut a group of 4 between processes"):
+        trainer_of(tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+
+
+def test_rows_of_a_group_must_share_their_prompt():
+    ids, mask = batch_of(*RAGGED)
+    check_groups(ids[:, :P], mask[:, :P], 4)
+    other = ids.clone()
+    other[5, P - 1] += 1
+    with pytest.raises(
+        ValueError, match=r"rows 4\.\.7 of the batch are one group but differ in their prompt"
+    ):
+        check_groups(other[:, :P], mask[:, :P], 4)
+    with pytest.raises(ValueError, match="8 completions is not a multiple of num_generations 3"):
+        check_groups(ids[:, :P], mask[:, :P], 3)
+
+
+# --- shuffling and whole steps
+
+
+def test_the_shuffle_keeps_groups_and_draws_once():
+    rows = 12
+    batch = {
+        "prompt_ids": torch.arange(rows)[:, None],
+        "x": list(range(rows)),
+        "n": torch.tensor(5),
+        "none": None,
+    }
+    torch.manual_seed(4)
+    shuffled = shuffle_groups(batch, 3)
+    after = torch.rand(1)
+    order = shuffled["x"]
+    assert sorted(order) == list(range(rows)) and order != sorted(order)
+    assert all(order[i : i + 3] == list(range(order[i], order[i] + 3)) for i in range(0, rows, 3))
+    assert shuffled["prompt_ids"][:, 0].tolist() == order
+    assert shuffled["n"] == 5 and shuffled["none"] is None
+    torch.manual_seed(4)
+    torch.randperm(rows)  # what TRL draws
+    assert torch.rand(1) == after
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_iterations": 2, "beta": 0.1}, {"per_device_train_batch_size": 4}]
+)
+def test_two_training_steps_end_in_the_same_weights(tmp_path, changes):
+    """Generation, rewards, shuffle, micro-batches and optimiser, with and without the mixin."""
+    size = {"gradient_accumulation_steps": 16 // changes.get("per_device_train_batch_size", 8)}
+    ends = []
+    for mixin in (None, SharedPrefixMixin):
+        options = {"shared_prefix_threshold": 0} if mixin else None
+        made = trainer_of(tmp_path, lora=True, mixin=mixin, options=options, **(size | changes))
+        made.train()
+        logs = made.state.log_history
+        ends.append(({n: p.detach() for n, p in made.model.named_parameters() if p.requires_grad}, logs))
+    assert max(row.get("shared_prefix/tokens", 0) for row in ends[1][1]) < 1
+    assert ends[0][1][0]["reward"] == ends[1][1][0]["reward"]
+    for name, stock in ends[0][0].items():
+        torch.testing.assert_close(ends[1][0][name], stock, rtol=1e-3, atol=1e-4, msg=name)
+
+
+# --- too small a device
+
+
+def out_of_memory_beyond(model, tokens):
+    """The model's first layer refuses more tokens at once, as a small device would."""
+
+    def check(_, args, kwargs):
+        if args[0].shape[:2].numel() > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nAnd more.")
+
+    return model.model.layers[0].register_forward_pre_hook(check, with_kwargs=True)
+
+
+@pytest.mark.parametrize("threshold", [0, float("inf")])
+def test_out_of_memory_in_the_forward_pass_halves_and_changes_nothing(tmp_path, caplog, threshold):
+    made = trainer_of(tmp_path, model_of(), beta=0.0, options={"shared_prefix_threshold": threshold})
+    inputs = loss_inputs()
+
+    def result():
+        made.model.zero_grad()
+        loss = made.compute_loss(made.model, inputs)
+        loss.backward()
+        return loss.detach(), [p.grad.clone() for p in made.model.parameters()]
+
+    expected = result()
+    with out_of_memory_beyond(made.model, 20 if threshold == 0 else 40):
+        got = result()
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+    assert caplog.text.count("out of memory with 8 rows in a forward pass: going on with 4 at a time") == 1
+    assert made._row_limit == (4 if threshold == 0 else 2) and "And more" not in caplog.text
+
+
+def test_out_of_memory_that_halving_cannot_mend(tmp_path, monkeypatch):
+    made = trainer_of(tmp_path, model_of(), beta=0.0)
+    with out_of_memory_beyond(made.model, 3):
+        with pytest.raises(torch.OutOfMemoryError):  # one row is too much
+            made.compute_loss(made.model, loss_inputs())
+        made._row_limit = None
+        monkeypatch.setattr(type(made.accelerator), "num_processes", 2)
+        with pytest.raises(RuntimeError, match="on one of 2 processes; start again from the last checkpoint"):
+            made.compute_loss(made.model, loss_inputs())
+
+
+@pytest.mark.parametrize(("lora", "failing"), [(True, 1), (True, 2), (False, 2)])
+def test_out_of_memory_in_the_backward_pass_repeats_the_step(tmp_path, caplog, lora, failing):
+    """First or second micro-batch of the first step: gradients are kept, completions not drawn again, logs whole."""
+    ends = []
+    for fails in (False, True):
+        made = trainer_of(
+            tmp_path, lora=lora, gradient_accumulation_steps=2, options={"shared_prefix_threshold": 0}
+        )
+        calls = []
+
+        def once(gradient, calls=calls, fails=fails):
+            calls.append(gradient)
+            if fails and len(calls) == failing:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+
+        trained = [p for p in made.model.parameters() if p.requires_grad]
+        trained[0].register_hook(once)
+        made.train()
+        ends.append(([p.detach() for p in trained], made.state.log_history))
+    assert "going on with 4 at a time" in caplog.text
+    torch.testing.assert_close(ends[0][0], ends[1][0], rtol=1e-3, atol=1e-4)
+    for plain, again in zip(ends[0][1][:2], ends[1][1][:2], strict=True):
+        assert plain["reward"] == again["reward"]
+        assert plain["entropy"] == pytest.approx(again["entropy"], rel=1e-4)
+
+
+def test_out_of_memory_in_the_rollouts_is_not_mended(tmp_path, monkeypatch):
+    made = trainer_of(tmp_path, gradient_accumulation_steps=2)
+    turns = []
+
+    def generate(self, *args, **kwargs):
+        turns.append(args)
+        if len(turns) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return stock(self, *args, **kwargs)
+
+    stock = trl.GRPOTrainer._generate_single_turn
+    monkeypatch.setattr(trl.GRPOTrainer, "_generate_single_turn", generate)
+    with pytest.raises(torch.OutOfMemoryError):  # and not the first step's completions again
+        made.train()
+    assert made.state.global_step == 1 and made._row_limit is None
+
+
+def test_a_full_model_whose_gradients_were_spoilt_says_so(tmp_path, monkeypatch):
+    made = trainer_of(tmp_path, gradient_accumulation_steps=2, options={"shared_prefix_threshold": 0})
+    monkeypatch.setattr(
+        SharedPrefixMixin, "_kept_gradients", lambda self, model: []
+    )  # as on a GPU without an adapter
+    calls = []
+
+    def once(gradient):
+        calls.append(gradient)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    list(made.model.parameters())[-1].register_hook(once)
+    with pytest.raises(RuntimeError, match="start again from the last checkpoint with half the micro_batch"):
+        made.train()
