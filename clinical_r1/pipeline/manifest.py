@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, sha256
+from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, sha256
 from clinical_r1.settings import Settings
 
 RECORDED = "torch transformers trl peft datasets accelerate numpy pandas scipy statsmodels matplotlib papermill".split()
