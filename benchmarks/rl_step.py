@@ -22,9 +22,10 @@ from pathlib import Path
 
 from measuring import RESULTS, Results, as_text, results_folder, speed_up
 
+from clinical_r1.arms import ARMS
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.models import load_policy, load_tokenizer, lora_config
-from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
+from clinical_r1.prompts import build_messages
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import PROFILES, settings_for
 from clinical_r1.speed.prefill import SharedPrefillMixin
@@ -123,7 +124,7 @@ class Side:
 
 def question_rows(count: int) -> list[dict]:
     """The rows that `train.reward_rows` makes, from the clinic itself instead of a run's files."""
-    style = STYLE_OF_METHOD[METHOD]
+    style = ARMS[METHOD].style
     return [
         {
             "prompt": build_messages(question, style, "clinic"),

@@ -1,8 +1,8 @@
-"""One markdown table for each question and one plot, from the result files alone; README's block between its markers.
+"""One markdown table for each question and one plot, from the result files alone; docs/speed.md's block between its markers.
 
     python benchmarks/table.py [--print]
 
-Nothing is measured here. README.md must hold the lines <!-- benchmarks --> and <!-- /benchmarks --> once each.
+Nothing is measured here. The page must hold the lines <!-- benchmarks --> and <!-- /benchmarks --> once each.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from clinical_r1.settings import PROFILES
 from clinical_r1.speed.cost import ModelShape, predicted_speed_up, shared_cost, stock_cost
 from clinical_r1.tables import markdown
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "speed.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 PLOT = "shared_prefix"
 WAY_LABELS = {
@@ -61,7 +61,8 @@ def shared_prefix_tables(values: dict) -> str:
         head = (
             f"**Loss + backward**, Qwen2-{named['shape']} layer shapes × {named['layers']}, vocabulary "
             f"{named['vocabulary']:,}, {kind}, {named['dtype']} ({machine_text(values['hardware'])}). Times faster than stock "
-            "TRL, median (lowest–highest); memory: activations kept for the backward pass, as a share of stock's."
+            "TRL, median (lowest–highest); memory: activations kept for the backward pass, as a share of stock's. Prefix "
+            "Grouper is our transcription of the published method, not its package."
         )
         header = "P R G|stock, s|ours|predicted|measured / predicted|Prefix Grouper|memory, ours|memory, Prefix Grouper"
         lines = [_shared_prefix_line(point) for point in sorted(points, key=_size)]
@@ -181,13 +182,13 @@ TABLES = {
 
 
 def block(folder: Path = RESULTS) -> str:
-    """README's block: every question that has a result, the plot, and the predicted duration of `paper`."""
+    """The page's block: every question that has a result, the plot, and the predicted duration of `paper`."""
     parts = []
     for question, table in TABLES.items():
         found = files_of(question, folder)
         parts += [table(values) for values in found if values["points"]]
         if question == "shared_prefix" and found:
-            parts.append(f"![Speed-up and cost, predicted and measured](benchmarks/results/{PLOT}.png)")
+            parts.append(f"![Speed-up and cost, predicted and measured](../benchmarks/results/{PLOT}.png)")
     if not parts:
         return "No benchmark has been run yet."
     if not files_of("gpu", folder):
@@ -313,26 +314,26 @@ def write_plot(folder: Path = RESULTS) -> Path | None:
     fig = draw(values, lora=not full)
     paths = save_figure(fig, PLOT, folder)
     plt.close(fig)
-    (Path(folder) / f"{PLOT}.pdf").unlink()  # README shows the PNG; the figure is made again in a second
+    (Path(folder) / f"{PLOT}.pdf").unlink()  # the page shows the PNG; the figure is made again in a second
     return paths[0]
 
 
-# -------------------------------------------------------------------------------------------------------------- README
+# ------------------------------------------------------------------------------------------------------------- the page
 
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--print", action="store_true", help="print the block and write nothing")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
-    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--page", type=Path, default=PAGE)
     arguments = parser.parse_args(argv)
     content = block(arguments.results)
     if arguments.print:
         print(content)
         return 0
-    text = replace_block(arguments.readme.read_text(encoding="utf-8"), BEGIN, END, content)
+    text = replace_block(arguments.page.read_text(encoding="utf-8"), BEGIN, END, content)
     write_plot(arguments.results)
-    write_text(arguments.readme, text)
+    write_text(arguments.page, text)
     return 0
 
 

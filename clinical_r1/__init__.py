@@ -3,15 +3,35 @@
 The paper is *Clinical-R1* (arXiv 2512.00601, PMLR 317): a language model is trained with CRPO, group-relative policy
 optimisation whose verifiable reward joins accuracy, faithfulness and comprehensiveness, without human labels.
 
-Text flows one way, one module per arrow::
+The pipeline in ten lines (`./reproduce.sh` runs them as notebooks)::
 
-    question -> prompt -> completion -> parsed record -> rewards -> advantages -> update
-                              completion -> verdicts -> measures -> table -> figure
+    config = settings.settings_for("cpu")              # everything a run depends on
+    curation.splits.ensure_splits(config)              # questions on disk: two halves to train on, test sets, quarantine
+    train.train_all(config)                            # every arm: weights, and a log of every objective by name
+    generate.complete_all(config)                      # questions -> completions on disk, with the exact prompts
+    rows = score.score_all(config)                     # completions -> letters, rewards, measures; needs no model
+    records = pandas.DataFrame(rows)
+    rng = numpy.random.default_rng(0)                  # the bootstrap's draws
+    table = tables.build_table1(config, records, rng)  # means with intervals, the paper's printed numbers beside them
+    tables.write_table1(table, config.run_dir)         # Table 1
+    plots.fig4_accuracy(table)                         # Figure 4
 
 Shape letters used in every docstring:
 
     P  prompts in a batch             G  completions per prompt (the group)       N = P * G, groups contiguous
     K  objectives (reward functions)  T  tokens of a completion
+
+Files at the root are the paper, in five rows. Each file imports its own row and the rows above it:
+
+    ground      files arms labels settings workers
+    text        questions prompts completions
+    objective   rewards citation advantages
+    policy      extensions models artifacts engines trainer train generate
+    results     score metrics intervals paper tables plots
+
+Folders are wings, each with a docstring that says what it is for: clinic (the synthetic world), curation, judges, speed,
+laboratory (what the paper leaves out), audit (can the numbers be trusted?), pipeline (what ./reproduce.sh calls), workshop.
+A wing imports the root and the wings that tests/test_imports.py names. docs/map.md has a line for every file.
 
 Everything clinical in this package is teaching material, never medical advice.
 """

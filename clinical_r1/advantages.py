@@ -20,22 +20,11 @@ constrained         A = (z(r_0) + sum_k>0 l_k z(r_k)) / (1 + sum_k>0 l_k): the L
 leave_one_out       A_i = R_i - mean of the other R             RLOO, arXiv 2402.14740
 """
 
+import inspect
 import math
 from collections.abc import Sequence
 
 import numpy as np
-
-AGGREGATIONS = (
-    "sum_then_normalize",
-    "sum_then_center",
-    "normalize_then_sum",
-    "normalize_each",
-    "std_floor",
-    "gated",
-    "lexicographic",
-    "constrained",
-    "leave_one_out",
-)
 
 # The GRPOConfig keywords that make TRL itself compute these
 TRL_ARGUMENTS = {
@@ -50,22 +39,110 @@ TRL_ARGUMENTS = {
     "normalize_then_sum": {"multi_objective_aggregation": "normalize_then_sum"},
 }
 
-# Keywords of each aggregation and their defaults.
-OPTIONS = {
-    # >= 0, in units of R. 0.1 lies between CRPO's smallest deserved deviation (0.125: one of sixteen completions earns
-    # the 0.5 bonus) and the 0.005 that a one-percent jitter of the consistency reward makes.
-    "std_floor": {"floor": 0.1},
-    # gate: column (or name) of the hard objective. threshold: in its units; 1 is the accuracy reward's maximum.
-    "gated": {"gate": 0, "threshold": 1.0},
-    # >= 0: two rewards that differ by no more are tied, one number for all objectives or one an objective.
-    "lexicographic": {"tolerance": 0.0},
-    # K - 1 numbers >= 0, for every objective but the first; no default.
-    "constrained": {"multipliers": None},
-}
-
-# Normalise each objective before anything is summed
-DECOUPLED = ("normalize_then_sum", "normalize_each", "constrained")
 SILENT = 1e-9  # an advantage below this is rounding
+
+
+# --- the aggregations: scores (P, G, K), weights (K,), eps -> terms (P, G, K), divisor (P, 1), or (1, 1) for the batch
+#
+# `contributions` is the frame around each: it centres the terms within the group where they are not centred yet, silences
+# groups without a difference, and divides. A term is NaN where the score is.
+
+
+def sum_then_normalize(scores, weights, eps):
+    """z(R)."""
+    terms = weights * scores
+    return terms, _deviation(_totals(terms), 1) + eps
+
+
+def sum_then_center(scores, weights, eps):
+    """R - mean(R)."""
+    import torch
+
+    terms = weights * scores
+    return terms, torch.ones_like(terms[:, :1, 0])
+
+
+def normalize_then_sum(scores, weights, eps):
+    """S = sum_k w_k z(r_k), divided by its deviation over the whole batch; its mean is zero, as that of every z."""
+    terms = weights * _normalize(scores, 1, eps)
+    return terms, _deviation(_totals(terms).view(1, -1), 1) + eps
+
+
+def normalize_each(scores, weights, eps):
+    """sum_k w_k z(r_k)."""
+    import torch
+
+    terms = weights * _normalize(scores, 1, eps)
+    return terms, torch.ones_like(terms[:, :1, 0])
+
+
+def std_floor(scores, weights, eps, floor=0.1):
+    """z(R) with a deviation of at least `floor`, >= 0, in units of R.
+
+    0.1 lies between CRPO's smallest deserved deviation (0.125: one of sixteen completions earns the 0.5 bonus) and the 0.005
+    that a one-percent jitter of the consistency reward makes.
+    """
+    terms = weights * scores
+    return terms, _deviation(_totals(terms), 1).clamp(min=floor) + eps
+
+
+def gated(scores, weights, eps, gate=0, threshold=1.0):
+    """z(R) of what is paid: all objectives where the gate reaches the threshold, below it the gate alone.
+
+    gate: column (or name) of the hard objective. threshold: in its units; 1 is the accuracy reward's maximum.
+    """
+    return sum_then_normalize(_gate(scores, gate, threshold), weights, eps)
+
+
+def lexicographic(scores, weights, eps, tolerance=0.0):
+    """z(wins - losses). tolerance: >= 0, two rewards that differ by no more are tied; one number, or one an objective."""
+    import torch
+
+    terms = _decided(scores, weights, tolerance).masked_fill(scores.isnan(), torch.nan)
+    return terms, _deviation(_totals(terms), 1) + eps
+
+
+def constrained(scores, weights, eps, multipliers=None):
+    """The Lagrangian. multipliers: K - 1 numbers >= 0, for every objective but the first; there is no default."""
+    import torch
+
+    weights = (weights > 0) * weights.new_tensor([1.0, *multipliers])  # of the objectives that take part
+    terms = weights * _normalize(scores, 1, eps)
+    return terms, torch.full_like(terms[:, :1, 0], weights.sum().item())
+
+
+def leave_one_out(scores, weights, eps):
+    """R_i less the mean of the others: (R_i - mean(R)) n / (n - 1)."""
+    terms = weights * scores
+    count = (~_totals(terms).isnan()).sum(dim=1, keepdim=True).double()
+    return terms, (count - 1) / count.clamp(min=1)
+
+
+AGGREGATIONS = {
+    function.__name__: function
+    for function in (
+        sum_then_normalize,
+        sum_then_center,
+        normalize_then_sum,
+        normalize_each,
+        std_floor,
+        gated,
+        lexicographic,
+        constrained,
+        leave_one_out,
+    )
+}
+# Made of standardised objectives, or of wins less losses: every objective is centred within the group as it comes
+CENTRED = ("normalize_then_sum", "normalize_each", "lexicographic", "constrained")
+
+
+def options_of(aggregation: str) -> dict:
+    """The keywords of an aggregation with their defaults; {} for most."""
+    parameters = list(inspect.signature(AGGREGATIONS[aggregation]).parameters.values())[3:]
+    return {parameter.name: parameter.default for parameter in parameters}
+
+
+# --- advantages
 
 
 def total_reward(columns: Sequence[Sequence[float | None]], weights: Sequence[float]) -> list[float | None]:
@@ -107,7 +184,7 @@ def group_advantages(
     eps: added to every standard deviation (TRL: 1e-4; the official Clinical-R1 code: 1e-6).
     scale: False centres without dividing, which is sum_then_center; only sum_then_normalize takes it.
     names: K names of the objectives, for the messages.
-    options: the keywords of OPTIONS[aggregation].
+    options: the aggregation's own keywords (`options_of`).
     Returns a (N,) tensor of the rewards' floating type, computed in float64: exactly zero for a completion no
         objective could score, and for every group whose rewards all agree. An unscorable entry enters no mean or
         deviation and is left out of its completion's sum; where the gate cannot be scored the completion is left
@@ -143,35 +220,17 @@ def contributions(
     weights = torch.as_tensor(weights, dtype=torch.float64, device=rewards.device)  # (K,)
     _check(rewards, weights, num_generations, aggregation, scale, names)
     options = _checked_options(aggregation, options, rewards.shape[1], names)
+    if not scale:
+        aggregation = "sum_then_center"
     scores = rewards.double().view(-1, num_generations, rewards.shape[1])  # (P, G, K)
-    if aggregation == "gated":
-        scores = _gate(scores, **options)
-    unscorable = scores.isnan().all(dim=2, keepdim=True)  # (P, G, 1)
-
-    if aggregation == "lexicographic":
-        terms = _decided(scores, weights, options["tolerance"])
-        noise = 0.0  # whole numbers
-    elif aggregation in DECOUPLED:
-        if aggregation == "constrained":  # 1 and the multipliers, of the objectives that take part
-            weights = (weights > 0) * weights.new_tensor([1.0, *options["multipliers"]])
-        terms = weights * _normalize(scores, 1, eps)
-        noise = 1e-12 * weights.sum()
-    else:
-        terms = weights * scores
-        # totals that are equal on paper differ by the rounding of their parts
-        rounding = torch.finfo(rewards.dtype).eps * max(int((weights > 0).sum()) - 1, 0)
-        noise = rounding * terms.abs().nansum(dim=2).amax(dim=1, keepdim=True)
-    terms = terms.nan_to_num(nan=0.0).masked_fill(unscorable, torch.nan)
-
-    totals = terms.sum(dim=2)  # (P, G), NaN where unscorable
-    if aggregation == "normalize_then_sum":
-        totals = totals.view(1, -1)  # over the batch; its mean is zero, as that of every objective in a group
-    silent = spread(totals, 1) <= noise  # (P, 1), or (1, 1) for the batch
-    if aggregation not in (*DECOUPLED, "lexicographic"):  # those are centred
+    terms, divisor = AGGREGATIONS[aggregation](scores, weights, eps, **options)
+    totals = _totals(terms)  # (P, G), NaN where unscorable
+    silent = spread(totals.view(len(divisor), -1), 1) <= _noise(terms, weights, aggregation, rewards.dtype)
+    terms = terms.nan_to_num(nan=0.0).masked_fill(totals.isnan().unsqueeze(2), torch.nan)
+    if aggregation not in CENTRED:
         terms = terms - terms.nanmean(dim=1, keepdim=True)
     terms = terms.masked_fill(silent.unsqueeze(2), 0.0).nan_to_num(nan=0.0)
-    divisor = _divisor(totals, weights, aggregation, eps, scale, options).unsqueeze(2)
-    return torch.where(divisor > 0, terms / divisor, 0.0).view_as(rewards)
+    return torch.where(divisor.unsqueeze(2) > 0, terms / divisor.unsqueeze(2), 0.0).view_as(rewards)
 
 
 def update_multipliers(
@@ -197,37 +256,6 @@ def update_multipliers(
         float(multiplier) if math.isnan(mean) else max(0.0, float(multiplier) + rate * (float(target) - mean))
         for multiplier, target, mean in zip(multipliers, targets, means, strict=True)
     ]
-
-
-def check_rewards(rewards, names, ranges=None) -> None:
-    """ValueError naming the objective: a name without a column, a column nobody could score, a value out of range.
-
-    rewards: (N, K). names: K names. ranges: {name: (lowest, highest)} for the objectives that state one. For a
-    whole batch or log; single groups may well lack an objective.
-    """
-    rewards = as_tensor(rewards)
-    if rewards.ndim != 2 or rewards.shape[1] != len(names):
-        raise ValueError(
-            f"rewards have shape {tuple(rewards.shape)} and the objectives are {', '.join(names)}; expected "
-            f"(N, {len(names)}), one column an objective."
-        )
-    for name, column in zip(names, rewards.unbind(1), strict=True):
-        if column.isnan().all():
-            raise ValueError(
-                f"{name} is None for all {len(column)} completions; expected some it can score: fix the reward, "
-                "or leave the objective out."
-            )
-        low, high = (ranges or {}).get(name, (-math.inf, math.inf))
-        outside = ~column.isnan() & ((column < low) | (column > high))
-        if outside.any():
-            raise ValueError(
-                f"{name} gave {column[outside][0].item():g}; expected a reward in [{low:g}, {high:g}]."
-            )
-    unknown = set(ranges or {}) - set(names)
-    if unknown:
-        raise ValueError(
-            f"{', '.join(sorted(unknown))} was named but not computed; computed: {', '.join(names)}."
-        )
 
 
 # --- parts
@@ -258,21 +286,21 @@ def _decided(scores, weights, tolerance):
     return (signs * (1 - before)).sum(dim=2)
 
 
-def _divisor(totals, weights, aggregation, eps, scale, options):
-    """What a group's (P, 1), or for GDPO the batch's (1, 1), terms are divided by."""
+def _totals(terms):
+    """(P, G) sums over the objectives that could be scored; NaN where none could."""
     import torch
 
-    if aggregation == "constrained":
-        return torch.full_like(totals[:, :1], weights.sum().item())
-    if aggregation == "leave_one_out":
-        count = (~totals.isnan()).sum(dim=1, keepdim=True).double()
-        return (count - 1) / count.clamp(min=1)
-    if aggregation in ("sum_then_center", "normalize_each") or not scale:
-        return torch.ones_like(totals[:, :1])
-    deviation = _deviation(totals, 1)
-    if aggregation == "std_floor":
-        deviation = deviation.clamp(min=options["floor"])
-    return deviation + eps
+    return terms.nansum(dim=2).masked_fill(terms.isnan().all(dim=2), torch.nan)
+
+
+def _noise(terms, weights, aggregation, dtype):
+    """Totals that differ by no more are equal: on paper they are, and their parts were rounded."""
+    import torch
+
+    if aggregation in CENTRED:  # standardised in float64, or whole numbers
+        return 1e-12 * weights.sum()
+    rounding = torch.finfo(dtype).eps * max(int((weights > 0).sum()) - 1, 0)
+    return rounding * terms.abs().nansum(dim=2).amax(dim=1, keepdim=True)
 
 
 def _normalize(values, dim, eps):
@@ -319,7 +347,7 @@ def as_tensor(rewards):
 
 def _check(rewards, weights, num_generations, aggregation, scale, names) -> None:
     if aggregation not in AGGREGATIONS:
-        raise ValueError(f"aggregation {aggregation!r} is not known; expected one of {AGGREGATIONS}.")
+        raise ValueError(f"aggregation {aggregation!r} is not known; expected one of {tuple(AGGREGATIONS)}.")
     if not scale and aggregation != "sum_then_normalize":
         raise ValueError(
             f"scale=False got aggregation {aggregation!r}; only 'sum_then_normalize' can leave scaling out."
@@ -359,7 +387,7 @@ def _check(rewards, weights, num_generations, aggregation, scale, names) -> None
 
 def _checked_options(aggregation, given, objectives, names) -> dict:
     """The aggregation's options with defaults filled in, the gate as a column number."""
-    known = OPTIONS.get(aggregation, {})
+    known = options_of(aggregation)
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise ValueError(

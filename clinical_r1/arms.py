@@ -1,11 +1,16 @@
 """Every arm that can be trained: the paper's five, and the ablations that the paper leaves out. Data only.
 
-An arm names a reward set (`rewards.REWARD_SETS`, `reward_variants.VARIANT_SETS`), how its K rewards become one advantage
+An arm names a reward set (`rewards.REWARD_SETS`, `laboratory.variants.VARIANT_SETS`), how its K rewards become one advantage
 (`advantages.AGGREGATIONS`), the prompt it is asked with, and what it changes in the settings. Everything else, from data
 to seeds, is shared by all.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+STAGES = ("", "sft", "rl")
+STYLES = ("crpo", "grpo")
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,9 @@ class Arm:
     family: arms of one family are compared with each other and with crpo. setting: what is varied, in words.
     weights: of the reward set's objectives; None takes the set's own. options: of the aggregation.
     style: of the prompt and of the format the rewards read. changes: fields of Settings.
+    stage: "sft" (supervised, on the teacher's traces) or "rl"; "" is not trained at all. start: the arm whose weights it starts
+        from and, in RL, is held near.
+    ValueError for a name that is no folder name, a stage or a style that is not known.
     """
 
     name: str
@@ -26,17 +34,33 @@ class Arm:
     aggregation: str = "sum_then_normalize"
     options: tuple[tuple[str, object], ...] = ()
     style: str = "crpo"
-    cold_start: bool = False
+    stage: str = "rl"
+    start: str = "baseline"
     changes: tuple[tuple[str, object], ...] = ()
+
+    def __post_init__(self):
+        if not re.fullmatch(r"[A-Za-z0-9]\w*", self.name):
+            raise ValueError(
+                f"an arm is named {self.name!r}; expected letters, digits and '_', such as short_answers."
+            )
+        for what, got, known in (("stage", self.stage, STAGES), ("style", self.style, STYLES)):
+            if got not in known:
+                raise ValueError(
+                    f"arm {self.name} has the {what} {got!r}; expected one of {', '.join(filter(None, known))}."
+                )
 
 
 MAIN = (
-    Arm("baseline", "main", "Baseline", "untrained"),
+    # paper section 4.2: the baseline is asked with the CRPO reasoning template
+    Arm("baseline", "main", "Baseline", "untrained", stage=""),
     Arm("grpo", "main", "GRPO", "GRPO's prompt and reward", rewards="grpo", style="grpo"),
     Arm("crpo", "main", "CRPO", "CRPO's prompt and reward"),
-    Arm("cold_start_grpo", "main", "Cold Start + GRPO", "", rewards="grpo", style="grpo", cold_start=True),
-    Arm("cold_start_crpo", "main", "Cold Start + CRPO", "", cold_start=True),
+    Arm("cold_start_grpo", "main", "Cold Start + GRPO", "", rewards="grpo", style="grpo", start="cold_start"),
+    Arm("cold_start_crpo", "main", "Cold Start + CRPO", "", start="cold_start"),
 )
+# One supervised start serves both cold-start arms; it is trained for them and stands in no table.
+COLD_START = "cold_start"
+STARTS = (Arm(COLD_START, "start", "Cold start", "supervised, both formats", rewards="", stage="sft"),)
 METHODS = tuple(arm.name for arm in MAIN)
 REFERENCE = "crpo"  # k = 10, all terms, raw consistency, G = 8, sum_then_normalize, beta = 0.001
 ABLATIONS = (
@@ -79,4 +103,33 @@ ABLATIONS = (
     Arm("no_kl", "kl", "no KL term", "beta = 0", changes=(("rl_beta", 0.0),)),
     Arm("grounded", "grounded", "grounded rewards (ours)", "claims tied to the question", rewards="grounded"),
 )  # fmt: skip
-ARMS = {arm.name: arm for arm in (*MAIN, *ABLATIONS)}
+LABORATORY = tuple(arm.name for arm in (*MAIN, *ABLATIONS))  # what `./reproduce.sh ablations` trains
+ARMS = {arm.name: arm for arm in (*MAIN, *STARTS, *ABLATIONS)}
+
+
+def starts_of(name: str) -> list[str]:
+    """The arms whose weights this one is built on, the nearest first, down to the baseline; [] for the baseline.
+
+    ValueError for a start that no arm has, or for arms that start from each other.
+    """
+    starts, arm = [], ARMS[name]
+    while arm.stage:
+        if arm.start not in ARMS:
+            raise ValueError(
+                f"arm {arm.name} starts from {arm.start!r}, which is no arm; expected one of {', '.join(ARMS)}."
+            )
+        if arm.start in (name, *starts):
+            circle = " -> ".join((name, *starts, arm.start))
+            raise ValueError(
+                f"arm {name} starts from itself ({circle}); let one of these start from 'baseline'."
+            )
+        starts.append(arm.start)
+        arm = ARMS[arm.start]
+    return starts
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """What has to be trained for these arms, in order: first all that they start from, each after its own start."""
+    names = list(names)
+    ordered = [*(start for name in names for start in reversed(starts_of(name))), *names]
+    return [name for name in dict.fromkeys(ordered) if ARMS[name].stage]

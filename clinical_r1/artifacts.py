@@ -6,39 +6,159 @@ A stamp holds what a result was made from and no more, so that a changed rule ma
 import ast
 import hashlib
 import json
-from dataclasses import asdict, replace
-from functools import cache
+import sys
+from collections.abc import Container
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 
+from clinical_r1.advantages import TRL_ARGUMENTS
 from clinical_r1.arms import ARMS
+from clinical_r1.files import PACKAGE
+from clinical_r1.laboratory.variants import VARIANT_SETS
 from clinical_r1.models import resolve_base
-from clinical_r1.rewards import REWARD_SETS
+from clinical_r1.rewards import REWARD_SETS, RewardSet
+
+# The settings a trained policy depends on; a result made with others is refused, not reused.
+TRAINED_ON = (
+    "base_model", "backend", "lora_rank", "lora_alpha", "train_benchmark", "n_sft", "sft_epochs", "sft_batch",
+    "sft_learning_rate", "teacher_traces",
+)  # fmt: skip
+RL_ON = TRAINED_ON + (
+    "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
+    "max_completion_tokens", "micro_batch", "shared_prefix",
+)  # fmt: skip
 
 
-def code_hash(module: str, *roots: str) -> str:
-    """sha256 over the code of `roots` (functions, classes, constants of a module of this package) and all it uses there.
+# ------------------------------------------------------------------------------------------------- what an arm is made of
 
-    Comments, docstrings and the module's other code are left out, so that it changes only when the rules may have.
+
+def reward_set(name: str) -> RewardSet:
+    """A reward set by name: the paper's two, a user's own, or the laboratory's. ValueError for another name."""
+    known = VARIANT_SETS | REWARD_SETS
+    if name not in known:
+        raise ValueError(f"reward set {name!r} is not known; expected one of {', '.join(known)}.")
+    return known[name]
+
+
+def settings_of(settings, arm: str):
+    """The settings as an arm changes them."""
+    return replace(settings, **dict(ARMS[arm].changes))
+
+
+def arm_stamp(name: str) -> dict:
+    """What an arm's result depends on besides the settings, and nothing that it does not: see `code_hash`.
+
+    For RL: the prompt, the code of its reward functions with their weights, how they become one advantage, and the same of the
+    arms it starts from. What TRL computes itself is named, not hashed.
     """
-    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+    arm = ARMS[name]
+    stamp = {} if arm.start == "baseline" or not arm.stage else {"start": {arm.start: arm_stamp(arm.start)}}
+    if arm.stage != "rl":
+        return stamp
+    rewards = reward_set(arm.rewards)
+    aggregation = {"name": arm.aggregation, "options": dict(arm.options)}
+    if arm.aggregation not in TRL_ARGUMENTS:
+        frame = code_hash("clinical_r1.advantages:contributions", leave_out=("AGGREGATIONS",))
+        aggregation["rules"] = digest(frame, code_hash(f"clinical_r1.advantages:{arm.aggregation}"))
+    return stamp | {
+        "style": arm.style,
+        "prompt_rules": digest(code_hash("clinical_r1.prompts:build_messages")),
+        "reward_rules": digest(*map(callable_hash, rewards.functions)),
+        "weights": list(arm.weights or rewards.weights),
+        "aggregation": aggregation,
+    }
+
+
+def digest(*parts: str) -> str:
+    """sha256 of several texts in order, as 16 digits."""
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+def callable_hash(function) -> str:
+    """`code_hash` of a reward function, a partial of one, or an object that can be called; bound arguments count."""
+    bound = ""
+    while isinstance(function, partial):
+        bound += repr((function.args, sorted(function.keywords.items())))
+        function = function.func
+    if not hasattr(function, "__qualname__"):
+        bound += repr(sorted(vars(function).items()))
+        function = type(function)
+    return code_hash(f"{function.__module__}:{function.__qualname__.split('.')[0]}") + bound
+
+
+def code_hash(*roots: str, leave_out: Container[str] = ()) -> str:
+    """sha256 over the code of `roots` and all code that they use, in this package or a user's own file.
+
+    roots: "module:name" of functions, classes or constants. Imports are followed from module to module. Comments, docstrings and
+    what the roots never name are left out, and so are the places where code stands: the hash changes when the rules may have,
+    not when a file moves or a neighbour is added. leave_out: names that are not followed. ValueError for an unknown root.
+    """
+    used, waiting = {}, [tuple(root.split(":")) for root in roots]
+    for module, name in waiting:
+        if name not in _code_of(module)[0]:
+            raise ValueError(f"{module} defines no {name}; name one of its functions, classes or constants.")
+    while waiting:
+        module, name = waiting.pop()
+        if (module, name) in used or name in leave_out:
+            continue
+        defined, imported = _code_of(module)
+        if name in imported:
+            waiting += [imported[name]] if imported[name][1] else []
+            continue
+        nodes = defined.get(name, ())
+        used[module, name] = "".join(map(ast.dump, nodes))
+        for node in (inner for each in nodes for inner in ast.walk(each)):
+            if isinstance(node, ast.Name) and (node.id in defined or node.id in imported):
+                waiting.append((module, node.id))
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                there, whole = imported.get(node.value.id, ("", "not a module"))
+                waiting += [(there, node.attr)] if there and whole is None else []
+    return hashlib.sha256("\n".join(sorted(used.values())).encode()).hexdigest()
+
+
+@cache
+def _code_of(module: str) -> tuple[dict, dict]:
+    """A module's top-level names -> the statements that make them, and local names -> (module, name or None) imported.
+
+    Imports from outside this package and the users' own files are not listed: a hash is not about libraries.
+    """
+    path = _source_file(module)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
             del node.body[0]
     defined = {}
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node]
-        names = [getattr(target, "id", getattr(target, "name", None)) for target in targets]
-        defined |= dict.fromkeys(filter(None, names), node)
-    if missing := set(roots) - set(defined):
-        raise ValueError(f"{module} defines no {sorted(missing)}; name its functions or constants.")
-    used, waiting = set(), list(roots)
-    while waiting:
-        name = waiting.pop()
-        if name in defined and name not in used:
-            used.add(name)
-            waiting += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
-    code = "\n".join(ast.dump(defined[name]) for name in sorted(used))
-    return hashlib.sha256(code.encode()).hexdigest()
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+        for leaf in (leaf for target in targets for leaf in getattr(target, "elts", [target])):
+            while isinstance(leaf, ast.Subscript | ast.Attribute):
+                leaf = leaf.value
+            if name := getattr(leaf, "id", getattr(leaf, "name", None)):
+                defined.setdefault(name, []).append(node)
+    imported = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and _source_file(node.module):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                imported[alias.asname or alias.name] = (
+                    (inner, None) if _source_file(inner) else (node.module, alias.name)
+                )
+    return defined, imported
+
+
+def _source_file(module: str) -> Path | None:
+    """Where a module of this package, or a user's own file, is written; None for every other."""
+    if module.split(".")[0] == PACKAGE.name:
+        path = PACKAGE.joinpath(*module.split(".")[1:])
+        return next(
+            (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None
+        )
+    loaded = sys.modules.get(module)
+    return Path(loaded.__file__) if hasattr(loaded, "CLINICAL_R1_OWN_FILE") else None
+
+
+# ------------------------------------------------------------------------------------------------------------- on disk
 
 
 def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
@@ -58,64 +178,35 @@ def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
     return True
 
 
-COLD_START = "cold_start"
+def start_of(settings, arm: str, seed: int) -> str:
+    """What an arm's training starts from: the base model, or a folder of whole weights.
 
-# The settings a trained policy depends on; a result made with others is refused, not reused.
-TRAINED_ON = (
-    "base_model", "backend", "lora_rank", "lora_alpha", "train_benchmark", "n_sft", "sft_epochs", "sft_batch",
-    "sft_learning_rate", "teacher_traces",
-)  # fmt: skip
-RL_ON = TRAINED_ON + (
-    "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
-    "max_completion_tokens", "micro_batch", "shared_prefix",
-)  # fmt: skip
+    Of a start that is an adapter on its own start, the arm keeps a merged copy, `start/`, which `train` writes.
+    """
+    start = ARMS[arm].start
+    if not ARMS[start].stage:
+        return settings.base_model
+    if ARMS[start].stage == "sft" or not settings.lora_rank:
+        return str(settings.model_dir(start, seed) / "policy")
+    return str(settings.model_dir(arm, seed) / "start")
 
 
-def policy_of(settings, method: str, seed: int) -> tuple[str, Path | None]:
-    """What to load for a method: (base model or folder of merged weights, adapter folder or None)."""
-    start = settings.base_model
-    if method == COLD_START or ARMS[method].cold_start:
-        start = str(settings.model_dir(COLD_START, seed) / "policy")
-    if method in ("baseline", COLD_START):
-        return start, None
-    trained = settings.model_dir(method, seed) / "policy"
-    return (start, trained) if settings.lora_rank else (str(trained), None)
+def policy_of(settings, arm: str, seed: int) -> tuple[str, Path | None]:
+    """What to load for an arm: (base model or folder of whole weights, adapter folder or None)."""
+    if not ARMS[arm].stage:
+        return settings.base_model, None
+    trained = settings.model_dir(arm, seed) / "policy"
+    if ARMS[arm].stage == "sft" or not settings.lora_rank:
+        return str(trained), None
+    return start_of(settings, arm, seed), trained
 
 
 def is_trained(settings, arm: str, seed: int) -> bool:
     """True when the arm is complete on disk. ValueError when it was trained with other settings or reward rules."""
-    stamp = settings.model_dir(arm, seed) / "done.json"
-    if arm == COLD_START:
-        return same_settings(stamp, settings, TRAINED_ON)
-    return same_settings(stamp, settings_of(settings, arm), RL_ON, **arm_stamp(arm))
-
-
-def settings_of(settings, arm: str):
-    """The settings as an arm changes them."""
-    return replace(settings, **dict(ARMS[arm].changes))
-
-
-def arm_stamp(arm: str) -> dict:
-    """What an arm's result depends on besides the settings: the reward rules, and for an ablation its own record."""
-    spec, stamp = ARMS[arm], {"reward_rules": reward_rules()}
-    if spec.family != "main":
-        stamp["arm"] = asdict(spec)
-    if spec.rewards not in REWARD_SETS:
-        stamp["variant_rules"] = code_hash("reward_variants", "VARIANT_SETS")[:16]
-    if spec.rewards == "grounded":
-        stamp["grounded_rules"] = code_hash("grounded", "REWARDS")[:16]
-    return stamp
-
-
-@cache
-def reward_rules() -> str:
-    """What the rewards and the prompts are made of, as 16 digits: an arm trained under other rules is another arm."""
-    parts = [
-        code_hash("completions", "parse_completion", "remove_box", "Completion"),
-        code_hash("rewards", "REWARD_SETS"),
-        code_hash("prompts", "build_messages"),
-    ]
-    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+    keys = TRAINED_ON if ARMS[arm].stage == "sft" else RL_ON
+    return same_settings(
+        settings.model_dir(arm, seed) / "done.json", settings_of(settings, arm), keys, **arm_stamp(arm)
+    )
 
 
 def weights_hash(settings, method: str, seed: int) -> str:

@@ -10,11 +10,12 @@ import json
 import os
 from pathlib import Path
 
+from clinical_r1.arms import ARMS
 from clinical_r1.artifacts import RL_ON, is_trained, policy_of, same_settings, weights_hash
 from clinical_r1.engines import sample_completions
 from clinical_r1.files import read_jsonl, write_json
 from clinical_r1.models import load_policy, load_tokenizer
-from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
+from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
 
@@ -84,7 +85,7 @@ def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks,
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     done = _keep_whole_batches(partial, settings.eval_batch)
-    style = STYLE_OF_METHOD[method]
+    style = ARMS[method].style
     names = {"benchmark": benchmark, "method": method, "seed": seed}
     with open(partial, "a", encoding="utf-8") as out:
         for start in range(done, len(tasks), settings.eval_batch):

@@ -302,6 +302,15 @@ def merge_adapter(name: str, adapter: str | Path, settings):
     return PeftModel.from_pretrained(model, str(adapter), torch_device="cpu").merge_and_unload()
 
 
+def load(name: str, settings, seed: int, rollouts: bool = False):
+    """(model, tokenizer, adapter) to train from a base model or a folder of whole weights.
+
+    adapter: the LoRA that TRL is to lay on; None for full fine-tuning, and with Unsloth, whose model carries it already.
+    """
+    model = load_policy(name, settings, trainable=True, seed=seed, rollouts=rollouts)
+    return model, load_tokenizer(name), lora_config(settings) if settings.backend == "trl" else None
+
+
 def lora_config(settings):
     """PEFT configuration of the settings, or None for full fine-tuning."""
     if not settings.lora_rank:

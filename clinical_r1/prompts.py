@@ -12,9 +12,8 @@ import hashlib
 import json
 import unicodedata
 
-from clinical_r1.arms import ARMS
+from clinical_r1.arms import STYLES
 
-STYLES = ("crpo", "grpo")
 LAYOUTS = ("full", "clinic")
 _TASK = (
     "You are an experienced physician. Work through the multiple-choice question below and choose the single best option. "
@@ -41,9 +40,6 @@ CLINIC_DRILLS = {  # base corpus only
 }
 CLINIC = {style: words + "\n{question}" for style, words in CLINIC_INSTRUCTIONS.items()}
 TEMPLATES = {"full": FULL, "clinic": CLINIC}
-
-# Paper section 4.2: the baseline is asked with the CRPO reasoning template.
-STYLE_OF_METHOD = {name: arm.style for name, arm in ARMS.items()}
 
 
 def render_question(question) -> str:

@@ -9,9 +9,11 @@ All reading of text is done by `completions`; what the paper leaves open about t
 `CHOICES`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from typing import SupportsFloat
 
 from clinical_r1.citation import (
     MAX_CONCLUSION_SHARE,
@@ -166,15 +168,56 @@ def _is_unspaced(char: str) -> bool:
 
 @dataclass(frozen=True)
 class RewardSet:
-    """What one method optimises: K reward functions and their K weights, in the same order."""
+    """What one method optimises: K reward functions and their K weights, in the same order.
+
+    ranges: {function's name: (lowest, highest)} for the functions that state one; training stops at a value outside.
+    """
 
     functions: tuple[Callable, ...]
     weights: tuple[float, ...]
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.functions or len(self.functions) != len(self.weights):
+            raise ValueError(
+                f"a reward set got {len(self.functions)} functions and {len(self.weights)} weights; expected one weight a "
+                "function, and at least one of each."
+            )
+        if unnamed := [function for function in self.functions if not hasattr(function, "__name__")]:
+            raise ValueError(f"{unnamed[0]!r} has no __name__, which the logs need; define it with def.")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError(
+                f"the reward functions are named {self.names}; expected a different name for each."
+            )
+        if unknown := sorted(set(self.ranges) - set(self.names)):
+            raise ValueError(f"ranges name {unknown}; expected some of {self.names}.")
 
     @property
     def names(self) -> tuple[str, ...]:
         """The functions' names, which are the names of the logged metrics."""
         return tuple(function.__name__ for function in self.functions)
+
+
+def check_values(name: str, values, count: int, limits: tuple[float, float] | None = None) -> None:
+    """ValueError, naming the reward, unless `values` holds a number within `limits`, or None, for each completion."""
+    listed = hasattr(values, "__len__") and not isinstance(values, str | Mapping)
+    if not listed or len(values) != count:
+        got = f"{len(values)} values" if listed else f"a {type(values).__name__}"
+        raise ValueError(
+            f"reward {name} gave {got} for {count} completions; expected a list, one number or None each."
+        )
+    low, high = limits or (-math.inf, math.inf)
+    for value in values:
+        if value is None:
+            continue
+        if isinstance(value, str) or not isinstance(value, SupportsFloat) or not math.isfinite(value):
+            raise ValueError(
+                f"reward {name} gave {value!r}; expected a finite number, or None where it cannot be scored."
+            )
+        if not low <= value <= high:
+            raise ValueError(
+                f"reward {name} gave {float(value):g}; expected a value in its stated range [{low:g}, {high:g}]."
+            )
 
 
 def _accuracy_in(style: str):

@@ -19,38 +19,36 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from clinical_r1.advantages import TRL_ARGUMENTS
-from clinical_r1.arms import ARMS
+from clinical_r1.arms import ARMS, in_order
 from clinical_r1.artifacts import (
-    COLD_START,
     RL_ON,
     TRAINED_ON,
     arm_stamp,
     is_trained,
     policy_of,
+    reward_set,
     settings_of,
+    start_of,
 )
 from clinical_r1.files import read_jsonl, write_json, write_jsonl
-from clinical_r1.laboratory.variants import VARIANT_SETS
 from clinical_r1.models import (
     float32_adapter,
     largest_divisor,
+    load,
     load_backend,
-    load_policy,
     load_tokenizer,
-    lora_config,
     merge_adapter,
     precision,
     resolve_base,
     rollout_arguments,
 )
-from clinical_r1.prompts import STYLE_OF_METHOD, STYLES, build_messages
+from clinical_r1.prompts import STYLES, build_messages
 from clinical_r1.questions import read_questions
-from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import Settings, settings_from_json
 from clinical_r1.speed.prefill import SharedPrefillMixin
 from clinical_r1.speed.prefix import GroupShuffleMixin, SharedPrefixMixin
 from clinical_r1.trainer import build_trainer_class
-from clinical_r1.workers import stop_with_parent
+from clinical_r1.workers import start_child, stop_with_parent
 
 # ------------------------------------------------------------------------------------------------------- cold start
 
@@ -100,7 +98,7 @@ def _scripted_traces(questions):
         yield question, style, write_trace(Case.from_json(question.meta["case"]), style, TEACHER, rng)
 
 
-def train_cold_start(settings: Settings, seed: int) -> None:
+def train_sft(settings: Settings, arm: str, seed: int) -> None:
     """Supervised fine-tuning on the teacher's traces; the adapter is merged, since RL starts from (and is held near) it.
 
     One cold start serves both cold-start arms: same weights, same questions, two prompts.
@@ -108,9 +106,26 @@ def train_cold_start(settings: Settings, seed: int) -> None:
     import trl
     from datasets import Dataset
 
-    folder = settings.model_dir(COLD_START, seed)
+    folder, stamp, settings = settings.model_dir(arm, seed), arm_stamp(arm), settings_of(settings, arm)
+    start = start_of(settings, arm, seed)
+    model, tokenizer, adapter = load(start, settings, seed)
+    trainer = trl.SFTTrainer(
+        model=model,
+        args=trl.SFTConfig(**sft_arguments(settings, seed, folder)),
+        train_dataset=Dataset.from_list(teacher_rows(settings)),
+        processing_class=tokenizer,
+        peft_config=adapter,
+    )
+    float32_adapter(trainer.model, settings)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    model = _merged(trainer.model, start, settings, folder) if settings.lora_rank else trainer.model
+    _finish(model, tokenizer, trainer, settings, folder, TRAINED_ON, **stamp)
+
+
+def sft_arguments(settings: Settings, seed: int, folder: Path) -> dict:
+    """The SFTConfig of a supervised stage, as keywords."""
     rows, passes = supervised_batch(settings)
-    arguments = trl.SFTConfig(
+    return dict(
         output_dir=str(folder / "checkpoints"),
         num_train_epochs=settings.sft_epochs,
         per_device_train_batch_size=rows,
@@ -122,26 +137,14 @@ def train_cold_start(settings: Settings, seed: int) -> None:
         completion_only_loss=True,
         **_shared_arguments(settings, seed),
     )
-    tokenizer = load_tokenizer(settings.base_model)
-    trainer = trl.SFTTrainer(
-        model=load_policy(settings.base_model, settings, trainable=True, seed=seed),
-        args=arguments,
-        train_dataset=Dataset.from_list(teacher_rows(settings)),
-        processing_class=tokenizer,
-        peft_config=_adapter(settings),
-    )
-    float32_adapter(trainer.model, settings)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    model = _merged(trainer.model, settings, folder) if settings.lora_rank else trainer.model
-    _finish(model, tokenizer, trainer, settings, folder, TRAINED_ON)
 
 
-def _merged(model, settings: Settings, folder: Path):
-    """The adapter in the base's own weights. 4-bit or shared with vLLM, those cannot take it: it goes through a file."""
+def _merged(model, start: str, settings: Settings, folder: Path):
+    """The adapter in its base's own weights. 4-bit or shared with vLLM, those cannot take it: it goes through a file."""
     if settings.backend == "trl" and not settings.load_in_4bit:
         return model.merge_and_unload()
     model.save_pretrained(folder / "adapter")
-    return merge_adapter(settings.base_model, folder / "adapter", settings)
+    return merge_adapter(start, folder / "adapter", settings)
 
 
 # ------------------------------------------------------------------------------------------- reinforcement learning
@@ -149,7 +152,7 @@ def _merged(model, settings: Settings, folder: Path):
 
 def reward_rows(settings: Settings, method: str) -> list[dict]:
     """One row a question: the prompt in the method's style, and the columns that the rewards read."""
-    style = STYLE_OF_METHOD[method]
+    style = ARMS[method].style
     return [
         {
             "prompt": build_messages(question, style, settings.prompt_layout),
@@ -213,30 +216,42 @@ def trainer_class(settings: Settings):
     return type("SharedPrefixGRPOTrainer", (*mixins, build_trainer_class()), {"__module__": __name__})
 
 
-def train_rl(settings: Settings, method: str, seed: int) -> None:
-    """One RL arm as `arms.ARMS` describes it, from the base or from the cold-started policy."""
+def train_rl(settings: Settings, name: str, seed: int) -> None:
+    """One RL arm as `arms.ARMS` describes it, from the weights of the arm it starts from."""
     import trl
     from datasets import Dataset
 
-    folder, arm, settings = settings.model_dir(method, seed), ARMS[method], settings_of(settings, method)
-    start = policy_of(settings, COLD_START if arm.cold_start else "baseline", seed)[0]
-    rewards = (REWARD_SETS | VARIANT_SETS)[arm.rewards]
-    weights = arm.weights or rewards.weights
-    arguments = grpo_arguments(settings, seed, folder, weights) | TRL_ARGUMENTS.get(arm.aggregation, {})
-    tokenizer = load_tokenizer(start)
+    folder, arm, settings = settings.model_dir(name, seed), ARMS[name], settings_of(settings, name)
+    rewards = reward_set(arm.rewards)
+    arguments = grpo_arguments(settings, seed, folder, arm.weights or rewards.weights)
+    model, tokenizer, adapter = load(_start(settings, name, seed), settings, seed, rollouts=True)
     trainer = trainer_class(settings)(
-        model=load_policy(start, settings, trainable=True, seed=seed, rollouts=True),
+        model=model,
         reward_funcs=list(rewards.functions),
-        args=trl.GRPOConfig(**arguments),
-        train_dataset=Dataset.from_list(reward_rows(settings, method)),
+        args=trl.GRPOConfig(**arguments | TRL_ARGUMENTS.get(arm.aggregation, {})),
+        train_dataset=Dataset.from_list(reward_rows(settings, name)),
         processing_class=tokenizer,
-        peft_config=_adapter(settings),
+        peft_config=adapter,
         aggregation=arm.aggregation,
         aggregation_options=dict(arm.options),
+        reward_ranges=rewards.ranges,
     )
     float32_adapter(trainer.model, settings)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON, **arm_stamp(method))
+    _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON, **arm_stamp(name))
+
+
+def _start(settings: Settings, name: str, seed: int) -> str:
+    """`artifacts.start_of`, after the adapter of an RL arm that is started from has been merged into a copy."""
+    start = start_of(settings, name, seed)
+    folder = settings.model_dir(name, seed) / "start"
+    if start == str(folder) and not folder.exists():
+        base, adapter = policy_of(settings, ARMS[name].start, seed)
+        partial = folder.with_name(f".start.{os.getpid()}")
+        merge_adapter(base, adapter, settings).save_pretrained(partial)
+        load_tokenizer(base).save_pretrained(partial)
+        os.replace(partial, folder)
+    return start
 
 
 # ------------------------------------------------------------------------------------------------------ shared parts
@@ -259,11 +274,6 @@ def _shared_arguments(settings: Settings, seed: int) -> dict:
         report_to=[],
         disable_tqdm=True,
     )
-
-
-def _adapter(settings: Settings):
-    """LoRA for plain TRL; Unsloth lays its own adapter in `load_policy`'s model."""
-    return lora_config(settings) if settings.backend == "trl" else None
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:
@@ -295,16 +305,8 @@ def train_arm(settings: Settings, arm: str, seed: int) -> None:
     from transformers import set_seed
 
     set_seed(seed)  # PEFT draws the adapter before the trainer sets its own seed
-    if arm == COLD_START:
-        train_cold_start(settings, seed)
-    else:
-        train_rl(settings, arm, seed)
-
-
-def arms_to_train(settings: Settings) -> list[str]:
-    """What has to be trained for the settings' methods, in order: the cold start before the arms that begin from it."""
-    arms = [method for method in settings.methods if method != "baseline"]
-    return ([COLD_START] if any(ARMS[arm].cold_start for arm in arms) else []) + arms
+    stages = {"sft": train_sft, "rl": train_rl}
+    stages[ARMS[arm].stage](settings, arm, seed)
 
 
 def train_all(settings: Settings) -> None:
@@ -320,7 +322,7 @@ def train_all(settings: Settings) -> None:
             "`accelerate launch -m clinical_r1.train --arm ... --seed ...`."
         )
     resolve_base(settings.base_model)  # a damaged base model is found here, not in every child
-    jobs = [(arm, seed) for seed in settings.seeds for arm in arms_to_train(settings)]
+    jobs = [(arm, seed) for seed in settings.seeds for arm in in_order(settings.methods)]
     waiting = [job for job in jobs if not is_trained(settings, *job)]
     running = {}
     with (
@@ -340,29 +342,18 @@ def train_all(settings: Settings) -> None:
 
 
 def _may_start(settings, arm, seed) -> bool:
-    return arm == COLD_START or not ARMS[arm].cold_start or is_trained(settings, COLD_START, seed)
+    start = ARMS[arm].start
+    return not ARMS[start].stage or is_trained(settings, start, seed)
 
 
 def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
     folder = settings.model_dir(arm, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "clinical_r1.train",
-        "--arm",
-        arm,
-        "--seed",
-        str(seed),
-        "--out",
-        settings.out,
-    ]
-    command += ["--settings", json.dumps(settings.to_json()), "--with-parent"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "TOKENIZERS_PARALLELISM": "false"}
-    with open(folder / "train.log", "w") as log:
-        # The child reads its standard input and stops when it closes: it never outlives a killed parent.
-        pipe = {"stdin": subprocess.PIPE, "stdout": log, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(command, env=environment, **pipe) as child:
+    arguments = ["--arm", arm, "--seed", str(seed), "--out", settings.out, "--with-parent"]
+    arguments += ["--settings", json.dumps(settings.to_json())]
+    with open(folder / "train.log", "w", encoding="utf-8") as log:
+        pipes = {"stdout": log, "stderr": subprocess.STDOUT}
+        with start_child("clinical_r1.train", *arguments, threads=settings.threads, **pipes) as child:
             code = child.wait()
     if code:
         tail = "\n".join((folder / "train.log").read_text().splitlines()[-12:])
@@ -374,13 +365,13 @@ def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
 def read_logs(settings: Settings):
     """Frame of every RL arm's log, a row a step: method, seed, step, reward, rewards/<name>/mean, kl, lengths.
 
-    The cold start's supervised log is not among them.
+    Supervised logs are not among them.
     """
     import pandas as pd
 
     frames = []
-    for method in arms_to_train(settings):
-        for seed in settings.seeds if method != COLD_START else ():
+    for method in in_order(settings.methods):
+        for seed in settings.seeds if ARMS[method].stage == "rl" else ():
             rows = pd.DataFrame(read_jsonl(settings.model_dir(method, seed) / "log_history.jsonl"))
             frames.append(rows[rows["reward"].notna()].assign(method=method, seed=seed))
     return pd.concat(frames, ignore_index=True)

@@ -1,6 +1,8 @@
 """Child processes that end with their parent; training and the laboratory start their arms in them."""
 
 import os
+import subprocess
+import sys
 import threading
 
 PARENT_GONE = 75  # exit status of a child whose parent died: temporary, run again
@@ -15,3 +17,11 @@ def stop_with_parent() -> None:
         os._exit(PARENT_GONE)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+def start_child(module: str, *arguments: str, threads: int = 1, **pipes) -> subprocess.Popen:
+    """`python -m module arguments` with this many CPU threads. It must call `stop_with_parent`; pipes: keywords of Popen."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, env=environment, **pipes
+    )

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from clinical_r1.advantages import (
     AGGREGATIONS,
     TRL_ARGUMENTS,
-    check_rewards,
     contributions,
     group_advantages,
     silent_groups,
@@ -547,12 +546,6 @@ def test_errors_name_the_objective():
         group_advantages([[0, 1], [1, math.inf]], (1, 1), 2, names=names)
     with pytest.raises(ValueError, match="one an objective: accuracy, format"):
         group_advantages(np.zeros((4, 2)), (1, 1, 1), 2, names=names)
-    with pytest.raises(ValueError, match="format is None for all 2 completions"):
-        check_rewards([[0, None], [1, None]], names)
-    with pytest.raises(ValueError, match=r"format gave 1.7; expected a reward in \[0, 1.5\]"):
-        check_rewards([[0, 1.7], [1, None]], names, {"format": (0, 1.5)})
-    with pytest.raises(ValueError, match="length was named but not computed; computed: accuracy, format"):
-        check_rewards([[0, 1], [1, 1]], names, {"length": (0, 1)})
     with pytest.raises(ValueError, match="2 multipliers and 1 targets for 3 objectives"):
         update_multipliers([0, 0], np.zeros((4, 3)), [0.5], 0.1)
     with pytest.raises(ValueError, match="rate is 0"):

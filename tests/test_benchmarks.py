@@ -1,4 +1,4 @@
-"""The benchmarks run at a tiny size, keep what they measured, and make README's block from their files alone.
+"""The benchmarks run at a tiny size, keep what they measured, and make the block of docs/speed.md from their files alone.
 
 Run: pytest tests/test_benchmarks.py
 """
@@ -300,21 +300,21 @@ def test_gpu_results_enter_the_table_and_the_prediction(tmp_path):
     assert "at 50% of its peak (measured)" in block and "No GPU" not in block
 
 
-def test_readme_and_plot_are_written(tmp_path):
+def test_page_and_plot_are_written(tmp_path):
     table = script("table")
     fabricated(tmp_path)
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n")
+    page = tmp_path / "speed.md"
+    page.write_text("before\n<!-- benchmarks -->\nold\n<!-- /benchmarks -->\nafter\n")
     for _ in range(2):
-        assert table.main(["--results", str(tmp_path), "--readme", str(readme)]) == 0
-        text = readme.read_text()
+        assert table.main(["--results", str(tmp_path), "--page", str(page)]) == 0
+        text = page.read_text()
         assert text.startswith("before\n") and text.endswith("<!-- /benchmarks -->\nafter\n")
         assert "old" not in text and "2.75 (2.65–2.85)" in text
     assert (tmp_path / "shared_prefix.png").stat().st_size > 10_000
     assert not (tmp_path / "shared_prefix.pdf").exists()
-    readme.write_text("no markers")
+    page.write_text("no markers")
     with pytest.raises(ValueError, match="must hold the lines <!-- benchmarks --> and <!-- /benchmarks -->"):
-        table.main(["--results", str(tmp_path), "--readme", str(readme)])
+        table.main(["--results", str(tmp_path), "--page", str(page)])
 
 
 def test_the_plot_knows_the_benchmark_s_model_without_building_it():
@@ -325,7 +325,8 @@ def test_the_plot_knows_the_benchmark_s_model_without_building_it():
     assert table.cost_shape({"shape": "tiny", "layers": 3, "vocabulary": 70}) == shape_of(model)
 
 
-def test_readme_shows_the_results_that_lie_here():
+def test_the_page_shows_the_results_that_lie_here():
+    """Fix: python benchmarks/table.py"""
     table = script("table")
-    text = table.README.read_text(encoding="utf-8")
+    text = table.PAGE.read_text(encoding="utf-8")
     assert replace_block(text, table.BEGIN, table.END, table.block()) == text

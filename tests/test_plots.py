@@ -11,7 +11,7 @@ import pytest  # noqa: E402
 from laboratory import write_laboratory  # noqa: E402
 
 from clinical_r1 import labels, paper, plots  # noqa: E402
-from clinical_r1.arms import ARMS, METHODS  # noqa: E402
+from clinical_r1.arms import ARMS, LABORATORY, METHODS  # noqa: E402
 from clinical_r1.audit import accuracies, claims, reward_arithmetic  # noqa: E402
 from clinical_r1.audit import plots as audit_plots  # noqa: E402
 from clinical_r1.labels import CLINIC_BENCHMARKS, PAPER_BENCHMARKS
@@ -359,7 +359,7 @@ def test_trajectories_draw_an_arrow_between_checkpoints(lab):
 
 
 def test_every_family_has_its_own_look():
-    assert {arm.family for arm in ARMS.values()} <= {*laboratory_plots.FAMILY_COLOURS, "main"}
+    assert {ARMS[name].family for name in LABORATORY} <= {*laboratory_plots.FAMILY_COLOURS, "main"}
     assert len(set(laboratory_plots.FAMILY_MARKERS.values())) == len(laboratory_plots.FAMILY_COLOURS)
     assert not set(laboratory_plots.FAMILY_COLOURS.values()) - {"#56B4E9"} & set(
         plots.METHOD_COLOURS.values()

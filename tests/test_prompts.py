@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from clinical_r1 import prompts
+from clinical_r1.arms import ARMS
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.questions import Question
 
@@ -61,7 +62,7 @@ def test_training_and_evaluation_send_the_same_prompt(tmp_path):
     write_questions(settings.questions_path("clinic", "rl"), questions)
     for method in METHODS[1:]:
         for row, question in zip(train.reward_rows(settings, method), questions, strict=True):
-            style = prompts.STYLE_OF_METHOD[method]
+            style = ARMS[method].style
             assert row["prompt"] == prompts.build_messages(question, style, settings.prompt_layout)
             assert (row["style"], row["answer"]) == (style, question.answer)
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 
 from clinical_r1 import artifacts, generate, models, score, train, workers
-from clinical_r1.arms import METHODS
+from clinical_r1.arms import COLD_START, METHODS, in_order
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.files import read_jsonl
 from clinical_r1.questions import write_questions
@@ -36,14 +36,14 @@ def prepare(folder, **changes):
 def trained(tmp_path_factory):
     """A whole tiny run of two arms, in this process."""
     settings = prepare(tmp_path_factory.mktemp("run"), methods=("baseline", "crpo", "cold_start_grpo"))
-    for arm in train.arms_to_train(settings):
+    for arm in in_order(settings.methods):
         train.train_arm(settings, arm, 0)
     return settings
 
 
 def test_the_cold_start_comes_before_the_arms_that_need_it():
-    assert train.arms_to_train(TINY) == [artifacts.COLD_START, *METHODS[1:]]
-    assert train.arms_to_train(replace(TINY, methods=("baseline", "grpo"))) == ["grpo"]
+    assert in_order(TINY.methods) == [COLD_START, *METHODS[1:]]
+    assert in_order(("baseline", "grpo")) == ["grpo"]
 
 
 def test_every_objective_is_logged_under_its_own_name(trained):
@@ -113,7 +113,7 @@ def test_cold_start_arm_starts_from_merged_weights(trained):
     assert base.endswith("cold_start/seed0/policy") and (adapter / "adapter_config.json").exists()
     assert artifacts.policy_of(trained, "baseline", 0) == (models.CLINIC_BASE, None)
     # what an arm is trained from, and what a cold start is loaded as, is the same folder
-    assert artifacts.policy_of(trained, artifacts.COLD_START, 0) == (base, None)
+    assert artifacts.policy_of(trained, COLD_START, 0) == (base, None)
 
 
 def test_a_trained_arm_is_not_trained_again_and_not_reused_for_other_settings(trained):
@@ -195,7 +195,7 @@ def child(settings, arm):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arm", ["crpo", artifacts.COLD_START])
+@pytest.mark.parametrize("arm", ["crpo", COLD_START])
 def test_training_killed_and_resumed_ends_in_the_same_weights(tmp_path, arm):
     from safetensors.torch import load_file
 

@@ -5,13 +5,13 @@ That an accuracy cannot be k / n shows a denominator that is not printed, not a 
 """
 
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 
 from clinical_r1 import paper
-from clinical_r1.arms import METHODS
+from clinical_r1.curation.releases import RELEASES
 from clinical_r1.intervals import holm, wilson_interval
-from clinical_r1.paper import BENCHMARKS, N_QUESTIONS
 
 GAIN_PAIRS = (("crpo", "grpo"), ("cold_start_crpo", "cold_start_grpo"))
 
@@ -21,8 +21,9 @@ OTHER_SETS = {
     "medmcqa": {"only the single-choice items": 2816},
     "medxpertqa": {"the 1,449 text items of a common copy": 1449, "text and images together": 4460},
 }
-LABELS = {"medqa": "MedQA", "medmcqa": "MedMCQA", "medxpertqa": "MedXpertQA"}
-OPTIONS = {"medqa": 5, "medmcqa": 4, "medxpertqa": 10}
+OPTIONS = {  # a question; the paper says four for MedQA, its Figure 6 shows A to E
+    name: RELEASES[name].options for name in paper.BENCHMARKS
+}
 
 # The most frequent gold letter and the questions it was counted on (ours, from the public files)
 MAJORITY_LETTER = {"medqa": (277, 1273), "medmcqa": (1348, 4183), "medxpertqa": (153, 1449)}
@@ -31,8 +32,23 @@ MAJORITY_LETTER = {"medqa": (277, 1273), "medmcqa": (1348, 4183), "medxpertqa": 
 # --- 1. accuracies as k / n
 
 
+def attainable(percent, n, decimals=2):
+    """Is the printed percentage some 100 k / n, rounded to `decimals`?
+
+    Exact arithmetic; a value half-way may have been rounded either way. False means that n is not
+    the denominator, or that several samples were averaged.
+    """
+    if n <= 0 or not 0 <= percent <= 100:
+        raise ValueError(
+            f"attainable got percent={percent}, n={n}; expected a percentage in [0, 100] and n > 0."
+        )
+    printed = Fraction(f"{percent:.{decimals}f}")
+    k = round(printed * n / 100)
+    return abs(Fraction(100 * k, n) - printed) <= Fraction(1, 2 * 10**decimals)
+
+
 def fits(percent, n, cut=False):
-    """Is a two-decimal percentage some 100 k / n? The vectorised `paper.attainable`, in whole numbers.
+    """Is a two-decimal percentage some 100 k / n? The vectorised `attainable`, in whole numbers.
 
     percent: a number, or an array that broadcasts against n. cut: decimals cut off rather than rounded.
     """
@@ -58,6 +74,8 @@ def attainability(window=50):
     nearest_n (largest n' <= n that fits), dropped (n - nearest_n), fits_in_window (how many of n, n - 1, ..,
     n - window fit).
     """
+    import pandas as pd
+
     rows = []
     for benchmark, method, printed, n in _accuracies():
         smaller = np.arange(n, 0, -1)
@@ -76,18 +94,20 @@ def attainability(window=50):
                 "fits_in_window": int(fit[: window + 1].sum()),
             }
         )
-    return tidy_frame(rows)
+    return pd.DataFrame(rows)
 
 
 def denominator_fits(dropped=60):
     """Tidy frame benchmark, method, dropped (0 .. dropped unread answers left out), fits (bool)."""
+    import pandas as pd
+
     left_out = np.arange(dropped + 1)
     rows = [
         {"benchmark": benchmark, "method": method, "dropped": int(d), "fits": bool(fit)}
         for benchmark, method, printed, n in _accuracies()
         for d, fit in zip(left_out, fits(printed, n - left_out), strict=True)
     ]
-    return tidy_frame(rows)
+    return pd.DataFrame(rows)
 
 
 def shared_denominators(samples=range(2, 9)):
@@ -126,12 +146,14 @@ def intervals(level=0.95):
 
     Covers the choice of questions. Seeds, sampling and checkpoints are not in it: the paper prints one run.
     """
+    import pandas as pd
+
     rows = []
     for benchmark, method, printed, n in _accuracies():
         low, high = wilson_interval(printed * n / 100, n, level)
         row = {"benchmark": benchmark, "method": method, "printed": printed, "n": n}
         rows.append(row | {"ci_low": 100 * low, "ci_high": 100 * high})
-    return tidy_frame(rows)
+    return pd.DataFrame(rows)
 
 
 def minimum_detectable(percent, n, power=0.8, alpha=0.05):
@@ -147,8 +169,27 @@ def minimum_detectable(percent, n, power=0.8, alpha=0.05):
     return float(100 * np.sin(angle) ** 2 - percent)
 
 
+def accuracy_gains():
+    """Frame benchmark, method, against, gain (points), p: CRPO minus GRPO, without and with a cold start.
+
+    p: two-sided pooled two-proportion z-test at the full test size. Unpaired, because the paper prints no
+    per-question results; a paired test could be sharper. One run each, so variance between seeds is unknown.
+    """
+    import pandas as pd
+    from statsmodels.stats.proportion import proportions_ztest
+
+    rows = []
+    for benchmark in paper.BENCHMARKS:
+        n = paper.N_QUESTIONS[benchmark]
+        for method, against in GAIN_PAIRS:
+            a, b = (printed_value(benchmark, name, "accuracy") for name in (method, against))
+            p = proportions_ztest([a * n / 100, b * n / 100], [n, n])[1]
+            rows.append((benchmark, method, against, round(a - b, 2), float(p)))
+    return pd.DataFrame(rows, columns=["benchmark", "method", "against", "gain", "p"])
+
+
 def gain_tests(power=0.8, alpha=0.05):
-    """CRPO minus GRPO, six comparisons: `paper.accuracy_gains` with what n can and cannot show.
+    """CRPO minus GRPO, six comparisons: `accuracy_gains` with what n can and cannot show.
 
     Adds n, p_holm (over the six), detectable (points, unpaired, at this power) and disagreement: the largest share
     of questions, in per cent, on which the two arms may differ in being right for a paired (McNemar, asymptotic)
@@ -206,47 +247,11 @@ def _accuracies():
     ]
 
 
-def printed_cell(benchmark, method, metric):
-    line = paper.PRINTED[benchmark].strip().splitlines()[METHODS.index(method)]
-    return float(line.split()[paper.METRICS.index(metric)])
+@lru_cache(maxsize=1)
+def _table1() -> dict[tuple[str, str, str], float]:
+    return paper.table1().set_index(["benchmark", "method", "metric"])["value"].to_dict()
 
 
-def tidy_frame(rows, columns=None):
-    import pandas as pd
-
-    return pd.DataFrame(rows, columns=columns)
-
-
-def attainable(percent, n, decimals=2):
-    """Is the printed percentage some 100 k / n, rounded to `decimals`?
-
-    Exact arithmetic; a value half-way may have been rounded either way. False means that n is not
-    the denominator, or that several samples were averaged.
-    """
-    if n <= 0 or not 0 <= percent <= 100:
-        raise ValueError(
-            f"attainable got percent={percent}, n={n}; expected a percentage in [0, 100] and n > 0."
-        )
-    printed = Fraction(f"{percent:.{decimals}f}")
-    k = round(printed * n / 100)
-    return abs(Fraction(100 * k, n) - printed) <= Fraction(1, 2 * 10**decimals)
-
-
-def accuracy_gains():
-    """Frame benchmark, method, against, gain (points), p: CRPO minus GRPO, without and with a cold start.
-
-    p: two-sided pooled two-proportion z-test at the full test size. Unpaired, because the paper prints no
-    per-question results; a paired test could be sharper. One run each, so variance between seeds is unknown.
-    """
-    import pandas as pd
-    from statsmodels.stats.proportion import proportions_ztest
-
-    accuracy = paper.table1().query("metric == 'accuracy'").set_index(["benchmark", "method"])["value"]
-    rows = []
-    for benchmark in BENCHMARKS:
-        n = N_QUESTIONS[benchmark]
-        for method, against in (("crpo", "grpo"), ("cold_start_crpo", "cold_start_grpo")):
-            a, b = accuracy[benchmark, method], accuracy[benchmark, against]
-            p = proportions_ztest([a * n / 100, b * n / 100], [n, n])[1]
-            rows.append((benchmark, method, against, round(a - b, 2), float(p)))
-    return pd.DataFrame(rows, columns=["benchmark", "method", "against", "gain", "p"])
+def printed_value(benchmark: str, method: str, metric: str) -> float:
+    """One of the paper's 135 printed cells: a mean count per response, accuracy in per cent."""
+    return _table1()[benchmark, method, metric]

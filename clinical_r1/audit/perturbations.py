@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from clinical_r1.arms import ARMS
 from clinical_r1.audit.options import read_mentions
 from clinical_r1.completions import ANALYTICAL_MARKER, INTUITIVE_MARKER, SECTIONS, parse_completion
 from clinical_r1.curation.checks import CHECKS, pointing_options
 from clinical_r1.files import read_jsonl
 from clinical_r1.generate import answer_questions, load_method, text_sha256
 from clinical_r1.intervals import mcnemar_exact, paired_bootstrap, wilson_interval
-from clinical_r1.prompts import STYLE_OF_METHOD
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.settings import Settings
 
@@ -172,7 +172,7 @@ def conclude_without_reasoning(
     place keeps its own text under "with" (`forced` is None). Resumable.
     ValueError when the run holds no greedy completions of these questions.
     """
-    style = STYLE_OF_METHOD[method]
+    style = ARMS[method].style
     path = settings.completions_path(benchmark, method, seed, "greedy")
     if not path.is_file():
         raise ValueError(f"{path} is missing; complete {benchmark} with protocol 'greedy' first.")

@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from clinical_r1.audit.accuracies import tidy_frame
-
 REWARD_TERMS = ("accuracy", "clinical reasoning", "consistency")
 REWARD_MAXIMA = (1.0, 1.5, 1.0)
 EPS = 1e-6  # added to the deviation in the released code
@@ -63,12 +61,14 @@ def advantage_owners(rng, prompts=20_000, k=10.0):
     The columns of terms hold the correlation of the advantage (equation 3) with the term's distance from its group
     mean, over all completions; NaN where the term never varies. Standard errors are about 1 / sqrt(n), 0.003 here.
     """
+    import pandas as pd
+
     rows = []
     for name, (beta, saturated) in DIFFICULTIES.items():
         rewards = simulated_rewards(rng, prompts, beta, saturated)
         row = {"difficulty": name, "tied": float(_tied(rewards).mean()), "n": len(rewards)}
         rows.append(row | _correlations(rewards, _advantages(rewards, k)))
-    return tidy_frame(rows)
+    return pd.DataFrame(rows)
 
 
 def weight_sweep(rng, prompts=20_000, ks=(0, 1, 3, 10, 30), beta=0.5):
@@ -76,6 +76,8 @@ def weight_sweep(rng, prompts=20_000, ks=(0, 1, 3, 10, 30), beta=0.5):
 
     Mixed groups hold right and wrong answers; in tied ones k adds the same to every total and cancels.
     """
+    import pandas as pd
+
     rewards = simulated_rewards(rng, prompts, beta)
     tied = np.repeat(_tied(rewards), GROUP)
     rows = []
@@ -84,7 +86,7 @@ def weight_sweep(rng, prompts=20_000, ks=(0, 1, 3, 10, 30), beta=0.5):
         for name, chosen in (("mixed", ~tied), ("tied", tied)):
             row = {"k": k, "groups": name, "share": float(chosen.mean()), "n": int(chosen.sum())}
             rows.append(row | _correlations(rewards[chosen], advantages[chosen]))
-    return tidy_frame(rows)
+    return pd.DataFrame(rows)
 
 
 def worked_groups(k=10.0):

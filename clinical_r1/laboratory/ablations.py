@@ -1,4 +1,4 @@
-"""The ablations the paper leaves out: train every arm of `arms.ARMS`, evaluate, and write a summary small enough to commit.
+"""The ablations the paper leaves out: train every arm of `arms.LABORATORY`, evaluate, and write a summary small enough to commit.
 
     ./reproduce.sh ablations [--seeds 3] [--only k0 --only k30] [--out DIR]
 
@@ -11,12 +11,11 @@ import gzip
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-from clinical_r1.arms import ARMS, MAIN
+from clinical_r1.arms import ARMS, LABORATORY, MAIN
 from clinical_r1.artifacts import policy_of
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import measure
@@ -26,11 +25,11 @@ from clinical_r1.engines import sample_completions
 from clinical_r1.files import PACKAGE, ROOT, read_jsonl, write_jsonl, write_text
 from clinical_r1.generate import complete, is_complete, load_method
 from clinical_r1.models import load_policy, load_tokenizer
-from clinical_r1.prompts import STYLE_OF_METHOD, build_messages
+from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import CPU, Settings
 from clinical_r1.train import train_all
-from clinical_r1.workers import stop_with_parent
+from clinical_r1.workers import start_child, stop_with_parent
 
 BENCHMARK = "clinic"
 WORKERS = 2
@@ -46,7 +45,7 @@ SHIPPED = PACKAGE / "data" / "laboratory"
 TRAJECTORY_MEASURES = ("faithfulness", "drc", "hallucination")
 
 
-def laboratory_settings(out=".", seeds=(0, 1, 2), arms=tuple(ARMS)) -> Settings:
+def laboratory_settings(out=".", seeds=(0, 1, 2), arms=LABORATORY) -> Settings:
     """Profile `cpu` with every arm, one test set and sampled answers only; kept under runs/ablations.
 
     The shipped summary was trained with TRL's own forward pass. A shared prefix is equal to it up to rounding, but a hundred
@@ -72,14 +71,11 @@ def answer(settings: Settings) -> None:
     jobs = [(method, seed) for seed in settings.seeds for method in settings.methods]
     jobs = [job for job in jobs if not is_complete(settings, *job, BENCHMARK, "sampled")]
     shares = [jobs[i::WORKERS] for i in range(WORKERS)]
-    command = [sys.executable, "-m", "clinical_r1.laboratory.ablations", "--out", settings.out]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads), "TOKENIZERS_PARALLELISM": "false"}
     children = []
     for share in filter(None, shares):
         listed = [f"{method}:{seed}" for method, seed in share]
-        children.append(
-            subprocess.Popen([*command, "--answer", *listed], env=environment, stdin=subprocess.PIPE)
-        )
+        arguments = ("--out", settings.out, "--answer", *listed)
+        children.append(start_child("clinical_r1.laboratory.ablations", *arguments, threads=settings.threads))
     codes = [child.wait() for child in children]
     if any(codes):
         raise RuntimeError(f"answering ended with exit statuses {codes}; run the same command to go on.")
@@ -224,7 +220,7 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
     if path.exists():
         return path
     base, _ = policy_of(settings, method, seed)
-    tokenizer, style = load_tokenizer(base), STYLE_OF_METHOD[method]
+    tokenizer, style = load_tokenizer(base), ARMS[method].style
     questions = list(_questions(settings).values())[:TRAJECTORY_QUESTIONS]
     prompts = [
         tokenizer.apply_chat_template(
@@ -260,10 +256,10 @@ def main(argv=None) -> int:
     parser.add_argument("--publish", action="store_true", help="copy the summary into the package")
     parser.add_argument("--answer", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    arms = tuple(arguments.only or ARMS)
-    if unknown := set(arms) - set(ARMS):
+    arms = tuple(arguments.only or LABORATORY)
+    if unknown := set(arms) - set(LABORATORY):
         print(
-            f"ablations: --only {', '.join(sorted(unknown))} names no arm; expected some of {', '.join(ARMS)}."
+            f"ablations: --only {', '.join(sorted(unknown))} names no arm; expected some of {', '.join(LABORATORY)}."
         )
         return 2
     settings = laboratory_settings(arguments.out, range(arguments.seeds), arms)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from clinical_r1.arms import ARMS
+from clinical_r1.arms import LABORATORY
 from clinical_r1.files import ROOT, PipelineError, write_text
 from clinical_r1.pipeline.manifest import open_manifest
 from clinical_r1.pipeline.stages import (
@@ -214,7 +214,7 @@ def _seeds_of_run(settings: Settings) -> tuple[int, ...]:
 def ablations_command(argv: Sequence[str]) -> int:
     """Run `ablations`; a dry run needs no package, so that ./reproduce.sh can check it before anything is installed."""
     if "--dry-run" in argv:
-        print(f"would train, answer and summarise: {', '.join(ARMS)}")
+        print(f"would train, answer and summarise: {', '.join(LABORATORY)}")
         return 0
     from clinical_r1.laboratory import (
         ablations,  # needs torch and trl, which running the notebooks from here does not

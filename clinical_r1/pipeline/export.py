@@ -17,7 +17,6 @@ from pathlib import Path
 
 from clinical_r1.arms import ARMS
 from clinical_r1.artifacts import (
-    COLD_START,
     RL_ON,
     TRAINED_ON,
     is_trained,
@@ -27,7 +26,6 @@ from clinical_r1.artifacts import (
 )
 from clinical_r1.files import write_text
 from clinical_r1.models import CLINIC_BASE, load_tokenizer, merge_adapter
-from clinical_r1.prompts import STYLE_OF_METHOD
 from clinical_r1.settings import PROFILES, Settings, settings_for
 from clinical_r1.tables import interval, markdown, number
 
@@ -75,7 +73,7 @@ def export(settings: Settings, method: str, seed: int, target: str | Path) -> Pa
 
 
 def _refuse_unready(settings, method, seed) -> None:
-    trainable = {*ARMS, COLD_START} - {"baseline"}
+    trainable = set(ARMS) - {"baseline"}
     if method not in trainable:
         raise ValueError(
             f"method {method!r} has no weights of its own; expected one of {', '.join(sorted(trainable))}."
@@ -213,7 +211,7 @@ def _front_matter(settings, method, title, rows) -> str:
 
 
 def _what_it_is(settings, method, seed, base) -> str:
-    if method == COLD_START:
+    if ARMS[method].stage == "sft":
         how = "fine-tuned on teacher traces (the cold start, before reinforcement learning)"
     else:
         how = f'trained by reinforcement learning, arm "{ARMS[method].label}"'
@@ -249,7 +247,7 @@ def _numbers(settings, seed, rows) -> str:
 
 
 def _use(settings, method) -> str:
-    style = repr(STYLE_OF_METHOD[method]) if method != COLD_START else "'crpo' or 'grpo'"
+    style = repr(ARMS[method].style) if ARMS[method].stage == "rl" else "'crpo' or 'grpo'"
     return (
         f"Prompts come from `clinical_r1.prompts.build_messages(question, {style}, {settings.prompt_layout!r})`; the model "
         "knows no other. The tokenizer pads on the left.\n\n```python\nfrom transformers import AutoModelForCausalLM\n\n"
@@ -260,8 +258,8 @@ def _use(settings, method) -> str:
 
 def _provenance(settings, method, seed, manifest) -> str:
     stages, git = manifest.get("stages", {}), manifest.get("git", {})
-    values = settings if method == COLD_START else settings_of(settings, method)
-    keys = TRAINED_ON if method == COLD_START else RL_ON
+    values = settings if ARMS[method].stage == "sft" else settings_of(settings, method)
+    keys = TRAINED_ON if ARMS[method].stage == "sft" else RL_ON
     made = [
         ["seed", str(seed)],
         ["trained at commit", stages.get(TRAINING_STAGE, {}).get("git_sha") or "not recorded"],

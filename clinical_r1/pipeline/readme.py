@@ -1,4 +1,4 @@
-"""README's tables of results: generated from the committed ledger and comparisons, never typed."""
+"""The generated parts of docs/: tables of results from the published ledger and comparisons, and the map of the code."""
 
 from pathlib import Path
 
@@ -9,28 +9,33 @@ from clinical_r1.arms import METHODS
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
 from clinical_r1.pipeline.explain import EXAMPLE
 from clinical_r1.pipeline.ledger import counts_sentence, read_pair
+from clinical_r1.pipeline.map import MAP_BEGIN, MAP_END, map_block
 from clinical_r1.settings import Settings
 from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, whole
 
+DOCS = ROOT / "docs"
+RESULTS, MAP = "results.md", "map.md"
 BEGIN, END = "<!-- results: generated -->", "<!-- /results -->"
-README_METRICS = {
+SHOWN_METRICS = {
     "faithfulness": "true claims (faithfulness)",
     "drc": "options rejected (DRC)",
     "hallucination": "false claims (hallucination)",
 }
 
 
-def readme_block(rows: pd.DataFrame, comparisons: pd.DataFrame | None = None) -> str:
-    """README's results as markdown: arms x measures with 95 % intervals, paired differences, cells by verdict.
+def results_block(
+    rows: pd.DataFrame, comparisons: pd.DataFrame | None = None, record: dict | None = None
+) -> str:
+    """A ledger as markdown: where it is from, arms x measures with 95 % intervals, paired differences, cells by verdict.
 
-    rows: the ledger. comparisons: rows of `write_comparisons`, or None to leave their table out. The process measures
-    are those of the first set.
+    rows: the ledger. comparisons: rows of `write_comparisons`, or None to leave their table out. record: results.json, or
+    None to leave out which run it was. The process measures are those of the first set.
     """
     measured = rows[rows["value"].notna()]
     sets = list(dict.fromkeys(measured["measured_on"]))
     if not sets:
         return f"No cell has a value yet.\n\n{counts_sentence(rows)}\n"
-    shown = [(name, "accuracy") for name in sets] + [(sets[0], metric) for metric in README_METRICS]
+    shown = [(name, "accuracy") for name in sets] + [(sets[0], metric) for metric in SHOWN_METRICS]
     cells = {(row.method, row.measured_on, row.metric): row for row in measured.itertuples()}
     header = ["", *(_heading(name, metric) for name, metric in shown), "n", "seeds"]
     lines = []
@@ -44,7 +49,8 @@ def readme_block(rows: pd.DataFrame, comparisons: pd.DataFrame | None = None) ->
             for at in ("n", "seeds")
         ]
         lines.append([labels.METHOD_LABELS[method], *values, *sizes])
-    blocks = [markdown(header, lines)]
+    blocks = [_which_run(record)] if record else []
+    blocks.append(markdown(header, lines))
     if comparisons is not None and len(comparisons):
         blocks += [
             "Paired differences on the same questions: accuracy in percentage points, measures per response; p is "
@@ -58,15 +64,27 @@ def readme_block(rows: pd.DataFrame, comparisons: pd.DataFrame | None = None) ->
     return "\n\n".join(blocks) + "\n"
 
 
+def _which_run(record):
+    """Command, commit, date, seeds and protocol of the run that a results.json describes."""
+    git = record["git"]
+    commit = f"commit `{git['sha'][:7]}`" if git.get("sha") else "a folder without git"
+    changed = " with changes that were not committed" if git.get("dirty") else ""
+    listed = ", ".join(map(str, record["seeds"]))
+    return (
+        f"Made by `{record['command']}` at {commit}{changed} on {record['date'][:10]}: training seeds {listed}; "
+        f"{record['protocol']}."
+    )
+
+
 def _heading(name, metric):
-    return f"accuracy `{name}`" if metric == "accuracy" else README_METRICS[metric]
+    return f"accuracy `{name}`" if metric == "accuracy" else SHOWN_METRICS[metric]
 
 
 def _differences(comparisons, first):
-    """The rows that README shows; where a pair was tested in two families, the one with the larger p."""
+    """The rows that are shown; where a pair was tested in two families, the one with the larger p."""
     kept = comparisons[
         (comparisons["metric"] == "accuracy")
-        | (comparisons["metric"].isin(README_METRICS) & (comparisons["benchmark"] == first))
+        | (comparisons["metric"].isin(SHOWN_METRICS) & (comparisons["benchmark"] == first))
     ]
     key = ["method", "against", "metric", "benchmark"]
     kept = kept.loc[sorted(kept.groupby(key, sort=False)["p_holm"].idxmax())]
@@ -93,25 +111,35 @@ def _with_interval(value, low, high, metric, sign=""):
     return text.replace("-", "−").strip()
 
 
-def with_readme_block(text: str, block: str) -> str:
-    """README's text with what stands between its two markers replaced. PipelineError when they are not there once."""
+def with_block(text: str, begin: str, end: str, block: str, name: str) -> str:
+    """A page's text with what stands between two markers replaced. PipelineError when they are not there once."""
     try:
-        return replace_block(text, BEGIN, END, block)
+        return replace_block(text, begin, end, block)
     except ValueError as error:
-        raise PipelineError(f"README.md: {error}") from error
+        raise PipelineError(f"{name}: {error}") from error
 
 
-def committed_block(folder: Path) -> str:
-    """README's block from a folder's ledger.csv and, where it is there, comparisons.csv."""
+def published_block(folder: Path) -> str:
+    """The block of results from a folder's ledger.csv, results.json and, where it is there, comparisons.csv."""
     path = folder / "comparisons.csv"
     try:
         comparisons = pd.read_csv(path)[COMPARISON_COLUMNS] if path.exists() else None
     except (ValueError, KeyError) as error:
         raise PipelineError(f"{path} is damaged ({error}); run notebook 04 again, or restore it.") from error
-    return readme_block(read_pair(folder)[0], comparisons)
+    rows, record = read_pair(folder)
+    return results_block(rows, comparisons, record)
 
 
-def write_readme(settings: Settings, readme: Path = ROOT / "README.md") -> Path:
-    """Rewrite README's block from figures/<profile>; the rest of the file is left alone."""
-    text = readme.read_text(encoding="utf-8")
-    return write_text(readme, with_readme_block(text, committed_block(settings.figures_dir)))
+def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
+    """Rewrite the results in docs/results.md from figures/<profile>, and the map in docs/map.md; all else is left alone."""
+    pages = {
+        RESULTS: (BEGIN, END, published_block(settings.figures_dir)),
+        MAP: (MAP_BEGIN, MAP_END, map_block()),
+    }
+    texts = {
+        name: with_block((docs / name).read_text(encoding="utf-8"), begin, end, block, f"docs/{name}")
+        for name, (begin, end, block) in pages.items()
+    }
+    for name, text in texts.items():
+        write_text(docs / name, text)
+    return docs / RESULTS

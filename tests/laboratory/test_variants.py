@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinical_r1.advantages import check_rewards
-from clinical_r1.arms import ARMS
-from clinical_r1.artifacts import code_hash
+from clinical_r1.arms import ARMS, LABORATORY
 from clinical_r1.audit.redteam import EXAMPLE, EXAMPLE_HONEST, attacks
 from clinical_r1.completions import SECTIONS
 from clinical_r1.laboratory.variants import CONSISTENT, VARIANT_SETS
-from clinical_r1.rewards import REWARD_SETS
+from clinical_r1.rewards import REWARD_SETS, RewardSet, check_values
 
 RANGES = {  # name of every reward function -> (lowest, highest) value
     "accuracy_reward": (0.0, 1.0),
@@ -54,7 +52,7 @@ def rewards(name: str, *texts: str) -> list[list[float | None]]:
 
 
 def test_every_arm_has_its_rewards():
-    for arm in ARMS.values():
+    for arm in map(ARMS.get, LABORATORY):
         names = ALL_SETS[arm.rewards].names
         assert arm.weights is None or len(arm.weights) == len(names)
 
@@ -147,25 +145,30 @@ def test_the_grounded_set_adds_to_the_papers():
 @pytest.mark.parametrize("name", VARIANT_SETS)
 def test_values_of_every_attack_are_in_range(name):
     texts = [EXAMPLE_HONEST, IN_GRPO, *attacks(EXAMPLE, EXAMPLE_HONEST).values()]
-    names = VARIANT_SETS[name].names
-    check_rewards(rewards(name, *texts), names, {key: RANGES[key] for key in names})
+    for key, values in zip(VARIANT_SETS[name].names, zip(*rewards(name, *texts), strict=True), strict=True):
+        check_values(key, values, len(texts), RANGES[key])
 
 
-@pytest.mark.parametrize("value", [1.6, -0.1, np.inf])
-def test_a_reward_outside_its_range_is_named(value):
-    names = REWARD_SETS["crpo"].names
-    with pytest.raises(ValueError, match="clinical_reasoning_reward"):
-        check_rewards([[1.0, 1.0, 1.0], [1.0, value, 1.0]], names, {key: RANGES[key] for key in names})
+@pytest.mark.parametrize("values", [[1.0, 1.6], [-0.1, 1.0], [1.0, np.inf], [np.nan, 1], ["1", 0], 1.0, {"a": 1, "b": 1}, [1.0]])
+def test_values_that_are_no_reward_are_named(values):
+    with pytest.raises(ValueError, match="reward short_reward gave"):
+        check_values("short_reward", values, 2, (0, 1.5))
+    check_values("short_reward", [None, np.float32(1.5)], 2, (0, 1.5))
 
 
-def test_a_column_of_none_is_named():
-    with pytest.raises(ValueError, match="consistency_reward"):
-        check_rewards([[1.0, 1.0, np.nan], [0.0, np.nan, np.nan]], REWARD_SETS["crpo"].names)
-
-
-def test_a_changed_rule_changes_the_stamp():
-    """`models` stamps arms with these; the names must exist."""
-    assert len(code_hash("reward_variants", "VARIANT_SETS")) == len(code_hash("grounded", "REWARDS")) == 64
+@pytest.mark.parametrize(
+    ("functions", "weights", "ranges", "message"),
+    [
+        ((len,), (1.0, 2.0), {}, "got 1 functions and 2 weights"),
+        ((), (), {}, "at least one of each"),
+        ((len, len), (1.0, 2.0), {}, "expected a different name for each"),
+        ((len,), (1.0,), {"length": (0, 1)}, "ranges name \\['length'\\]"),
+        ((object(),), (1.0,), {}, "has no __name__"),
+    ],
+)
+def test_a_reward_set_that_does_not_fit_together_is_refused(functions, weights, ranges, message):
+    with pytest.raises(ValueError, match=message):
+        RewardSet(functions, weights, ranges)
 
 
 PIECES = [
@@ -195,4 +198,5 @@ def test_any_text_is_scored_in_range_and_the_same_again(pieces):
     for name, reward_set in VARIANT_SETS.items():
         values = rewards(name, text)
         assert values == rewards(name, text)
-        check_rewards(values, reward_set.names, {key: RANGES[key] for key in reward_set.names})
+        for key, value in zip(reward_set.names, values[0], strict=True):
+            check_values(key, [value], 1, RANGES[key])

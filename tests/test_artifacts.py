@@ -1,0 +1,195 @@
+"""What an arm is stamped with: all that its result depends on, and nothing else."""
+
+import shutil
+import sys
+import types
+from dataclasses import replace
+
+import pytest
+
+from clinical_r1 import artifacts
+from clinical_r1.arms import ARMS, LABORATORY, Arm, in_order, starts_of
+from clinical_r1.artifacts import arm_stamp, code_hash
+from clinical_r1.files import PACKAGE
+from clinical_r1.settings import SMOKE
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """A copy of the package whose files a test edits; `hashes()` forgets what was read before."""
+    copy = tmp_path / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    monkeypatch.setattr(artifacts, "PACKAGE", copy)
+    artifacts._code_of.cache_clear()
+
+    def edit(file, before, after):
+        path = copy / file
+        text = path.read_text(encoding="utf-8")
+        assert before in text
+        path.write_text(text.replace(before, after), encoding="utf-8")
+        artifacts._code_of.cache_clear()
+
+    yield edit
+    artifacts._code_of.cache_clear()
+
+
+def stale(before: dict) -> set[str]:
+    return {name for name, stamp in before.items() if arm_stamp(name) != stamp}
+
+
+def stamps() -> dict:
+    return {name: arm_stamp(name) for name in LABORATORY}
+
+
+CITING = {"crpo", "cold_start_crpo", "k0", "gated", "grounded", "crpo_in_grpo"}
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "expected", "untouched"),
+    [
+        # a constant in a module that the reward imports from
+        (
+            "citation.py",
+            "MIN_CITED_WORDS = 2",
+            "MIN_CITED_WORDS = 3",
+            CITING,
+            {"grpo", "no_citation", "no_format"},
+        ),
+        # an option's default: of one aggregation only
+        ("advantages.py", "floor=0.1", "floor=0.5", {"std_floor"}, set(LABORATORY) - {"std_floor"}),
+        # the frame around the aggregations that are ours
+        (
+            "advantages.py",
+            "1e-12 * weights.sum()",
+            "1e-9 * weights.sum()",
+            {"gated", "lexicographic"},
+            {"crpo", "gdpo"},
+        ),
+        (
+            "prompts.py",
+            "You are an experienced physician",
+            "You are a nurse",
+            set(LABORATORY) - {"baseline"},
+            {"baseline"},
+        ),
+        (
+            "laboratory/grounded.py",
+            "MIN_LINKS = ",
+            "MIN_LINKS = 1 + ",
+            {"grounded"},
+            set(LABORATORY) - {"grounded"},
+        ),
+        (
+            "laboratory/variants.py",
+            "CONSISTENT = 0.95",
+            "CONSISTENT = 0.9",
+            {"quantised"},
+            set(LABORATORY) - {"quantised"},
+        ),
+        # a neighbour: another set, a comment, a docstring
+        (
+            "rewards.py",
+            "REWARD_SETS = {",
+            'REWARD_SETS = {\n    "more": RewardSet((len,), (1.0,)),',
+            set(),
+            set(LABORATORY),
+        ),
+        ("citation.py", "MIN_CITED_WORDS = 2", "# two\nMIN_CITED_WORDS = 2", set(), set(LABORATORY)),
+    ],
+)
+def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(
+    edited, file, before, after, expected, untouched
+):
+    old = stamps()
+    edited(file, before, after)
+    changed = stale(old)
+    assert expected <= changed and not changed & untouched
+
+
+def test_code_that_moves_keeps_its_hash(edited):
+    """The rule is the same wherever it stands: the citation rule back in `rewards`, as it once was."""
+    before = code_hash("clinical_r1.rewards:clinical_reasoning_reward")
+    moved = (PACKAGE / "citation.py").read_text(encoding="utf-8").split('"""', 2)[2]
+    edited("rewards.py", "from clinical_r1.citation import (", "from clinical_r1.elsewhere import (")
+    (artifacts.PACKAGE / "elsewhere.py").write_text(moved, encoding="utf-8")
+    assert code_hash("clinical_r1.rewards:clinical_reasoning_reward") == before
+
+
+def test_an_unknown_root_is_named():
+    with pytest.raises(ValueError, match="clinical_r1.rewards defines no accuracy"):
+        code_hash("clinical_r1.rewards:accuracy")
+
+
+def test_a_users_own_file_is_followed_into_the_package(tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from clinical_r1.rewards import accuracy_reward\nLIMIT = 20\n"
+        "def short(completions, **columns):\n    return [LIMIT * r for r in accuracy_reward(completions, **columns)]\n"
+        "def other():\n    return 1\n"
+    )
+    module = types.ModuleType("mine")
+    module.__file__, module.CLINICAL_R1_OWN_FILE = str(path), True
+    monkeypatch.setitem(sys.modules, "mine", module)
+
+    def after(before, now):
+        path.write_text(path.read_text().replace(before, now))
+        artifacts._code_of.cache_clear()
+        return code_hash("mine:short")
+
+    first = after("", "")
+    assert after("return 1", "return 2") == first
+    assert after("LIMIT = 20", "LIMIT = 30") != first
+    artifacts._code_of.cache_clear()
+
+
+# ---- what starts from what
+
+
+@pytest.fixture
+def chain(monkeypatch):
+    for arm in (
+        Arm("first", "own", "First"),
+        Arm("second", "own", "Second", start="first"),
+        Arm("third", "own", "Third", start="second"),
+    ):
+        monkeypatch.setitem(ARMS, arm.name, arm)
+
+
+def test_arms_are_trained_after_what_they_start_from(chain):
+    assert starts_of("third") == ["second", "first", "baseline"]
+    assert in_order(["third", "crpo"]) == ["first", "second", "third", "crpo"]
+    assert in_order(["cold_start_crpo", "baseline"]) == ["cold_start", "cold_start_crpo"]
+
+
+def test_a_start_that_is_no_arm_and_a_circle_are_named(chain, monkeypatch):
+    monkeypatch.setitem(ARMS, "first", replace(ARMS["first"], start="third"))
+    with pytest.raises(ValueError, match="third -> second -> first -> third"):
+        starts_of("third")
+    monkeypatch.setitem(ARMS, "first", replace(ARMS["first"], start="fourth"))
+    with pytest.raises(ValueError, match="arm first starts from 'fourth', which is no arm"):
+        in_order(["third"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "a/b"}, "named 'a/b'"),
+        ({"stage": "dpo"}, "the stage 'dpo'; expected one of sft, rl"),
+        ({"style": "x"}, "the style 'x'"),
+    ],
+)
+def test_an_arm_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(ARMS["crpo"], **changes)
+
+
+def test_what_is_loaded_follows_the_start(chain):
+    base, adapter = artifacts.policy_of(SMOKE, "second", 0)
+    folder = SMOKE.model_dir("second", 0)
+    assert (base, adapter) == (
+        str(folder / "start"),
+        folder / "policy",
+    )  # a merged copy of the adapter it starts from
+    assert artifacts.policy_of(replace(SMOKE, lora_rank=0), "second", 0) == (str(folder / "policy"), None)
+    assert artifacts.start_of(SMOKE, "cold_start_crpo", 0) == str(SMOKE.model_dir("cold_start", 0) / "policy")
+    assert arm_stamp("second")["start"] == {"first": arm_stamp("first")}
