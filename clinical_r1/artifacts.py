@@ -7,7 +7,7 @@ import ast
 import hashlib
 import json
 import sys
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -147,6 +147,11 @@ def _code_of(module: str) -> tuple[dict, dict]:
     return defined, imported
 
 
+def forget_code() -> None:
+    """Read modules anew: an own file has changed while this process lives."""
+    _code_of.cache_clear()
+
+
 def _source_file(module: str) -> Path | None:
     """Where a module of this package, or a user's own file, is written; None for every other."""
     if module.split(".")[0] == PACKAGE.name:
@@ -161,10 +166,18 @@ def _source_file(module: str) -> Path | None:
 # ------------------------------------------------------------------------------------------------------------- on disk
 
 
+class StaleError(ValueError):
+    """A result that was made from something else than today's. changed: the keys of the stamp that differ."""
+
+    def __init__(self, message: str, changed: Sequence[str]):
+        super().__init__(message)
+        self.changed = tuple(changed)
+
+
 def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
     """True when `stamp` exists and agrees with the settings (and with `stamped`), False when it is missing.
 
-    ValueError when it was made with others: a stale result must not pass for a new one.
+    StaleError when it was made with others: a stale result must not pass for a new one.
     """
     if not stamp.exists():
         return False
@@ -172,10 +185,37 @@ def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
     changed = [key for key in (*keys, *stamped) if made.get(key) != now[key]]
     if changed:
         listed = "; ".join(f"{key} was {made.get(key)!r}, now {now[key]!r}" for key in changed)
-        raise ValueError(
-            f"{stamp.parent} was made with other settings ({listed}); move {settings.run_dir} away or use --fresh."
+        raise StaleError(
+            f"{stamp.parent} was made with other settings ({listed}); move {settings.run_dir} away or use --fresh.",
+            changed,
         )
     return True
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: trainer_state.json is the last file Transformers writes."""
+    whole = []
+    for path in folder.glob("checkpoint-*"):
+        try:
+            whole.append((json.loads((path / "trainer_state.json").read_text())["global_step"], str(path)))
+        except (FileNotFoundError, json.JSONDecodeError):
+            continue  # killed while writing; the one before it serves
+    return max(whole)[1] if whole else None
+
+
+def set_aside(settings, arm: str, seed: int) -> Path:
+    """Move a trained arm, its completions and its scores into runs/<profile>/set_aside, the first free number of it."""
+    number, parent = 1, settings.run_dir / "set_aside"
+    while (aside := parent / f"{arm}.seed{seed}.{number}").exists():
+        number += 1
+    found = [settings.model_dir(arm, seed)]
+    for kind in ("completions", "scores"):
+        found += sorted((settings.run_dir / kind).glob(f"*/{arm}.seed{seed}.*"))
+    for path in filter(Path.exists, found):
+        target = aside / path.relative_to(settings.run_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return aside
 
 
 def start_of(settings, arm: str, seed: int) -> str:

@@ -10,9 +10,10 @@ import json
 import os
 from pathlib import Path
 
+from clinical_r1 import extensions
 from clinical_r1.arms import ARMS
 from clinical_r1.artifacts import RL_ON, is_trained, policy_of, same_settings, weights_hash
-from clinical_r1.engines import sample_completions
+from clinical_r1.engines import replay, sample_completions
 from clinical_r1.files import read_jsonl, write_json
 from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import build_messages
@@ -35,7 +36,10 @@ def complete_all(settings: Settings) -> list[Path]:
     from tqdm.auto import tqdm
 
     jobs = settings.evaluations()
-    missing = [job for job in jobs if not is_complete(settings, *job)]
+    own = extensions.loaded()
+    for model, benchmark in settings.outside:
+        replay(settings, model, benchmark, own.answers[model][benchmark])
+    missing = [job for job in jobs if job[0] in ARMS and not is_complete(settings, *job)]
     loaded, policy = None, None
     for job in tqdm(missing, desc="completions", unit="file"):
         if job[:2] != loaded:

@@ -14,11 +14,18 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-CLINIC_BASE = "clinic-base"
+from clinical_r1.settings import CLINIC_BASE
+
 PATCHED_BY_UNSLOTH = ("trl", "transformers", "peft")
 
 # What PEFT's "all-linear" finds in Qwen2 and its relatives; Unsloth takes names only.
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# For a tokenizer that brings no chat template; its assistant turn ends with the end token
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'].capitalize() }}: {{ message['content'] }}"
+    "{{ eos_token if message['role'] == 'assistant' else '\n\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
 VLLM_MEMORY = 0.45  # share of the card that colocated vLLM takes; weights, gradients and logits need the rest
 
 
@@ -101,19 +108,30 @@ def resolve_base(name: str) -> str:
 
 
 def load_tokenizer(name: str):
-    """Left-padded tokenizer of a base model or a trained folder.
+    """Left-padded tokenizer of a base model or a trained folder, with a pad token and a chat template.
 
     The clinic's tokenizer is a generic one beside a Qwen model; AutoTokenizer would rebuild it as Qwen's and lose its
-    decoder, so what the folder says it is decides.
+    decoder, so what the folder says it is decides. Without a pad token the unknown token pads, or else the end token; without a
+    chat template `PLAIN_TEMPLATE` serves. Either is said.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     folder = resolve_base(name)
     config = Path(folder) / "tokenizer_config.json"
-    generic = config.is_file() and json.loads(config.read_text())["tokenizer_class"] == "TokenizersBackend"
-    return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
+    generic = (
+        config.is_file() and json.loads(config.read_text()).get("tokenizer_class") == "TokenizersBackend"
+    )
+    tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
         folder, padding_side="left"
     )
+    if tokenizer.pad_token is None:
+        distinct = tokenizer.unk_token not in (None, tokenizer.eos_token)
+        tokenizer.pad_token = tokenizer.unk_token if distinct else tokenizer.eos_token
+        _say(f"the tokenizer of {name} has no pad token: {tokenizer.pad_token!r} pads.")
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+        _say(f"the tokenizer of {name} has no chat template: a plain one serves (models.PLAIN_TEMPLATE).")
+    return tokenizer
 
 
 def precision(settings) -> str:

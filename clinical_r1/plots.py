@@ -14,6 +14,9 @@ from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, OBJECTIVE_LABELS
 
 METHOD_COLOURS = dict(zip(METHODS, ("#6E6E6E", "#0072B2", "#D55E00", "#56B4E9", "#E69F00"), strict=True))
 METHOD_MARKERS = dict(zip(METHODS, "osD^v", strict=True))
+# Arms and models that a user brings, in the order of the own file; what repeats differs in its marker
+OWN_COLOURS = ("#009E73", "#CC79A7", "#8C564B", "#332288")
+OWN_MARKERS = "PX*<>"
 RADAR_METRICS = tuple(OBJECTIVE_LABELS)[:9]
 
 # Arms of the laboratory that are none of the five methods: one colour and one marker a family
@@ -114,13 +117,18 @@ def _radar_range(metric, values):
 
 
 def fig3_cold_start_accuracy(table, ax=None):
-    """Accuracy of GRPO and CRPO, each beside its cold-started counterpart (Fig. 3). Returns the axes."""
-    return _accuracy_bars(table, ("grpo", "cold_start_grpo", "crpo", "cold_start_crpo"), ax)
+    """Accuracy of GRPO and CRPO, each beside its cold-started counterpart (Fig. 3), and of own arms. Returns the axes."""
+    return _accuracy_bars(table, ("grpo", "cold_start_grpo", "crpo", "cold_start_crpo", *_own(table)), ax)
 
 
 def fig4_accuracy(table, ax=None):
-    """Accuracy of the baseline, GRPO and CRPO (Fig. 4). Returns the axes."""
-    return _accuracy_bars(table, ("baseline", "grpo", "crpo"), ax)
+    """Accuracy of the baseline, GRPO and CRPO (Fig. 4), and of own arms. Returns the axes."""
+    return _accuracy_bars(table, ("baseline", "grpo", "crpo", *_own(table)), ax)
+
+
+def _own(table):
+    """Arms and models of the table that the user brought."""
+    return [method for method in METHOD_LABELS if method not in METHODS and method in set(table["method"])]
 
 
 def _accuracy_bars(table, methods, ax):
@@ -140,7 +148,7 @@ def _accuracy_bars(table, methods, ax):
     for i, method in enumerate(methods):
         own = rows[rows["method"] == method].set_index("benchmark").reindex(benchmarks)
         x = np.arange(len(benchmarks)) + (i - (len(methods) - 1) / 2) * width
-        ax.bar(x, own["value"], 0.92 * width, color=METHOD_COLOURS[method], label=METHOD_LABELS[method])
+        ax.bar(x, own["value"], 0.92 * width, color=look_of(method)["color"], label=METHOD_LABELS[method])
         errors = np.fmax([own["value"] - own["ci_low"], own["ci_high"] - own["value"]], 0)
         ax.errorbar(x, own["value"], yerr=errors, fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
         stand_in = own["verdict"].astype(str).str.startswith("not comparable")
@@ -284,16 +292,21 @@ def reward_bars(rewards, ax=None):
 
 
 def present(methods):
-    """The methods that occur, in the paper's order."""
-    present = [method for method in METHODS if method in set(methods)]
+    """The methods that occur, in the paper's order, and after them a user's own arms."""
+    present = [method for method in METHOD_LABELS if method in set(methods)]
     if not present:
-        raise ValueError(f"got the methods {sorted(set(methods))}; expected some of {METHODS}.")
+        raise ValueError(f"got the methods {sorted(set(methods))}; expected some of {tuple(METHOD_LABELS)}.")
     return present
 
 
 def look_of(method):
     """Colour and marker of a method, the same in every figure."""
-    return {"color": METHOD_COLOURS[method], "marker": METHOD_MARKERS[method], "label": METHOD_LABELS[method]}
+    if method in METHOD_COLOURS:
+        colour, marker = METHOD_COLOURS[method], METHOD_MARKERS[method]
+    else:
+        place = [name for name in METHOD_LABELS if name not in METHOD_COLOURS].index(method)
+        colour, marker = OWN_COLOURS[place % len(OWN_COLOURS)], OWN_MARKERS[place % len(OWN_MARKERS)]
+    return {"color": colour, "marker": marker, "label": METHOD_LABELS[method]}
 
 
 def legend_below(fig, *axes):

@@ -1,5 +1,7 @@
-"""Questions: one record for every benchmark, its file on disk, and the names of the benchmarks."""
+"""Questions: one record for every benchmark, its file on disk, and a reader for other people's layouts."""
 
+import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,6 +86,204 @@ def read_questions(path) -> list[Question]:
                 f"{path}, line {line} is not a question ({error}); delete the file and make it again."
             ) from error
     return questions
+
+
+# ---------------------------------------------------------------- common layouts of other people's questions
+STEM_FIELDS = ("question", "stem", "sent1", "prompt")
+OPTION_FIELDS = ("options", "choices", "endings", "answers")
+LETTERED_FIELDS = ("opa", "opb", "opc", "opd", "ope", "opf", "opg", "oph", "opi", "opj")
+ANSWER_FIELDS = (
+    "answer_idx",
+    "answer",
+    "label",
+    "gold",
+    "correct",
+    "cop",
+    "answerKey",
+    "answer_key",
+    "answer_index",
+)
+ID_FIELDS = ("id", "qid", "question_id", "uid")
+
+
+def read_fields(
+    path,
+    benchmark: str,
+    split: str = "test",
+    *,
+    stem=None,
+    options=None,
+    answer=None,
+    id=None,
+    index_base: int | None = None,
+) -> list[Question]:
+    """Questions from JSON Lines, or one JSON list, in a layout of somebody else's.
+
+    stem, options, answer, id: names of the fields that hold them; None takes the first field that is there of STEM_FIELDS,
+    OPTION_FIELDS (or opa, opb, …), ANSWER_FIELDS, ID_FIELDS. Options may be a list, a dict by letter or number, a list of records
+    with a label and a text, or {"text": [...], "label": [...]}; 2 to 10 of them. The answer is a letter of either case, an
+    index, or an option's text. index_base: 0 or 1, what the first option's index is; None reads it off the file, where an index
+    of 0 or of the last option plus one can tell. Without an id field, questions are named by their place.
+    ValueError names the file, the row, what was got and what was expected: nothing is guessed and nothing left out.
+    """
+    path = Path(path)
+    rows = _rows(path)
+    fields = {"stem": stem, "options": options, "answer": answer, "id": id}
+    placed = [_place(path, number, row, fields) for number, row in enumerate(rows, 1)]
+    base = _index_base(path, placed) if index_base is None else index_base
+    questions, seen = [], {}
+    for number, item in enumerate(placed, 1):
+        where = f"{path.name}, row {number}"
+        name = str(item["id"]) if item["id"] is not None else f"{benchmark}-{split}-{number - 1:05d}"
+        if name in seen:
+            raise ValueError(
+                f"{where} has the id {name!r} of row {seen[name]}; give every question an id of its own."
+            )
+        seen[name] = number
+        letter = _letter_of(where, item["answer"], item["options"], item["keys"], base)
+        choices = dict(zip(LETTERS, item["options"], strict=False))
+        try:
+            questions.append(
+                Question(
+                    name, benchmark, split, item["stem"], choices, letter, {"file": path.name, "line": number}
+                )
+            )
+        except ValueError as error:
+            raise ValueError(f"{where} is no question: {error}") from error
+    return questions
+
+
+def _rows(path: Path) -> list[dict]:
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("["):
+        try:
+            rows = json.loads(text)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} starts like a JSON list and is none ({error}); fix the file."
+            ) from error
+    else:
+        rows = read_jsonl(path)
+    if not rows:
+        raise ValueError(f"{path} holds no row; expected one question a line.")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{path.name}, row {number} is a {type(row).__name__}; expected an object with fields."
+            )
+    return rows
+
+
+def _place(path: Path, number: int, row: dict, fields: dict) -> dict:
+    """{"stem", "options": texts, "keys": their labels, "answer", "id"} of one row."""
+    where = f"{path.name}, row {number}"
+
+    def field(what, known, needed=True):
+        name = fields[what] or next((name for name in known if name in row), None)
+        if name is not None and name in row:
+            return row[name]
+        if needed:
+            raise ValueError(
+                f"{where} has no {what}: its fields are {', '.join(map(str, row)) or 'none'}; expected "
+                f"{fields[what] or ' or '.join(known)}, "
+                f"or name the field with {what}=."
+            )
+
+    lettered = [row[name] for name in LETTERED_FIELDS if row.get(name) is not None]
+    given = lettered if lettered and not fields["options"] else field("options", OPTION_FIELDS)
+    texts, keys = _option_texts(where, given)
+    return {
+        "stem": field("stem", STEM_FIELDS),
+        "options": texts,
+        "keys": keys,
+        "answer": field("answer", ANSWER_FIELDS),
+        "id": field("id", ID_FIELDS, needed=fields["id"] is not None),
+    }
+
+
+def _option_texts(where: str, given) -> tuple[list[str], list[str]]:
+    """Texts and labels of the options, in order."""
+    if isinstance(given, dict) and {"text", "label"} <= given.keys():
+        texts, keys = list(given["text"]), list(map(str, given["label"]))
+    elif isinstance(given, dict):
+        texts, keys = list(given.values()), list(map(str, given))
+    elif isinstance(given, list) and given and all(isinstance(item, dict) for item in given):
+        names = (("label", "key", "letter", "idx"), ("text", "value", "content"))
+        try:
+            keys, texts = ([item[next(n for n in known if n in item)] for item in given] for known in names)
+        except StopIteration:
+            raise ValueError(
+                f"{where} has options with the fields {list(given[0])}; expected a label and a text."
+            ) from None
+        keys = list(map(str, keys))
+    elif isinstance(given, list):
+        texts, keys = list(given), []
+    else:
+        raise ValueError(f"{where} has options {given!r}; expected a list or an object.")
+    texts = [
+        str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in texts
+    ]
+    if not 2 <= len(texts) <= len(LETTERS) or (keys and len(keys) != len(texts)):
+        raise ValueError(f"{where} has {len(texts)} options; expected 2 to {len(LETTERS)}.")
+    return texts, keys
+
+
+def _as_index(answer) -> int | None:
+    if isinstance(answer, int) and not isinstance(answer, bool):
+        return answer
+    return int(answer) if isinstance(answer, str) and re.fullmatch(r"\s*\d{1,2}\s*", answer) else None
+
+
+def _index_base(path: Path, placed: list[dict]) -> int | None:
+    """0 or 1, as the indices of the whole file tell; None where no answer is an index, or none can tell."""
+    indices = [(_as_index(item["answer"]), item) for item in placed]
+    indices = [
+        (i, item) for i, item in indices if i is not None and str(i) not in (*item["options"], *item["keys"])
+    ]
+    first = any(i == 0 for i, _ in indices)
+    last = any(i == len(item["options"]) for i, item in indices)
+    if first and last:
+        raise ValueError(
+            f"{path.name} has an answer index of 0 and one of the number of options; fix the file."
+        )
+    return 0 if first else 1 if last else None
+
+
+def _letter_of(where: str, answer, texts: list[str], keys: list[str], base: int | None) -> str:
+    """The gold letter. ValueError where the answer names no option, or several."""
+
+    def expected():
+        letters = f"a letter A to {LETTERS[len(texts) - 1]}"
+        return f"expected {letters}, an index, or the text of one option"
+
+    folded = str(answer).strip().casefold()
+    readings = {texts.index(text) for text in texts if str(text).strip().casefold() == folded}
+    if sum(str(text).strip().casefold() == folded for text in texts) > 1:
+        raise ValueError(f"{where} has the answer {answer!r}, the text of several options; {expected()}.")
+    index = _as_index(answer)
+    if folded in (labels := [key.strip().casefold() for key in keys]):
+        readings.add(labels.index(folded))
+    elif index is not None and (not readings or isinstance(answer, int)):
+        if base is None:
+            raise ValueError(
+                f"{where} has the answer {answer!r}, and nothing in the file says whether the first option is 0 or 1; "
+                "pass index_base=0 or index_base=1."
+            )
+        if not 0 <= index - base < len(texts):
+            raise ValueError(
+                f"{where} has the answer {answer!r} counted from {base} for {len(texts)} options; {expected()}."
+            )
+        readings.add(index - base)
+    if len(folded) == 1 and folded.upper() in LETTERS[: len(texts)] and not keys:
+        readings.add(LETTERS.index(folded.upper()))
+    if len(readings) != 1:
+        found = (
+            f"which reads as {' and as '.join(LETTERS[i] for i in sorted(readings))}"
+            if readings
+            else "which names no option"
+        )
+        raise ValueError(f"{where} has the answer {answer!r}, {found}; {expected()}.")
+    return LETTERS[readings.pop()]
 
 
 # ---------------------------------------------------------------- questions as a table

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from clinical_r1 import extensions
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import measure
 from clinical_r1.completions import parse_completion
@@ -67,6 +68,11 @@ def _full_name(rule) -> str:
     return f"{rule.__module__}.{getattr(rule, '__qualname__', type(rule).__name__)}"
 
 
+def is_correct(letter: str | None, answer: str | None) -> bool:
+    """The one rule of marking. No letter is wrong, and so is any letter of a question without a key."""
+    return letter is not None and letter == answer
+
+
 def score_completion(row: dict, question: Question, rules: Rules = Rules()) -> dict:
     """One scored record. An unparsed answer has letter None and is wrong."""
     return _scored(row, question, rules, rules.judge(question, row["text"]))
@@ -75,13 +81,13 @@ def score_completion(row: dict, question: Question, rules: Rules = Rules()) -> d
 def _scored(row, question, rules, measures):
     parsed = rules.parse(row["text"], row["style"])
     columns = {"answer": [question.answer], "options": [question.options], "style": [row["style"]]}
-    columns["prompts"] = [row["prompt"]]
+    columns |= {"prompts": [row["prompt"]], "id": [row["id"]]}
     return {
         **{key: row[key] for key in ("id", "benchmark", "method", "seed", "sample", "protocol", "tokens")},
         "n_options": len(question.options),
         "answer": question.answer,
         "letter": parsed.letter,
-        "correct": parsed.letter is not None and parsed.letter == question.answer,
+        "correct": is_correct(parsed.letter, question.answer),
         "problems": list(parsed.problems),
         "rewards": {reward.__name__: reward([row["text"]], **columns)[0] for reward in rules.rewards},
         "measures": measures,
@@ -99,12 +105,26 @@ def score_rows(rows: list[dict], questions: dict[str, Question], rules: Rules = 
     ]
 
 
+def with_own_rewards(rules: Rules) -> Rules:
+    """The rules, and after their rewards those of the user's own file that have another name."""
+    names = {reward.__name__ for reward in rules.rewards}
+    own = extensions.loaded()
+    found = [
+        f
+        for rewards in (own.reward_sets.values() if own else ())
+        for f in rewards.functions
+        if f.__name__ not in names
+    ]
+    more = {function.__name__: function for function in found}
+    return replace(rules, rewards=(*rules.rewards, *more.values())) if more else rules
+
+
 def score_all(settings: Settings, rules: Rules = Rules(), workers: int = 1, judge=None) -> list[dict]:
     """Score every completion file of a run, write the scores beside, and return all records.
 
     judge: instead of rules.judge. ValueError when a file's questions are not exactly the benchmark's test questions.
     """
-    rules = rules if judge is None else replace(rules, judge=judge)
+    rules = with_own_rewards(rules if judge is None else replace(rules, judge=judge))
     records = []
     for evaluation, rows, questions in completion_files(settings):
         scores = score_rows(rows, questions, rules, workers)

@@ -10,6 +10,7 @@ from pathlib import Path
 from clinical_r1.arms import ARMS, METHODS
 from clinical_r1.labels import CLINIC_BENCHMARKS, PAPER_BENCHMARKS
 
+CLINIC_BASE = "clinic-base"
 PROTOCOLS = ("sampled", "greedy")  # the paper's sampling, and greedy decoding beside it
 
 
@@ -22,9 +23,13 @@ class Settings:
     seeds: tuple[int, ...] = (0,)
     methods: tuple[str, ...] = METHODS
     benchmarks: tuple[str, ...] = CLINIC_BENCHMARKS
+    outside: tuple[
+        tuple[str, str], ...
+    ] = ()  # (model, benchmark) of answers that came from elsewhere (`extensions`)
+    own_file: str | None = None  # name of the user's own file that this run was made with
 
     # policy
-    base_model: str = "clinic-base"  # the shipped model, a folder, or a Hub id
+    base_model: str = CLINIC_BASE  # the shipped model, a folder, or a Hub id
     backend: str = "trl"  # "trl" | "unsloth"
     use_vllm: bool = False
     load_in_4bit: bool = False
@@ -93,8 +98,23 @@ class Settings:
 
     @property
     def prompt_layout(self) -> str:
-        """The clinic's tiny vocabulary needs the compact prompts; every other model gets the full ones."""
-        return "clinic" if self.train_benchmark.startswith("clinic") else "full"
+        """The clinic's base model knows a tiny vocabulary and gets the compact prompts; every other model the full ones."""
+        rebuilt = (
+            Path(self.base_model) / "sha256.json"
+        ).is_file()  # by `python -m clinical_r1.clinic pretrain`
+        return "clinic" if self.base_model == CLINIC_BASE or rebuilt else "full"
+
+    @property
+    def base_profile(self) -> str:
+        """The profile of this package that the run is made from."""
+        return self.profile.partition("-")[0]
+
+    @property
+    def command(self) -> str:
+        """What makes this run."""
+        if not self.own_file:
+            return f"./reproduce.sh {self.profile}"
+        return f"./reproduce.sh {self.base_profile} --with {self.own_file}"
 
     # where a run keeps its files (architecture: everything expensive is joined through files on disk)
 
@@ -122,7 +142,7 @@ class Settings:
             for seed in self.seeds
             for benchmark in self.benchmarks
             for protocol in (PROTOCOLS if self.eval_greedy else PROTOCOLS[:1])
-        ]
+        ] + [(model, self.seeds[0], benchmark, PROTOCOLS[0]) for model, benchmark in self.outside]
 
     def to_json(self) -> dict:
         """Plain values, without the output folder (a run may be moved)."""
@@ -234,5 +254,8 @@ def settings_for(profile: str, out: str | Path = ".", seeds: int | tuple[int, ..
 
 def settings_from_json(values: dict, out: str | Path = ".") -> Settings:
     """The inverse of `Settings.to_json`; TypeError names a field that does not exist."""
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return Settings(**values, out=str(out))
+
+    def tuples(value):
+        return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+    return Settings(**{key: tuples(value) for key, value in values.items()}, out=str(out))

@@ -56,7 +56,12 @@ def table1(summary, paper, pairing):
 
 
 def _ranks(column):
-    order = {"benchmark": BENCHMARK_ORDER, "method": METHODS + GUESSES, "metric": METRIC_ORDER}[column.name]
+    own = tuple(
+        name for name in dict.fromkeys(column) if name not in METHODS + GUESSES
+    )  # in the order of the run
+    order = {"benchmark": BENCHMARK_ORDER, "method": METHODS + own + GUESSES, "metric": METRIC_ORDER}[
+        column.name
+    ]
     return column.map(lambda name: rank(name, order))
 
 
@@ -218,7 +223,7 @@ def write_comparisons(settings: Settings, comparisons: Mapping[str, pd.DataFrame
     """
     stack = []
     for name, frame in comparisons.items():
-        pair = [column for column in frame.columns if column in METHODS]
+        pair = [column for column in frame.columns if column in METHOD_LABELS]
         if len(pair) != 2:
             raise ValueError(
                 f"comparison {name!r} holds the methods {pair}; expected two: pass metrics.compare's frame."

@@ -23,13 +23,17 @@ from clinical_r1.arms import ARMS, in_order
 from clinical_r1.artifacts import (
     RL_ON,
     TRAINED_ON,
+    StaleError,
     arm_stamp,
     is_trained,
+    last_whole_checkpoint,
     policy_of,
     reward_set,
+    set_aside,
     settings_of,
     start_of,
 )
+from clinical_r1.extensions import is_own, load_from_environment
 from clinical_r1.files import read_jsonl, write_json, write_jsonl
 from clinical_r1.models import (
     float32_adapter,
@@ -107,12 +111,13 @@ def train_sft(settings: Settings, arm: str, seed: int) -> None:
     from datasets import Dataset
 
     folder, stamp, settings = settings.model_dir(arm, seed), arm_stamp(arm), settings_of(settings, arm)
-    start = start_of(settings, arm, seed)
+    start, rows = start_of(settings, arm, seed), teacher_rows(settings)
     model, tokenizer, adapter = load(start, settings, seed)
+    _check_fit(rows, tokenizer, settings)
     trainer = trl.SFTTrainer(
         model=model,
         args=trl.SFTConfig(**sft_arguments(settings, seed, folder)),
-        train_dataset=Dataset.from_list(teacher_rows(settings)),
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=adapter,
     )
@@ -120,6 +125,35 @@ def train_sft(settings: Settings, arm: str, seed: int) -> None:
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
     model = _merged(trainer.model, start, settings, folder) if settings.lora_rank else trainer.model
     _finish(model, tokenizer, trainer, settings, folder, TRAINED_ON, **stamp)
+
+
+def _check_fit(rows, tokenizer, settings: Settings) -> None:
+    """ValueError when traces are cut: their answers would be lost from what is learned."""
+    limit = settings.max_prompt_tokens + settings.max_completion_tokens
+    lengths = [
+        len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True)["input_ids"])
+        for row in rows
+    ]
+    if longer := sum(length > limit for length in lengths):
+        raise ValueError(
+            f"{longer} of {len(rows)} traces are longer than max_prompt_tokens + max_completion_tokens = {limit} tokens of this "
+            f"tokenizer (the longest has {max(lengths)}); raise these settings, or shorten the traces."
+        )
+
+
+def supervised_batch(settings) -> tuple[int, int]:
+    """(rows per pass, passes) of a cold-start step of each process: all rows together are exactly sft_batch.
+
+    ValueError when `accelerate launch` started a number of processes that does not divide it.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if settings.sft_batch % processes:
+        raise ValueError(
+            f"{processes} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
+        )
+    part = settings.sft_batch // processes
+    rows = largest_divisor(part, settings.micro_batch)
+    return rows, part // rows
 
 
 def sft_arguments(settings: Settings, seed: int, folder: Path) -> dict:
@@ -276,17 +310,6 @@ def _shared_arguments(settings: Settings, seed: int) -> dict:
     )
 
 
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: trainer_state.json is the last file Transformers writes."""
-    whole = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            whole.append((json.loads((path / "trainer_state.json").read_text())["global_step"], str(path)))
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue  # killed while writing; the one before it serves
-    return max(whole)[1] if whole else None
-
-
 def _finish(model, tokenizer, trainer, settings, folder, keys, **stamped) -> None:
     """Weights, then the log, then done.json: an arm without done.json is not finished. The first process writes."""
     if not trainer.is_world_process_zero():
@@ -323,7 +346,7 @@ def train_all(settings: Settings) -> None:
         )
     resolve_base(settings.base_model)  # a damaged base model is found here, not in every child
     jobs = [(arm, seed) for seed in settings.seeds for arm in in_order(settings.methods)]
-    waiting = [job for job in jobs if not is_trained(settings, *job)]
+    waiting = [job for job in jobs if not _is_kept(settings, *job)]
     running = {}
     with (
         ThreadPoolExecutor(settings.workers) as pool,
@@ -339,6 +362,20 @@ def train_all(settings: Settings) -> None:
             bar.set_postfix_str(" ".join(map(str, running.pop(done))))
             done.result()
             bar.update()
+
+
+def _is_kept(settings: Settings, arm: str, seed: int) -> bool:
+    """`is_trained`; a user's own arm whose own rules have changed is set aside, so that it is trained again."""
+    try:
+        return is_trained(settings, arm, seed)
+    except StaleError as error:
+        if not is_own(arm) or set(error.changed) - set(arm_stamp(arm)):
+            raise
+        aside = set_aside(settings, arm, seed)
+        print(
+            f"{arm} with seed {seed} was made with other {', '.join(error.changed)}: moved to {aside}, trained again"
+        )
+        return False
 
 
 def _may_start(settings, arm, seed) -> bool:
@@ -388,6 +425,7 @@ def main(argv=None) -> int:
     args = parser.parse_args(argv)
     if args.with_parent:
         stop_with_parent()
+    load_from_environment()
     train_arm(settings_from_json(json.loads(args.settings), args.out), args.arm, args.seed)
     _leave_processes()
     return 0
@@ -404,18 +442,3 @@ def _leave_processes() -> None:
 
 if __name__ == "__main__":
     sys.exit(main())
-
-
-def supervised_batch(settings) -> tuple[int, int]:
-    """(rows per pass, passes) of a cold-start step of each process: all rows together are exactly sft_batch.
-
-    ValueError when `accelerate launch` started a number of processes that does not divide it.
-    """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if settings.sft_batch % processes:
-        raise ValueError(
-            f"{processes} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
-        )
-    part = settings.sft_batch // processes
-    rows = largest_divisor(part, settings.micro_batch)
-    return rows, part // rows

@@ -104,6 +104,7 @@ def test_rewards_are_told_prompt_options_and_answer(run):
                 "options": [question.options],
                 "style": ["crpo"],
                 "prompts": [row["prompt"]],
+                "id": [row["id"]],
             },
         )
     ]

@@ -29,7 +29,7 @@ OPTIONS = {  # a question; the paper says four for MedQA, its Figure 6 shows A t
 MAJORITY_LETTER = {"medqa": (277, 1273), "medmcqa": (1348, 4183), "medxpertqa": (153, 1449)}
 
 
-# --- 1. accuracies as k / n
+# --- accuracies as k / n
 
 
 def attainable(percent, n, decimals=2):
@@ -138,7 +138,7 @@ def shared_denominators(samples=range(2, 9)):
     return table.astype({"n": "Int64"})
 
 
-# --- 2. intervals and tests
+# --- intervals and tests
 
 
 def intervals(level=0.95):
@@ -210,7 +210,7 @@ def gain_tests(power=0.8, alpha=0.05):
     return table
 
 
-# --- 3. the chance line
+# --- the chance line
 
 
 def guessing():

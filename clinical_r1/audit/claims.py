@@ -25,7 +25,7 @@ BOLD = {(benchmark, "hallucination"): "baseline" for benchmark in paper.BENCHMAR
 }
 
 
-# --- 4. text against table
+# --- the text against the table
 
 CLAIM_COLUMNS = ("claim", "where", "table_says", "verdict", "innocent")
 READ_CLAIMS = (  # decided by reading, not by computing
@@ -210,7 +210,7 @@ def _better(metric, value, than):
     return value < than if metric in LOWER_IS_BETTER else value > than
 
 
-# --- 5. Figure 1's caption
+# --- Figure 1's caption
 
 
 def figure1_readings():
@@ -227,7 +227,7 @@ def figure1_readings():
     return table[["reading", "method", "value", "rank"]]
 
 
-# --- 7. steps
+# --- steps and epochs
 
 STEP_COLUMNS = ("quantity", "arithmetic", "result", "printed", "agrees", "innocent")
 STEPS = (  # agrees: the name of a comparison in `_step_numbers`, or None where nothing is printed to compare with
@@ -316,7 +316,7 @@ def _step_numbers() -> dict:
     }
 
 
-# --- 8. the closing table
+# --- the closing table
 
 CHECK_COLUMNS = ("check", "found", "certainty", "innocent")
 CHECKS = (

@@ -12,8 +12,6 @@ from clinical_r1.curation.folding import stem_tokens
 MENTIONED = 0.6  # weighted share of an option's words in one sentence; set beforehand, never swept
 SHARED_WEIGHT = 0.25  # of an option's word that another option has too
 
-# ------------------------------------------------------------------------------------------------------------- options
-
 # A letter that stands for an option is replaced by this word, so that its full stop ends no sentence.
 _LIST = r"[A-J](?:(?:,? ?(?:and|or|&) |, ?|/)[A-J])*"
 _LETTER_REFERENCE = re.compile(

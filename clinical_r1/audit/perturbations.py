@@ -14,6 +14,7 @@ from clinical_r1.files import read_jsonl
 from clinical_r1.generate import answer_questions, load_method, text_sha256
 from clinical_r1.intervals import mcnemar_exact, paired_bootstrap, wilson_interval
 from clinical_r1.questions import Question, read_questions
+from clinical_r1.score import is_correct
 from clinical_r1.settings import Settings
 
 # ------------------------------------------------------------------------------------------------- shuffled options
@@ -68,6 +69,41 @@ def shuffle_consistency(
     }
 
 
+def complete_shuffled(
+    settings: Settings, policy, method: str, seed: int, benchmark: str, n: int = 200
+) -> Path:
+    """Greedy answers to the first n test questions with their options permuted; each row holds its `permutation`.
+
+    {letter shown: letter before}, the same for every method and seed. Questions whose options point to letters are left out.
+    The greedy answers in the options' own order are the run's own (protocol "greedy"). Resumable.
+    """
+    rng = np.random.default_rng(sum(benchmark.encode()))
+    tasks = []
+    for question in read_questions(settings.questions_path(benchmark, "test"))[:n]:
+        if not CHECKS["letter_options"].finds(question):
+            shuffled, permutation = shuffle_options(question, rng)
+            tasks.append((shuffled, {"sample": 0, "permutation": permutation}))
+    return answer_questions(settings, policy, method, seed, benchmark, "shuffled", tasks, questions=n)
+
+
+def shuffle_table(settings: Settings, files: dict[str, dict], seed: int):
+    """One row per method: the share of questions whose chosen option stays when the options are permuted."""
+    import pandas as pd
+
+    def letter(row):
+        return parse_completion(row["text"], row["style"]).letter
+
+    table = []
+    for method, paths in files.items():
+        greedy = settings.completions_path(settings.benchmarks[0], method, seed, "greedy")
+        own = {row["id"]: letter(row) for row in read_jsonl(greedy)}
+        rows = read_jsonl(paths["shuffled"])
+        letters = [own[row["id"]] for row in rows], [letter(row) for row in rows]
+        result = shuffle_consistency(*letters, [row["permutation"] for row in rows])
+        table.append({"method": method} | result)
+    return pd.DataFrame(table)
+
+
 # ------------------------------------------------------------------------------------------------- without reasoning
 
 # Put into the model's mouth before its answer: left to itself with an empty section, a model reasons in its conclusion.
@@ -80,7 +116,7 @@ EMPTY_REASONING = {  # style -> its tagged reasoning section with nothing in it
 
 
 def concluded(row: dict, question: Question, first_named: bool = True) -> dict:
-    """One completion of `generate.conclude_without_reasoning` -> {id, letter, answer, reasoned_again}.
+    """One completion of `conclude_without_reasoning` -> {id, letter, answer, reasoned_again}.
 
     letter: with first_named the option that the model names first after the words put into its mouth, for it may go on to
     reason in its conclusion (reasoned_again: it closes a reasoning section a second time) and to change its mind; otherwise
@@ -115,50 +151,27 @@ def reasoning_effect(with_reasoning: Sequence[dict], without: Sequence[dict], rn
         )
     n = len(first)
     right = [
-        np.array([rows[key]["letter"] == rows[key]["answer"] for key in first]) for rows in (first, second)
+        np.array([is_correct(rows[key]["letter"], rows[key]["answer"]) for key in first])
+        for rows in (first, second)
     ]
     changed = sum(first[key]["letter"] != second[key]["letter"] for key in first)
-    rows = [
-        {
-            "measure": name,
-            "value": k / n,
-            **dict(zip(("ci_low", "ci_high"), wilson_interval(k, n), strict=True)),
-        }
-        for name, k in (
-            ("changed", changed),
-            ("accuracy with reasoning", int(right[0].sum())),
-            ("accuracy without", int(right[1].sum())),
-            ("reasoned again", sum(bool(row.get("reasoned_again")) for row in without)),
-        )
-    ]
+    counts = {
+        "changed": changed,
+        "accuracy with reasoning": int(right[0].sum()),
+        "accuracy without": int(right[1].sum()),
+        "reasoned again": sum(bool(row.get("reasoned_again")) for row in without),
+    }
+    rows = [_share_row(name, k, n) for name, k in counts.items()]
     paired = paired_bootstrap(right[0].astype(float), right[1].astype(float), rng)
-    rows.append(
-        {
-            "measure": "gain",
-            "value": paired.difference,
-            "ci_low": paired.interval[0],
-            "ci_high": paired.interval[1],
-        }
-        | {"p": mcnemar_exact(*right)}
-    )
+    low, high = paired.interval
+    gain = {"measure": "gain", "value": paired.difference, "ci_low": low, "ci_high": high}
+    rows.append(gain | {"p": mcnemar_exact(*right)})
     return pd.DataFrame(rows).assign(n=n)
 
 
-def complete_shuffled(
-    settings: Settings, policy, method: str, seed: int, benchmark: str, n: int = 200
-) -> Path:
-    """Greedy answers to the first n test questions with their options permuted; each row holds its `permutation`.
-
-    {letter shown: letter before}, the same for every method and seed. Questions whose options point to letters are left out.
-    The greedy answers in the options' own order are the run's own (protocol "greedy"). Resumable.
-    """
-    rng = np.random.default_rng(sum(benchmark.encode()))
-    tasks = []
-    for question in read_questions(settings.questions_path(benchmark, "test"))[:n]:
-        if not CHECKS["letter_options"].finds(question):
-            shuffled, permutation = shuffle_options(question, rng)
-            tasks.append((shuffled, {"sample": 0, "permutation": permutation}))
-    return answer_questions(settings, policy, method, seed, benchmark, "shuffled", tasks, questions=n)
+def _share_row(measure, k, n) -> dict:
+    low, high = wilson_interval(k, n)
+    return {"measure": measure, "value": k / n, "ci_low": low, "ci_high": high}
 
 
 def conclude_without_reasoning(
@@ -168,7 +181,7 @@ def conclude_without_reasoning(
 
     The first n greedy completions of the run are cut where their conclusion opens; what stands before it is put into the
     model's mouth (`forced`), once as it is and once with the tagged reasoning emptied, both followed by
-    CONCLUSION_OPENS, and greedy decoding writes the rest (read it with `probes.concluded`). A completion without such a
+    CONCLUSION_OPENS, and greedy decoding writes the rest (read it with `concluded`). A completion without such a
     place keeps its own text under "with" (`forced` is None). Resumable.
     ValueError when the run holds no greedy completions of these questions.
     """
@@ -206,41 +219,8 @@ def reasoning_prefix(text: str, style: str) -> str | None:
 READINGS = {"first option named": True, "final box": False}
 
 
-def probe_answers(settings: Settings, seed: int, n: int = 200) -> dict[str, dict]:
-    """method -> {"shuffled", "own", "none"}: completion files of the first n test questions of the first benchmark.
-
-    Needs the run's greedy completions (ValueError otherwise). Each model is loaded once; resumable.
-    """
-    from tqdm.auto import tqdm
-
-    benchmark, files = settings.benchmarks[0], {}
-    for method in tqdm(settings.methods, desc="probes", unit="arm"):
-        job = (settings, load_method(settings, method, seed), method, seed, benchmark)
-        own, none = conclude_without_reasoning(*job, n=n)
-        files[method] = {"shuffled": complete_shuffled(*job, n=n), "own": own, "none": none}
-    return files
-
-
-def shuffle_table(settings: Settings, files: dict[str, dict], seed: int):
-    """One row per method: the share of questions whose chosen option stays when the options are permuted."""
-    import pandas as pd
-
-    def letter(row):
-        return parse_completion(row["text"], row["style"]).letter
-
-    table = []
-    for method, paths in files.items():
-        greedy = settings.completions_path(settings.benchmarks[0], method, seed, "greedy")
-        own = {row["id"]: letter(row) for row in read_jsonl(greedy)}
-        rows = read_jsonl(paths["shuffled"])
-        letters = [own[row["id"]] for row in rows], [letter(row) for row in rows]
-        result = shuffle_consistency(*letters, [row["permutation"] for row in rows])
-        table.append({"method": method} | result)
-    return pd.DataFrame(table)
-
-
 def reasoning_table(settings: Settings, files: dict[str, dict], rng: np.random.Generator):
-    """What the answer owes to the reasoning, by method and by reading (`READINGS`); rows of `probes.reasoning_effect`.
+    """What the answer owes to the reasoning, by method and by reading (`READINGS`); rows of `reasoning_effect`.
 
     The two readings differ where a model, robbed of its reasoning section, reasons in its conclusion instead.
     """
@@ -256,3 +236,21 @@ def reasoning_table(settings: Settings, files: dict[str, dict], rng: np.random.G
             ]
             frames.append(reasoning_effect(*arms, rng).assign(method=method, reading=reading))
     return pd.concat(frames, ignore_index=True)
+
+
+# ------------------------------------------------------------------------------------------------------------- both
+
+
+def probe_answers(settings: Settings, seed: int, n: int = 200) -> dict[str, dict]:
+    """method -> {"shuffled", "own", "none"}: completion files of the first n test questions of the first benchmark.
+
+    Needs the run's greedy completions (ValueError otherwise). Each model is loaded once; resumable.
+    """
+    from tqdm.auto import tqdm
+
+    benchmark, files = settings.benchmarks[0], {}
+    for method in tqdm(settings.methods, desc="probes", unit="arm"):
+        job = (settings, load_method(settings, method, seed), method, seed, benchmark)
+        own, none = conclude_without_reasoning(*job, n=n)
+        files[method] = {"shuffled": complete_shuffled(*job, n=n), "own": own, "none": none}
+    return files

@@ -1,12 +1,10 @@
-"""Figures of the audit."""
+"""Figures of the audit: denominators, printed accuracies, Figure 1 in two readings, owners of the advantage."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from clinical_r1.labels import BENCHMARK_LABELS
-from clinical_r1.plots import METHOD_LABELS, PAPER_COLOUR, REWARD_COLOURS, legend_below, look_of, present
-
-# --- the paper's printed numbers
+from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS
+from clinical_r1.plots import PAPER_COLOUR, REWARD_COLOURS, legend_below, look_of, present
 
 
 def audit_denominators(fits):

@@ -10,6 +10,7 @@ from pathlib import Path
 from clinical_r1.arms import METHODS
 from clinical_r1.audit.findings import bare_fact, fact_numbers, finding_coverage, finding_words
 from clinical_r1.audit.options import option_mentions, rejected_options
+from clinical_r1.audit.public_answers import CHAIN_MODELS, SPLITS, chain_file, chain_name
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import AGAINST, read_claims, verdict
 from clinical_r1.completions import parse_completion, parse_mirage
@@ -19,6 +20,9 @@ from clinical_r1.files import read_jsonl
 from clinical_r1.intervals import wilson_interval
 from clinical_r1.questions import read_questions
 
+# Facts that are false for a case are those of the case this many places on: of another patient, and not a neighbour's.
+STRANGER = 7
+ASKED = 120  # characters at the end of a stem, where it says what is asked for
 QUALITY_COLUMNS = (
     "probe", "data", "kind", "precision", "p_low", "p_high", "recall", "r_low", "r_high", "false_alarms", "f_low", "f_high",
     "n", "absent",
@@ -102,12 +106,12 @@ def _same_fact(fact: str) -> tuple:
 
 
 def coverage_quality(source) -> list[dict]:
-    """Finding coverage on mediQ cases with an odd id (the even ones served to mend the rules).
+    """Finding coverage on mediQ cases with an odd id (the rules were fixed on the even ones).
 
     Three kinds of fact, two of negatives. One rule, that no word may stand with the other polarity only, was added after this
-    table had shown flipped facts slip through, so the figures on flipped polarity are not untouched.
+    table had shown flipped facts slip through: the figures on flipped polarity may be slightly optimistic.
 
-    True: each fact against its own vignette. False: the facts of the seventh case after it, without those that read the same
+    True: each fact against its own vignette. False: the facts of a case further on, without those that read the same
     as a fact of this case (counted in `kind`); and facts with their polarity flipped. These facts keep their vignette's words;
     the recall on a chain's paraphrase is lower.
     """
@@ -121,7 +125,7 @@ def coverage_quality(source) -> list[dict]:
     for i, case in enumerate(cases):
         text = "\n".join([*case["context"], case["question"]])
         there = {_same_fact(fact) for fact in case["facts"]}
-        others = cases[(i + 7) % len(cases)]["facts"]
+        others = cases[(i + STRANGER) % len(cases)]["facts"]
         strangers = [fact for fact in others if _same_fact(fact) not in there]
         shared.update(_fact_kind(fact) for fact in others if _same_fact(fact) in there)
         turned = {fact: flip for fact in case["facts"] if (flip := flip_fact(fact))}
@@ -158,14 +162,10 @@ def clinic_quality(settings) -> list[dict]:
     mentions, rejections, valid = Counter(), Counter(), Counter()
     for row in (row for path in paths for row in read_jsonl(path)):
         question = questions[row["id"]]
-        case, chosen = (
-            Case.from_json(question.meta["case"]),
-            parse_completion(row["text"], row["style"]).letter,
-        )
-        said, rejected = (
-            f(row["text"], question.options, *x)
-            for f, x in ((option_mentions, ()), (rejected_options, (chosen,)))
-        )
+        case = Case.from_json(question.meta["case"])
+        chosen = parse_completion(row["text"], row["style"]).letter
+        said = option_mentions(row["text"], question.options)
+        rejected = rejected_options(row["text"], question.options, chosen)
         claims = [claim for claim in read_claims(row["text"]) if claim.direction == AGAINST]
         against = {claim.condition for claim in claims}
         sound = {claim.condition for claim in claims if verdict(claim, case) == "true"} - {case.gold}
@@ -192,15 +192,8 @@ def read_labels() -> list[dict]:
     return read_jsonl(str(path))
 
 
-# file of real chains -> benchmark, split, and how its ids name a question
-_CHAINS = {
-    f"mirage_cot_{name}_{model}.jsonl": target
-    for name, target in (
-        ("medqa", ("medqa-4", "test", lambda q: f"test_{q.meta['line'] - 1:04d}")),
-        ("medmcqa", ("medmcqa", "dev", lambda q: f"dev_{q.id}")),
-    )
-    for model in ("gpt-35-turbo-16k", "gpt-4-32k")
-}
+# file of real chains -> its benchmark
+_CHAINS = {chain_file(benchmark, model): benchmark for benchmark in SPLITS for model in CHAIN_MODELS}
 _EXCEPTION = re.compile(r"\b(?:except|not|false|incorrect|untrue|least)\b")
 
 
@@ -219,14 +212,15 @@ def chain_quality(source, split: str = "held_out") -> list[dict]:
     if missing:
         return [_absent(probe, data, f"no real_completions/{missing[0]} in the folder")]
     mentions, rejections, plain = Counter(), Counter(), Counter()
-    for name, (benchmark, of, id_of) in _CHAINS.items():
-        questions = {id_of(q): q for q in load_benchmark(benchmark, of, source=source)}
+    for name, benchmark in _CHAINS.items():
+        asked = load_benchmark(benchmark, SPLITS[benchmark], source=source)
+        questions = {chain_name(question): question for question in asked}
         raw = {row["id"]: row["raw"] for row in read_jsonl(Path(source) / "real_completions" / name)}
         for key in dict.fromkeys(row["id"] for row in labels if row["file"] == name):
             question, parsed = questions[key], parse_mirage(raw[key], questions[key].options)
             said = option_mentions(parsed.analytical, question.options)
             rejected = rejected_options(parsed.analytical, question.options, parsed.letter)
-            asks_exception = _EXCEPTION.search(fold(question.stem)[-120:])
+            asks_exception = _EXCEPTION.search(fold(question.stem)[-ASKED:])
             for row in labels:
                 if (row["file"], row["id"]) == (name, key):
                     mentions[row["mentioned"], row["letter"] in said] += 1

@@ -24,13 +24,13 @@ from clinical_r1.intervals import (
     wilson_interval,
 )
 from clinical_r1.questions import Question
+from clinical_r1.score import is_correct
 
 CHAIN_MODELS = ("gpt-35-turbo-16k", "gpt-4-32k")
 CHAINS, LETTERS_ONLY, FREE_TEXT = "chain, then JSON", "zero-shot letter", "free text"
-ALL, SINGLE = (
-    "all",
-    "single answer",
-)  # MedMCQA's choice_type "multi" has one key although several options may be right
+
+# MedMCQA's choice_type "multi" has one key although several options may be right.
+ALL, SINGLE = "all", "single answer"
 SPLITS = {"medqa-4": "test", "medmcqa": "dev"}
 FREE_TEXT_MODEL = "Qwen2.5-3B, GRPO"
 ACCURACY_COLUMNS = (
@@ -67,7 +67,11 @@ class Answers:
     @property
     def right(self) -> np.ndarray:
         """(n,) booleans in gold's order; unreadable and missing answers are False."""
-        return np.array([self.letters.get(id) == letter for id, letter in self.gold.items()], dtype=bool)
+        return self.right_on(self.gold)
+
+    def right_on(self, gold: dict[str, str]) -> np.ndarray:
+        """(n,) booleans in the order of another model's gold."""
+        return np.array([is_correct(self.letters.get(id), letter) for id, letter in gold.items()], dtype=bool)
 
     def single_only(self, multi: set[str]) -> "Answers":
         """The same answers without the questions named in `multi`."""
@@ -135,9 +139,9 @@ def _need(path: Path, table, columns: list[str]) -> None:
 def _chains(folder: Path, benchmark: str, questions: list[Question]):
     """(model, question, raw, Completion) of every chain, model by model. ValueError for a row of no question."""
     for model in CHAIN_MODELS:
-        path = folder / f"mirage_cot_{benchmark.removesuffix('-4')}_{model}.jsonl"
+        path = folder / chain_file(benchmark, model)
         if path.is_file():
-            by_name = {_chain_name(question): question for question in questions}
+            by_name = {chain_name(question): question for question in questions}
             rows = read_jsonl(path)
             _unique(path, [str(row.get("id")) for row in rows], by_name)
             for row in rows:
@@ -145,7 +149,13 @@ def _chains(folder: Path, benchmark: str, questions: list[Question]):
                 yield model, question, raw, parse_mirage(raw, question.options)
 
 
-def _chain_name(question: Question) -> str:
+def chain_file(benchmark: str, model: str) -> str:
+    """The file of MIRAGE's chains of one model."""
+    return f"mirage_cot_{benchmark.removesuffix('-4')}_{model}.jsonl"
+
+
+def chain_name(question: Question) -> str:
+    """The id that MIRAGE's chains give a question: test_0000, counted from 0, or dev_ and MedMCQA's own id."""
     if question.benchmark == "medmcqa":
         return f"dev_{question.id}"
     return f"test_{question.meta['line'] - 1:04d}"
@@ -298,8 +308,7 @@ def real_comparison(source, rng: np.random.Generator, model="gpt-4-32k", against
 def compare_answers(a: Answers, b: Answers, rng: np.random.Generator) -> dict:
     """One row of `real_comparison`, without Holm. ValueError when the two did not answer the same thing."""
     _check_alike(a, b)
-    right_a = a.right
-    right_b = np.array([b.letters.get(id) == letter for id, letter in a.gold.items()], dtype=bool)
+    right_a, right_b = a.right, b.right_on(a.gold)
     result = paired_bootstrap(100.0 * right_a, 100.0 * right_b, rng)
     low, high = result.interval
     row = {"benchmark": a.benchmark, "options": a.options, "items": a.items, "n": len(a.gold)}
@@ -405,11 +414,14 @@ def _agreement_row(benchmark, model, rule, rows: list[tuple[Question, str, Compl
     ours_only = sum(ours is not None and other is None for ours, other in pairs)
     rule_only = sum(ours is None and other is not None for ours, other in pairs)
     right = [
-        sum(letters[side] == question.answer for letters, (question, *_) in zip(pairs, rows, strict=True))
+        sum(
+            is_correct(letters[side], question.answer)
+            for letters, (question, *_) in zip(pairs, rows, strict=True)
+        )
         for side in (0, 1)
     ]
     intact = [(question, other) for question, raw, _, other in rows if _answer_field(raw) is not None]
-    intact_right = sum(other == question.answer for question, other in intact)
+    intact_right = sum(is_correct(other, question.answer) for question, other in intact)
     counts = agree, 100 * agree / n, ours_only, rule_only, n - agree - ours_only - rule_only
     accuracies = 100 * right[0] / n, 100 * right[1] / n
     return (

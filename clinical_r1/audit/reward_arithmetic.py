@@ -28,9 +28,6 @@ WORKED_GROUPS = {  # accuracy, clinical reasoning, consistency of five completio
 }
 
 
-# --- 6. the arithmetic of the reward
-
-
 def reward_maximum(k=10.0):
     """Frame term, weight, highest, contributes, share: equation 4 at its maximum, k + 2."""
     import pandas as pd

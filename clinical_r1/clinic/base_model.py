@@ -1,15 +1,7 @@
-"""The clinic's small language: writing reasoning traces, reading claims back, and judging them exactly.
+"""The base model of the clinic, made from nothing: its vocabulary, tokenizer, corpus and training.
 
-One grammar serves the scripted writers (base corpus, teacher, honest policy) and the judge:
-
-    claim         <finding phrase> supports|argues against <condition>
-    citation      <finding phrase> [and <finding phrase>] favor <condition>         (in a conclusion; claims as well)
-    backtracking  on second thought consider <condition>
-    chaining      if <condition> then expect <finding phrase>
-    subgoal       one of SUBGOALS
-    verification  check: <claim>
-
-Verdicts are exact because the world is closed; the eight measures carry the paper's names (crpo section 4).
+The corpus is scripted (`traces`): some medicine, mostly hasty. The tokenizer knows one token a phrase, so a model of 0.6 M
+parameters learns to read and answer on a CPU.
 """
 
 import math
@@ -17,15 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from clinical_r1.clinic.cases import LETTERS, Case, draw_cases, vignette
+from clinical_r1.clinic.cases import Case, draw_cases, vignette
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import BASE, FILLERS, write_drill, write_trace
 from clinical_r1.clinic.verdicts import SUBGOALS, phrase_table
+from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.models import write_hashes
 from clinical_r1.prompts import CLINIC_DRILLS, CLINIC_INSTRUCTIONS, STYLES, build_messages, render_question
-from clinical_r1.questions import Question
-
-# ------------------------------------------------------------------------------------------------------- vocabulary
+from clinical_r1.questions import LETTERS, Question
 
 
 def vocabulary() -> list[str]:
@@ -34,9 +25,8 @@ def vocabulary() -> list[str]:
     marks = ["<dx>", "</dx>", "<conclusion>", "</conclusion>", "<think>", "</think>", "<answer>", "</answer>"]
     marks += ["(System 1: Intuitive)", "(System 2: Analytical)", "Patient:", ".", ",", *FILLERS]
     marks += [f"\\boxed{{{letter}}}" for letter in LETTERS]
-    lines = [
-        f"{letter}: {condition}" for letter in LETTERS for condition in kb.conditions
-    ]  # an option line is one token
+    # an option line is one token
+    lines = [f"{letter}: {condition}" for letter in LETTERS for condition in kb.conditions]
     words = [
         "suspect",
         "supports",
@@ -59,7 +49,7 @@ CHAT_TEMPLATE = (
 SEED = 20251201
 BATCH = 32
 LEARNING_RATE = 3e-3
-MIX = {"clinic": 0.6, "clinic-shift": 0.2, "clinic-expert": 0.2}
+MIX = dict(zip(CLINIC_BENCHMARKS, (0.6, 0.2, 0.2), strict=True))
 
 # (steps, kinds of text, benchmarks). First only the letters of four options: looking up a letter is the slowest thing for a
 # small model to learn, and the one it cannot do without. Then drills and the answered cases that make the base what it is.
@@ -149,6 +139,15 @@ def encode_supervised(tokenizer, pairs) -> list[dict]:
         {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
         for prompt, answer in zip(prompt_ids, answer_ids, strict=True)
     ]
+
+
+def shorter_phases(steps: int, phases=PHASES):
+    """The same phases with `steps` training steps in all, shared out as before; at least one each."""
+    if steps < len(phases):
+        raise ValueError(f"got {steps} steps; expected at least {len(phases)}, one for each phase.")
+    whole = sum(phase[0] for phase in phases)
+    shares = [max(1, steps * phase[0] // whole) for phase in phases[:-1]]
+    return tuple((n, *phase[1:]) for n, phase in zip([*shares, steps - sum(shares)], phases, strict=True))
 
 
 def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clinical_r1.clinic.knowledge import knowledge_base
+from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.questions import LETTERS, Question
 
 DATA_SEED = 20251201
@@ -25,6 +26,11 @@ SPLIT_SHARES = {
 SPLIT_SIZES = {"pretrain": 20_000, "sft": 2_000, "rl": 2_000, "validation": 300, "test": 500}
 
 
+# How long `draw_cases` looks for new cases before it gives up: rounds over all answers, and draws an answer has in each.
+MAX_ROUNDS_PER_CASE, MIN_ROUNDS = 10, 100
+TRIES_PER_ANSWER = 20
+
+
 @dataclass(frozen=True)
 class Level:
     """How hard a benchmark is. `lures` are findings that support a wrong option without excluding the answer."""
@@ -38,11 +44,10 @@ class Level:
     shift: bool = False
 
 
-LEVELS = {
-    "clinic": Level(),
-    "clinic-shift": Level(hide_tests=True, shift=True),
-    "clinic-expert": Level(options=10, supports=(2, 4), hide_hallmarks=True),
-}
+_IN_DOMAIN = Level()
+_SHIFTED = Level(hide_tests=True, shift=True)
+_EXPERT = Level(options=10, supports=(2, 4), hide_hallmarks=True)
+LEVELS = dict(zip(CLINIC_BENCHMARKS, (_IN_DOMAIN, _SHIFTED, _EXPERT), strict=True))
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,6 @@ def vignette(case: Case) -> str:
     return "Patient: " + ", ".join(phrase(f, present, case.shift) for f, present in case.stated) + "."
 
 
-# ------------------------------------------------------------------------------------------------ generating cases
-
-
 def draw_options(gold: str, n: int, rng: np.random.Generator) -> list[str]:
     """Four options come from the answer's own family; ten add the family beside it."""
     families = knowledge_base().families
@@ -117,55 +119,73 @@ def draw_case(gold: str, level: Level, rng: np.random.Generator) -> Case | None:
     kb = knowledge_base()
     options = draw_options(gold, level.options, rng)
     distractors = [option for option in options if option != gold]
-
-    def visible(finding):
-        return not (level.hide_tests and kb.findings[finding]["kind"] == "test")
-
-    hallmarks = kb.conditions[gold]["H"] if level.hide_hallmarks else ()
-    pool = [f for f in kb.supports(gold) if visible(f) and f not in hallmarks]
-    if len(pool) < level.supports[0]:
+    hidden = _hidden_findings(gold, level)
+    pool = [f for f in kb.supports(gold) if f not in hidden]
+    fewest, most = level.supports
+    if len(pool) < fewest:
         return None
-    count = int(rng.integers(level.supports[0], min(level.supports[1], len(pool)) + 1))
+    count = int(rng.integers(fewest, min(most, len(pool)) + 1))
     stated = {str(f): True for f in rng.choice(pool, count, replace=False)}
-    unmentioned = set(hallmarks)
-
     for other in distractors:
         if any(kb.effect(f, present, other) == -1 for f, present in stated.items()):
             continue
-        by_presence = [f for f in pool if f not in stated and kb.effect(f, True, other) == -1]
-        by_absence = [
-            f
-            for f in kb.conditions[other]["H"]
-            if visible(f)
-            and f not in stated
-            and f not in unmentioned
-            and kb.effect(f, False, gold) == 0
-            and f not in kb.supports(gold)
-        ]
-        candidates = [(f, False) for f in by_absence] or [(f, True) for f in by_presence]
+        candidates = _rejections(gold, other, pool, stated, hidden)
         if not candidates:
             return None
         finding, present = candidates[int(rng.integers(len(candidates)))]
         stated[finding] = present
+    lures = _draw_lures(gold, distractors, stated, hidden, level, rng)
+    sequence = _draw_order(stated, lures, level, rng)
+    if any(stated.get(implied) is False for f in [*stated, *lures] for implied in kb.implies.get(f, ())):
+        return None
+    return Case(gold, tuple(options), sequence, level.shift)
 
+
+def _hidden_findings(gold: str, level: Level) -> set[str]:
+    """Findings that no vignette of this level may state: tests, or the hallmarks of the answer."""
+    kb = knowledge_base()
+    tests = {f for f, entry in kb.findings.items() if entry["kind"] == "test"} if level.hide_tests else set()
+    return tests | set(kb.conditions[gold]["H"] if level.hide_hallmarks else ())
+
+
+def _rejections(gold: str, other: str, pool: list[str], stated: dict, hidden: set) -> list[tuple[str, bool]]:
+    """(finding, present) that argue against a distractor and not against the answer: absent hallmarks if there are any."""
+    kb = knowledge_base()
+    by_absence = [
+        f
+        for f in kb.conditions[other]["H"]
+        if f not in hidden
+        and f not in stated
+        and kb.effect(f, False, gold) == 0
+        and f not in kb.supports(gold)
+    ]
+    by_presence = [f for f in pool if f not in stated and kb.effect(f, True, other) == -1]
+    return [(f, False) for f in by_absence] or [(f, True) for f in by_presence]
+
+
+def _draw_lures(gold, distractors, stated, hidden, level, rng) -> list[str]:
+    """Findings that support a distractor and leave the answer alone."""
+    kb = knowledge_base()
     lures = [
         f
         for other in distractors
         for f in kb.supports(other)
-        if visible(f) and f not in stated and f not in unmentioned and kb.effect(f, True, gold) == 0
+        if f not in hidden and f not in stated and kb.effect(f, True, gold) == 0
     ]
     lures = list(dict.fromkeys(lures))
-    count = min(int(rng.integers(level.lures[0], level.lures[1] + 1)), len(lures))
-    chosen = [str(f) for f in rng.choice(lures, count, replace=False)] if count else []
+    fewest, most = level.lures
+    count = min(int(rng.integers(fewest, most + 1)), len(lures))
+    return [str(f) for f in rng.choice(lures, count, replace=False)] if count else []
+
+
+def _draw_order(stated, lures, level, rng) -> tuple[tuple[str, bool], ...]:
+    """Stated findings and lures, shuffled; sometimes a lure comes first."""
     order = list(stated.items())
     rng.shuffle(order)
-    opening = chosen[:1] if rng.random() < level.lure_first else []
-    rest = order + [(f, True) for f in chosen[len(opening) :]]
+    opening = lures[:1] if rng.random() < level.lure_first else []
+    rest = order + [(f, True) for f in lures[len(opening) :]]
     rng.shuffle(rest)
-    if any(stated.get(implied) is False for f in [*stated, *chosen] for implied in kb.implies.get(f, ())):
-        return None
-    sequence = [(f, True) for f in opening] + [(str(f), bool(present)) for f, present in rest]
-    return Case(gold, tuple(options), tuple(sequence), level.shift)
+    return tuple([(f, True) for f in opening] + [(str(f), bool(present)) for f, present in rest])
 
 
 def split_of(case: Case) -> str:
@@ -185,9 +205,9 @@ def draw_cases(benchmark: str, split: str, n: int, seed: int = DATA_SEED) -> lis
     """
     rng = np.random.default_rng([seed, *f"{benchmark}/{split}".encode()])
     cases: dict[tuple, Case] = {}  # the same findings and options in another order are the same case
-    for _ in range(10 * n + 100):
+    for _ in range(MAX_ROUNDS_PER_CASE * n + MIN_ROUNDS):
         for gold in rng.permutation(list(knowledge_base().conditions)):
-            for _ in range(20):
+            for _ in range(TRIES_PER_ANSWER):
                 case = draw_case(str(gold), LEVELS[benchmark], rng)
                 if case is None or split_of(case) != split:
                     continue

@@ -4,10 +4,20 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from clinical_r1.clinic.cases import LETTERS, Case, phrase, vignette
+from clinical_r1.clinic.cases import Case, phrase, vignette
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS
+from clinical_r1.questions import LETTERS
 
+# Wrong options that a careful writer argues away: with ten options the answer would grow too long otherwise.
+MAX_REJECTED = 5
+MAX_CITED = 2  # findings said for the answer, and cited in the conclusion
+MAX_DRILLED = 12  # claims of one drill
+
+# Of the mistaken claims, those that turn the direction round; the others name a finding that nobody stated.
+WRONG_DIRECTION = 0.5
+SECOND_CLAIM = 0.5  # how often a hasty writer gives two reasons and not one
+ONE_MARK_LOST, ALL_MARKS_LOST = 0.5, 0.3  # of the malformed answers; the others lose their box
 FILLERS = ("嗯", "因此", "также", "所以")  # language drift, the thing the consistency reward exists for
 
 
@@ -46,9 +56,6 @@ HONEST = Habits(
 )
 
 
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
 def first_impression(case: Case) -> str:
     """System 1: the first option that the first supportive finding of the vignette supports."""
     kb = knowledge_base()
@@ -68,7 +75,7 @@ def claim_text(finding, present, sign, condition, case) -> str:
 def _err(finding, present, sign, case, rng):
     """A believable mistake: the wrong direction, or a finding of the same condition that nobody stated."""
     kb = knowledge_base()
-    if rng.random() < 0.5:
+    if rng.random() < WRONG_DIRECTION:
         return finding, present, -sign
     stated = dict(case.stated)
     pool = [f for option in case.options for f in kb.supports(option) if f not in stated]
@@ -95,13 +102,13 @@ def _analysis(case, suspect, careful, habits, rng):
     kb = knowledge_base()
     goals = [f"{goal}." for goal in SUBGOALS if rng.random() < habits.subgoal]
     if not careful:
-        found = case.evidence(suspect, SUPPORTS)[: 1 + int(rng.random() < 0.5)]
+        found = case.evidence(suspect, SUPPORTS)[: 1 + int(rng.random() < SECOND_CLAIM)]
         return (
             goals + _write_claims([(e, suspect) for e in found], SUPPORTS, case, habits, rng),
             suspect,
             found,
         )
-    rejected = [o for o in case.distractors if rng.random() < habits.reject][:5]
+    rejected = [o for o in case.distractors if rng.random() < habits.reject][:MAX_REJECTED]
     against = [(_pick(case.evidence(o, AGAINST), rng), o) for o in rejected]
     sentences = goals + _write_claims(against, AGAINST, case, habits, rng)
     if suspect != case.gold and rng.random() < habits.backtrack:
@@ -110,7 +117,7 @@ def _analysis(case, suspect, careful, habits, rng):
         expected = phrase(_pick(kb.supports(case.gold), rng), True, case.shift)
         sentences.append(f"if {case.gold} then expect {expected}.")
     found = case.evidence(case.gold, SUPPORTS)
-    found = [found[i] for i in sorted(rng.permutation(len(found))[:2])]
+    found = [found[i] for i in sorted(rng.permutation(len(found))[:MAX_CITED])]
     sentences += _write_claims([(e, case.gold) for e in found], SUPPORTS, case, habits, rng)
     if rng.random() < habits.verify:
         sentences.append(
@@ -149,9 +156,9 @@ def _malform(parts, rng):
     """What an untrained model does to a format: a tag or marker lost, the box lost, or no tags at all."""
     marks = [i for i, part in enumerate(parts) if part[0] in "<("]
     kind = rng.random()
-    if kind < 0.5:
+    if kind < ONE_MARK_LOST:
         lost = {_pick(marks, rng)}
-    elif kind < 0.8:
+    elif kind < ONE_MARK_LOST + ALL_MARKS_LOST:
         lost = set(marks)
     else:
         lost = {len(parts) - 2}
@@ -211,4 +218,4 @@ def write_drill(case: Case, drill: str, rng: np.random.Generator) -> str:
         for option in case.options
         if kb.effect(finding, present, option)
     ]
-    return " ".join(claims[:12])
+    return " ".join(claims[:MAX_DRILLED])

@@ -1,6 +1,16 @@
 """Completions of the clinic -> claims, each with an exact verdict, and the eight process measures as counts.
 
-The grammar is that of `traces`; a claim about a neutral relation is unverifiable, not false.
+One grammar serves the scripted writers (`traces`) and the judge:
+
+    claim         <finding phrase> supports|argues against <condition>
+    citation      <finding phrase> [and <finding phrase>] favor <condition>         (in a conclusion; claims as well)
+    backtracking  on second thought consider <condition>
+    chaining      if <condition> then expect <finding phrase>
+    subgoal       one of SUBGOALS
+    verification  check: <claim>
+
+Verdicts are exact because the world is closed; a claim about a neutral relation is unverifiable, not false. The measures
+carry the paper's names.
 """
 
 import re
@@ -13,9 +23,6 @@ from clinical_r1.clinic.knowledge import knowledge_base
 SUBGOALS = ("first weigh the symptoms", "next weigh the tests", "then rule out the rest")
 VERDICTS = ("true", "contradicted_by_vignette", "contradicted_by_kb", "unverifiable")
 SUPPORTS, AGAINST = 1, -1
-
-
-# ---------------------------------------------------------------------------------------------------------- reading
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from clinical_r1.curation.folding import HOMOGLYPH, RT_VARIANTS, fold, option_key
 from clinical_r1.questions import Question
 
-# ---------------------------------------------------------------- the checks
-
 
 @dataclass(frozen=True)
 class Check:

@@ -28,6 +28,8 @@ _BEFORE_NFKC = str.maketrans(
     | {"’": "'", "‘": "'", "“": '"', "”": '"'}
 )
 _MIXED_WORD = re.compile("(?:[A-Za-z][{0}]|[{0}][A-Za-z])".format("".join(_GREEK)))
+
+# A letter of another script that stands for a Latin one
 HOMOGLYPH = re.compile(f"[{''.join(_CYRILLIC)}]|{_MIXED_WORD.pattern}")
 
 
@@ -84,6 +86,7 @@ def option_key(text: str) -> str:
 
 
 def exact_key(question: Question):
+    """Equal for questions with the same stem and the same options, in whatever order."""
     return stem_tokens(question.stem), frozenset(option_key(text) for text in question.options.values())
 
 

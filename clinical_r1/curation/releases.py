@@ -369,7 +369,7 @@ def load_benchmark(
         first = faults[0]
         raise ValueError(
             f"{len(faults)} of {len(faults) + len(questions)} rows of {first.file} cannot be used, the first "
-            f"on line {first.line}: {first.reason}; mend the file, or pass quarantine=[] to set them aside."
+            f"on line {first.line}: {first.reason}; fix the file, or pass quarantine=[] to set them aside."
         )
     if faults:
         quarantine.extend(faults)

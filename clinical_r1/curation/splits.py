@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from clinical_r1 import extensions
 from clinical_r1.curation.checks import CHECKS, longest_option
 from clinical_r1.curation.folding import exact_key, option_key, similar_pairs, stem_tokens
 from clinical_r1.curation.releases import RELEASES, load_benchmark
@@ -174,6 +175,8 @@ def write_splits(settings, source=None) -> list[dict]:
     quarantined: list[Quarantined] = []
 
     def load(name, split):
+        if extensions.has_questions(name):
+            return extensions.questions_of(name, split), {"benchmark": name, "split": split}
         questions = load_benchmark(
             name, split, None if name in CLINIC_BENCHMARKS else source, quarantine=quarantined
         )

@@ -145,9 +145,7 @@ def _agreement_row(judge, exact, ids, rng, level, reps):
     row = {"judge_mean": judge.mean(), "exact_mean": exact.mean(), "bias": (judge - exact).mean()}
     row |= {"kappa": _kappa(judge, exact), "slope": _slope(judge, exact)}
     for name, values in _from_moments(np.array(draws).reshape(-1, 6)).items():
-        values = values[
-            np.isfinite(values)
-        ]  # a draw in which the exact counts happen to be constant says nothing
+        values = values[np.isfinite(values)]  # exact counts that happen to be constant in a draw say nothing
         if len(values) and np.isfinite(row[name]):
             row[f"{name}_low"], row[f"{name}_high"] = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return row

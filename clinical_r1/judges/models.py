@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from clinical_r1.files import sha256
 from clinical_r1.models import load_tokenizer, resolve_base
 
 URL_VARIABLE = "CLINICAL_R1_JUDGE_URL"
@@ -126,7 +127,7 @@ class OpenAIServer:
         return {name: getattr(self, name) for name in names}
 
     def __call__(self, messages: list[dict]) -> Reply:
-        """Raises JudgeError when the server gives no answer; the sentence names base_url and the mend."""
+        """Raises JudgeError when the server gives no answer; the sentence names base_url and the fix."""
         import openai
 
         sampling = {
@@ -177,7 +178,9 @@ class OpenAIServer:
             return f"{server} did not answer within {self.timeout:g} s in {tries}; raise timeout, or see what it is doing."
         if isinstance(error, openai.APIConnectionError):
             cause = type(error.__cause__).__name__
-            return f"{server} could not be reached, or hung up, in {tries} ({cause}); start it, or mend base_url."
+            return (
+                f"{server} could not be reached, or hung up, in {tries} ({cause}); start it, or fix base_url."
+            )
         # The body itself: the client's message leaves out what does not follow OpenAI's form, as FastAPI's does not.
         said = f"({status}: {self._plain(error.response.text if status else error.message)})"
         if status in (401, 403):
@@ -188,7 +191,7 @@ class OpenAIServer:
             return f"{server} still asks to slow down after {tries} {said}; set requests_per_minute, or check the quota."
         if status is not None and status >= 500:
             return f"{server} failed in {tries} {said}; look at its log, then run again: what is judged stays judged."
-        return f"{server} refused the request for model {self.model!r} {said}; mend model, max_tokens or the sampling."
+        return f"{server} refused the request for model {self.model!r} {said}; fix model, max_tokens or the sampling."
 
 
 def server_from_environment() -> OpenAIServer | None:
@@ -278,6 +281,5 @@ def _folder_hash(folder: Path) -> str:
     """sha256 (16 digits) over every file of a model's folder: weights, tokenizer and chat template all shape a verdict."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with open(path, "rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update(path.name.encode() + bytes.fromhex(sha256(path)))
     return digest.hexdigest()[:16]

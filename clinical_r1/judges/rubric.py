@@ -3,7 +3,7 @@
 A judge is a function (question, text) -> {measure: count}. A count is None where the verdict could not be read, and the
 whole is {} where there is nothing to judge by. The clinic's judge is exact and free; any other asks a model:
 
-    ask(messages) -> Reply    a server or a local model (`judge_models`), `Replay`, or any function with an `identity`
+    ask(messages) -> Reply    a server or a local model (`judges.models`), `Replay`, or any function with an `identity`
     rubric_judge(ask, cache)  one question to the model for each measure, each verdict kept on disk
     judge_many(pairs, judge)  several at a time; stops at the first failure and continues where it stopped
 

@@ -7,6 +7,7 @@ Same questions, steps and evaluation as profile `cpu`. Resumable: an arm that is
 them: it renders without training anything.
 """
 
+import argparse
 import gzip
 import os
 import shutil
@@ -17,16 +18,16 @@ from pathlib import Path
 
 from clinical_r1.arms import ARMS, LABORATORY, MAIN
 from clinical_r1.artifacts import policy_of
-from clinical_r1.clinic.cases import Case
-from clinical_r1.clinic.verdicts import measure
 from clinical_r1.completions import parse_completion
 from clinical_r1.curation.splits import ensure_splits
 from clinical_r1.engines import sample_completions
-from clinical_r1.files import PACKAGE, ROOT, read_jsonl, write_jsonl, write_text
+from clinical_r1.files import read_jsonl, write_jsonl, write_text
 from clinical_r1.generate import complete, is_complete, load_method
+from clinical_r1.laboratory.records import FILES, SHIPPED
 from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
+from clinical_r1.score import exact_judge, is_correct
 from clinical_r1.settings import CPU, Settings
 from clinical_r1.train import train_all
 from clinical_r1.workers import start_child, stop_with_parent
@@ -35,13 +36,6 @@ BENCHMARK = "clinic"
 WORKERS = 2
 TRAJECTORY_QUESTIONS = 200
 TRAJECTORY_SEED = 20251201
-SUMMARY = (
-    "ablations_scores.csv.gz",
-    "ablations_arms.csv",
-    "ablations_training.csv.gz",
-    "ablations_trajectories.csv.gz",
-)
-SHIPPED = PACKAGE / "data" / "laboratory"
 TRAJECTORY_MEASURES = ("faithfulness", "drc", "hallucination")
 
 
@@ -93,7 +87,7 @@ def answer_share(settings: Settings, jobs: list[tuple[str, int]]) -> None:
 
 
 def summarise(settings: Settings, folder: Path) -> list[Path]:
-    """Write the four files of `SUMMARY` for the arms and seeds whose answers are on disk."""
+    """Write the four files of `records.FILES` for the arms and seeds whose answers are on disk."""
     done = [
         (method, seed)
         for seed in settings.seeds
@@ -106,7 +100,7 @@ def summarise(settings: Settings, folder: Path) -> list[Path]:
         _training(settings, done),
         _trajectories(settings, done),
     )
-    return [_write(folder / name, frame) for name, frame in zip(SUMMARY, frames, strict=True)]
+    return [_write(folder / name, frame) for name, frame in zip(FILES.values(), frames, strict=True)]
 
 
 def _write(path: Path, frame) -> Path:
@@ -125,13 +119,10 @@ def _questions(settings):
 
 
 def _judged(text, style, question) -> dict:
-    parsed = parse_completion(text, style)
-    counts = measure(text, Case.from_json(question.meta["case"]))
-    return {
-        "correct": int(parsed.letter == question.answer),
-        "parsed": int(parsed.letter is not None),
-        **counts,
-    }
+    """What the summary keeps of one answer: the marks of `score`, as 0 and 1, and the exact counts."""
+    letter = parse_completion(text, style).letter
+    marks = {"correct": int(is_correct(letter, question.answer)), "parsed": int(letter is not None)}
+    return marks | exact_judge(question, text)
 
 
 def _scores(settings, done):
@@ -242,42 +233,34 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
     return write_jsonl(path, rows)
 
 
-def main(argv=None) -> int:
-    """`./reproduce.sh ablations`: train, answer, trace and summarise; returns the exit status."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="reproduce.sh ablations", description=main.__doc__)
-    parser.add_argument("--seeds", type=int, default=3, help="seeds 0..N-1 (default 3)")
-    parser.add_argument("--only", action="append", metavar="ARM", help="only this arm; may be repeated")
-    parser.add_argument("--out", default=str(ROOT), help="folder for runs/ and figures/")
-    parser.add_argument(
-        "--summary-only", action="store_true", help="summarise what is on disk; train nothing"
-    )
-    parser.add_argument("--publish", action="store_true", help="copy the summary into the package")
-    parser.add_argument("--answer", nargs="+", help=argparse.SUPPRESS)
-    arguments = parser.parse_args(argv)
-    arms = tuple(arguments.only or LABORATORY)
-    if unknown := set(arms) - set(LABORATORY):
-        print(
-            f"ablations: --only {', '.join(sorted(unknown))} names no arm; expected some of {', '.join(LABORATORY)}."
-        )
-        return 2
-    settings = laboratory_settings(arguments.out, range(arguments.seeds), arms)
-    if arguments.answer:
-        stop_with_parent()
-        answer_share(settings, [(job.split(":")[0], int(job.split(":")[1])) for job in arguments.answer])
-        return 0
-    if not arguments.summary_only:
+def reproduce(settings: Settings, summary_only=False, publish=False) -> None:
+    """`./reproduce.sh ablations`: train, answer, trace and summarise; publish copies the summary into the package."""
+    if not summary_only:
         run(settings)
         for seed in settings.seeds:
             for arm in MAIN:
-                if arm.name in arms and arm.name != "baseline":
+                if arm.name in settings.methods and arm.stage:
                     trace(settings, arm.name, seed)
-    folder = settings.run_dir / "summary"
-    for path in summarise(settings, folder):
+    for path in summarise(settings, settings.run_dir / "summary"):
         print(f"  {path.stat().st_size / 1000:8.1f} kB  {path.name}")
-        if arguments.publish:
+        if publish:
             shutil.copy(path, SHIPPED / path.name)
+
+
+def main(argv=None) -> int:
+    """What `answer` starts: one process that answers its share of arms and seeds."""
+    parser = argparse.ArgumentParser(
+        prog="python -m clinical_r1.laboratory.ablations", description=main.__doc__
+    )
+    parser.add_argument("--out", required=True, help="folder that holds runs/")
+    parser.add_argument("--answer", nargs="+", required=True, metavar="ARM:SEED")
+    arguments = parser.parse_args(argv)
+    stop_with_parent()
+    jobs = [(arm, int(seed)) for arm, seed in (job.split(":") for job in arguments.answer)]
+    settings = laboratory_settings(
+        arguments.out, sorted({seed for _, seed in jobs}), tuple({arm for arm, _ in jobs})
+    )
+    answer_share(settings, jobs)
     return 0
 
 

@@ -3,13 +3,8 @@
 import numpy as np
 
 from clinical_r1.arms import REFERENCE
-from clinical_r1.intervals import (
-    holm,
-    minimum_detectable_effect,
-    ratio_interval,
-    two_sided_p,
-)
-from clinical_r1.laboratory.draws import cell_value, draw, over_seeds, per_seed
+from clinical_r1.intervals import holm, minimum_detectable_effect, ratio_interval, two_sided_p
+from clinical_r1.laboratory.draws import draw, mean_and_interval, mean_over_seeds, seed_means
 from clinical_r1.laboratory.records import (
     COUNTERPART,
     OBJECTIVES,
@@ -19,8 +14,6 @@ from clinical_r1.laboratory.records import (
     members,
     weight_of_accuracy,
 )
-
-# --- ablations
 
 
 def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES, rng=None):
@@ -47,7 +40,7 @@ def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES, rng=None)
         names = {"family": family, "arm": arm, "label": about.loc[arm, "label"]}
         names |= {"setting": "" if pd.isna(settled) else settled, "against": None if is_reference else other}
         for metric in drawn.objectives:
-            row = names | {"metric": metric} | cell_value(drawn, arm, metric)
+            row = names | {"metric": metric} | mean_and_interval(drawn, arm, metric)
             if not is_reference:
                 row |= _difference(drawn, arm, other, metric)
             rows.append(row | {"seconds": about.loc[arm, "seconds"]})
@@ -126,8 +119,10 @@ def k_table(lab, metrics=(*OBJECTIVES, "tokens"), rng=None):
     rows = []
     for arm in arms:
         names = {"k": weight_of_accuracy(arm), "arm": arm}
-        rows += [names | {"metric": metric, **cell_value(drawn, arm, metric)} for metric in drawn.objectives]
-        paid = per_seed(lab, arm, f"rewards/{REASONING}/mean", "late")
+        rows += [
+            names | {"metric": metric, **mean_and_interval(drawn, arm, metric)} for metric in drawn.objectives
+        ]
+        paid = seed_means(lab, arm, f"rewards/{REASONING}/mean", "late")
         if paid is not None:
-            rows.append(names | {"metric": REASONING, **over_seeds(paid), "n": np.nan})
+            rows.append(names | {"metric": REASONING, **mean_over_seeds(paid), "n": np.nan})
     return pd.DataFrame(rows)

@@ -4,18 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clinical_r1.intervals import (
-    Resampled,
-    crossed_draws,
-    ratio_interval,
-)
-from clinical_r1.laboratory.records import MEND, OBJECTIVES
+from clinical_r1.intervals import Resampled, crossed_draws, ratio_interval
+from clinical_r1.laboratory.records import FIX, OBJECTIVES
 from clinical_r1.metrics import LOWER_IS_BETTER, PROCESS_METRICS
 
 REPS = 2000
-
-
-# --- one set of draws for all arms
 
 
 class Draws(NamedTuple):
@@ -49,14 +42,14 @@ def draw(lab, arms, objectives, rng, reps=REPS) -> Draws:
 
     Raises ValueError naming an objective that was not computed, or the arm that has no seed or other questions.
     """
-    objectives, arms = computed(lab, objectives), tuple(arms)
+    objectives, arms = known_objectives(lab, objectives), tuple(arms)
     rows = lab.scores[lab.scores["arm"].isin(arms)]
     held = {arm: set(own) for arm, own in rows.groupby("arm")["seed"]}
     if absent := [arm for arm in arms if arm not in held]:
-        raise ValueError(f"the scores have no answers of {absent}; expected some of {sorted(held)}: {MEND}.")
+        raise ValueError(f"the scores have no answers of {absent}; expected some of {sorted(held)}: {FIX}.")
     seeds = sorted(set.intersection(*held.values()))
     if not seeds:
-        raise ValueError(f"the arms {list(arms)} have no training seed in common; {MEND}.")
+        raise ValueError(f"the arms {list(arms)} have no training seed in common; {FIX}.")
     rows = rows[rows["seed"].isin(seeds)]
     cells = [_cells(rows, arms, seeds, objective) for objective in objectives]
     values = np.stack(cells, axis=-1)  # (S, A, Q, K)
@@ -79,12 +72,13 @@ def _cells(rows, arms, seeds, objective):
         seed, arm = lacking.idxmax()
         raise ValueError(
             f"{arm} seed {seed} has no {objective} for {lacking.max()} of {table.shape[1]} questions; expected the same "
-            f"questions for every arm: {MEND}."
+            f"questions for every arm: {FIX}."
         )
     return np.array([table.loc[seed].loc[list(arms)].to_numpy(float) for seed in seeds])
 
 
-def computed(lab, objectives):
+def known_objectives(lab, objectives):
+    """The objectives as a tuple. ValueError for none, and for one that the scores do not hold."""
     objectives = tuple(objectives)
     for objective in objectives:
         if objective not in lab.scores:
@@ -100,14 +94,15 @@ def maximise(objectives):
     return [objective not in LOWER_IS_BETTER for objective in objectives]
 
 
-def cell_value(drawn, arm, metric):
+def mean_and_interval(drawn, arm, metric):
+    """One arm in one objective: value, ci_low, ci_high, n, seeds; the interval stays where values can lie."""
     result = drawn.of(arm, metric)
     low, high = ratio_interval(result)
     bounds = {"ci_low": max(0.0, low), "ci_high": min(100.0, high) if metric == "accuracy" else high}
     return {"value": result.estimate, **bounds, "n": drawn.questions, "seeds": drawn.seeds}
 
 
-def per_seed(lab, arm, column, third="all"):
+def seed_means(lab, arm, column, third="all"):
     """Series seed -> mean of a logged column over a third of training ("early", "late", "all"), or None without any."""
     own = lab.training[lab.training["arm"] == arm]
     if column not in own or not own[column].notna().any():
@@ -121,7 +116,7 @@ def per_seed(lab, arm, column, third="all"):
     return values if len(values) else None
 
 
-def over_seeds(values):
+def mean_over_seeds(values):
     """Mean over seeds with a Student's t interval; NaN bounds for one seed. values: (S,)."""
     from scipy.stats import t
 

@@ -10,12 +10,11 @@ from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import HONEST, write_trace
 from clinical_r1.clinic.verdicts import AGAINST, measure
 from clinical_r1.completions import parse_completion
-from clinical_r1.intervals import (
-    ratio_interval,
-)
-from clinical_r1.laboratory.draws import cell_value, computed, draw, maximise
+from clinical_r1.intervals import ratio_interval
+from clinical_r1.laboratory.draws import draw, known_objectives, maximise, mean_and_interval
 from clinical_r1.laboratory.records import FILES, OBJECTIVES, answered, families, members
 from clinical_r1.metrics import LOWER_IS_BETTER
+from clinical_r1.score import is_correct
 
 # A policy that says nothing: no right answer, no true claim, no rejected distractor. Every policy has at least that, so
 # the point bounds every front, and a volume is what was earned, not what was gained over one arm of ours.
@@ -36,7 +35,9 @@ def points(lab, objectives=OBJECTIVES, rng=None, arms=None):
         names = {"arm": arm, "family": about.loc[arm, "family"], "label": about.loc[arm, "label"]}
         for objective in drawn.objectives:
             better = {"higher_is_better": objective not in LOWER_IS_BETTER}
-            rows.append(names | {"objective": objective, **cell_value(drawn, arm, objective), **better})
+            rows.append(
+                names | {"objective": objective, **mean_and_interval(drawn, arm, objective), **better}
+            )
     return pd.DataFrame(rows)
 
 
@@ -51,7 +52,7 @@ def honest_point(n=500, benchmark="clinic", style="crpo", seed=0):
     for question in load_set(benchmark, "test", n):
         case = Case.from_json(question.meta["case"])
         text = write_trace(case, style, HONEST, rng)
-        right = parse_completion(text, style).letter == question.answer
+        right = is_correct(parse_completion(text, style).letter, question.answer)
         rows.append({"accuracy": 100.0 * right, **measure(text, case)})
     return _mean_of(rows)
 
@@ -99,7 +100,10 @@ def fronts(lab, spaces, rng, arms=None):
 
 
 def undominated(points):
-    """(R, A) bool of points (R, A, K), more is better: no other point is at least as good everywhere and better once."""
+    """(R, A) bool of points (R, A, K), more is better: no other point is at least as good everywhere and better once.
+
+    The only filter of this package; equal points stay together.
+    """
     a, b = points[:, :, None, :], points[:, None, :, :]
     return ~((b >= a).all(axis=-1) & (b > a).any(axis=-1)).any(axis=-1)
 
@@ -116,7 +120,7 @@ def hypervolume_table(lab, objectives=tuple(SILENCE), reference=None, rng=None, 
     import pandas as pd
 
     reference = SILENCE if reference is None else reference
-    objectives = computed(lab, objectives)
+    objectives = known_objectives(lab, objectives)
     if set(reference) != set(objectives):
         raise ValueError(
             f"the reference has {sorted(reference)}; expected {sorted(objectives)}, one for each."
@@ -181,18 +185,15 @@ def trajectory_points(lab, objectives=OBJECTIVES):
     return table.assign(label=table["arm"].map(labels))
 
 
-# --- trade-offs and voting
+# --- one set of points
 
 
 def pareto_front(points, maximise=True):
-    """Boolean mask (N,): the points that no other point dominates. Equal points stay together.
+    """`undominated` of one set of points (N, K), checked and turned so that more is better: a mask (N,).
 
-    points: (N, K) finite. maximise: one bool, or K of them (False where less is better).
+    maximise: one bool, or K of them (False where less is better).
     """
-    points = _oriented(points, maximise)
-    return np.array(
-        [not ((points >= p).all(axis=1) & (points > p).any(axis=1)).any() for p in points], dtype=bool
-    )
+    return undominated(_oriented(points, maximise)[None])[0]
 
 
 def hypervolume(points, reference, maximise=True):
@@ -210,7 +211,7 @@ def hypervolume(points, reference, maximise=True):
             f"reference has shape {reference.shape}; expected ({points.shape[1]},), one number per objective."
         )
     reference = _oriented(reference[None], maximise)[0]
-    front = points[pareto_front(points)]
+    front = points[undominated(points[None])[0]]
     if (front < reference).any():
         raise ValueError(
             "the reference does not bound the front: choose one that no front point falls behind."

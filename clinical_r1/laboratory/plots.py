@@ -5,10 +5,9 @@ import numpy as np
 from matplotlib.text import Text
 
 from clinical_r1.arms import METHODS
-from clinical_r1.labels import OBJECTIVE_LABELS, objective_label
+from clinical_r1.labels import METHOD_LABELS, OBJECTIVE_LABELS, objective_label
 from clinical_r1.plots import (
     METHOD_COLOURS,
-    METHOD_LABELS,
     PAPER_COLOUR,
     REWARD_COLOURS,
     legend_below,
@@ -210,11 +209,15 @@ def hypervolume_bars(volumes, title="Hypervolume"):
         ]
         y = np.arange(len(rows))
         ax.barh(y, rows["volume"], 0.72, color=colours, alpha=0.85)
-        errors = [
-            (rows["volume"] - rows["ci_low"]).clip(lower=0),
-            (rows["ci_high"] - rows["volume"]).clip(lower=0),
-        ]
-        ax.errorbar(rows["volume"], y, xerr=errors, fmt="none", ecolor="#222222", elinewidth=0.9, capsize=2)
+        ax.errorbar(
+            rows["volume"],
+            y,
+            xerr=_errors(rows, "volume"),
+            fmt="none",
+            ecolor="#222222",
+            elinewidth=0.9,
+            capsize=2,
+        )
         names = rows["label"] if kind == "arm" else [_family_label(name) for name in rows["name"]]
         ax.set_yticks(y, names, fontsize=8)
         ax.set(
@@ -229,49 +232,56 @@ def hypervolume_bars(volumes, title="Hypervolume"):
 def ablation_forest(table):
     """Difference to the reference with its interval, an arm a row, a metric a panel. Returns the figure.
 
-    table: rows of `tradeoffs.ablation_table`, of one or several families. Filled: Holm-corrected p below .05.
+    table: rows of `comparisons.ablation_table`, of one or several families. Filled: Holm-corrected p below .05.
     """
     rows = table[table["difference"].notna()]
     metrics = list(dict.fromkeys(rows["metric"]))
     order = rows.drop_duplicates(["family", "arm"])
-    places, y, previous = {}, 0.0, None
-    for row in order.itertuples():
-        y += 0.0 if previous is None else 1.0 if row.family == previous else 2.2
-        places[row.family, row.arm], previous = y, row.family
+    places = _forest_places(order)
+    lowest = list(places.values())[-1]
     fig, axes = plt.subplots(
-        1, len(metrics), figsize=(2.6 + 1.85 * len(metrics), 1.0 + 0.21 * (y + 1)), sharey=True, squeeze=False,
+        1, len(metrics), figsize=(2.6 + 1.85 * len(metrics), 1.0 + 0.21 * (lowest + 1)), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for ax, metric in zip(axes.flat, metrics, strict=True):
-        ax.axvline(0, color=PAPER_COLOUR, lw=0.8)
-        for row in rows[rows["metric"] == metric].itertuples():
-            look = _arm_look(row.arm, row.family)
-            sure = row.p_holm < 0.05
-            errors = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
-            face = look["color"] if sure else "white"
-            ax.errorbar(
-                row.difference, places[row.family, row.arm], xerr=errors, ls="none", capsize=2, markersize=5,
-                markerfacecolor=face, elinewidth=1.1, color=look["color"], marker=look["marker"],
-            )  # fmt: skip
-        _leave_out_of_sight(ax, rows[rows["metric"] == metric], places)
+        _forest_panel(ax, rows[rows["metric"] == metric], places)
         ax.set_title(OBJECTIVE_LABELS.get(metric, metric), fontsize=9)
-        ax.grid(axis="y", visible=False)
-        ax.locator_params(axis="x", nbins=4)
-    names = [row.label for row in order.itertuples()]
-    axes[0, 0].set_yticks(list(places.values()), names, fontsize=8)
-    axes[0, 0].set_ylim(y + 0.8, -1.7)
-    heads = order.drop_duplicates("family")
-    for row in heads.itertuples():
-        at = {
-            "x": -0.04,
-            "y": places[row.family, row.arm] - 0.95,
-            "transform": axes[0, 0].get_yaxis_transform(),
-        }
-        axes[0, 0].text(s=_family_label(row.family), ha="right", va="center", fontsize=8, weight="bold", **at)
+    first = axes[0, 0]
+    first.set_yticks(list(places.values()), [row.label for row in order.itertuples()], fontsize=8)
+    first.set_ylim(lowest + 0.8, -1.7)
+    for row in order.drop_duplicates("family").itertuples():
+        first.text(
+            -0.04, places[row.family, row.arm] - 0.95, _family_label(row.family), ha="right", va="center", fontsize=8,
+            weight="bold", transform=first.get_yaxis_transform(),
+        )  # fmt: skip
     fig.supxlabel(
         "Arm minus its reference, 95 % interval; filled: p < .05 after Holm within the family", fontsize=8.5
     )
     return fig
+
+
+def _forest_places(order):
+    """(family, arm) -> height of its row; a family's name stands in the gap above it."""
+    places, y, previous = {}, 0.0, None
+    for row in order.itertuples():
+        y += 0.0 if previous is None else 1.0 if row.family == previous else 2.2
+        places[row.family, row.arm], previous = y, row.family
+    return places
+
+
+def _forest_panel(ax, rows, places):
+    ax.axvline(0, color=PAPER_COLOUR, lw=0.8)
+    for row in rows.itertuples():
+        look = _arm_look(row.arm, row.family)
+        face = look["color"] if row.p_holm < 0.05 else "white"
+        errors = [[row.difference - row.difference_low], [row.difference_high - row.difference]]
+        ax.errorbar(
+            row.difference, places[row.family, row.arm], xerr=errors, ls="none", capsize=2, markersize=5,
+            markerfacecolor=face, elinewidth=1.1, color=look["color"], marker=look["marker"],
+        )  # fmt: skip
+    _leave_out_of_sight(ax, rows, places)
+    ax.grid(axis="y", visible=False)
+    ax.locator_params(axis="x", nbins=4)
 
 
 def _leave_out_of_sight(ax, rows, places):
@@ -292,7 +302,7 @@ def _leave_out_of_sight(ax, rows, places):
 def k_curve(table):
     """What k buys: a panel a metric, k from 0 on a log(1 + k) axis, with intervals. Returns the figure.
 
-    table: rows of `tradeoffs.k_table`: k, metric, value, ci_low, ci_high.
+    table: rows of `comparisons.k_table`: k, metric, value, ci_low, ci_high.
     """
     metrics = list(dict.fromkeys(table["metric"]))
     across = min(3, len(metrics))
@@ -301,34 +311,7 @@ def k_curve(table):
         down, across, figsize=(2.9 * across, 2.4 * down), squeeze=False, layout="constrained"
     )
     for ax, metric in zip(axes.flat, metrics, strict=False):
-        rows = table[table["metric"] == metric].sort_values("k")
-        x = np.log1p(rows["k"])
-        errors = [
-            (rows["value"] - rows["ci_low"]).clip(lower=0),
-            (rows["ci_high"] - rows["value"]).clip(lower=0),
-        ]
-        ax.errorbar(
-            x,
-            rows["value"],
-            yerr=errors,
-            color=FAMILY_COLOURS["k"],
-            capsize=2.5,
-            lw=1.2,
-            elinewidth=1,
-            zorder=2,
-        )
-        for place, row in zip(x, rows.itertuples(), strict=True):
-            look = _arm_look(row.arm, "k")
-            ax.plot(
-                place,
-                row.value,
-                ls="none",
-                markersize=6,
-                color=look["color"],
-                marker=look["marker"],
-                zorder=3,
-            )
-        ax.set_xticks(x, [f"{k:g}" for k in rows["k"]])
+        _k_panel(ax, table[table["metric"] == metric].sort_values("k"))
         ax.set_title(objective_label(metric))
         ax.margins(x=0.08)
     for ax in axes.flat[len(metrics) :]:
@@ -337,10 +320,27 @@ def k_curve(table):
     return fig
 
 
+def _k_panel(ax, rows):
+    x = np.log1p(rows["k"])
+    line = {"color": FAMILY_COLOURS["k"], "capsize": 2.5, "lw": 1.2, "elinewidth": 1, "zorder": 2}
+    ax.errorbar(x, rows["value"], yerr=_errors(rows), **line)
+    for place, row in zip(x, rows.itertuples(), strict=True):
+        look = _arm_look(row.arm, "k") | {"ls": "none", "markersize": 6, "zorder": 3}
+        look.pop("label")
+        ax.plot(place, row.value, **look)
+    ax.set_xticks(x, [f"{k:g}" for k in rows["k"]])
+
+
+def _errors(rows, column="value"):
+    """(2, n) distances from the value down and up to the ends of its interval."""
+    low, high = rows[column] - rows["ci_low"], rows["ci_high"] - rows[column]
+    return [low.clip(lower=0), high.clip(lower=0)]
+
+
 def advantage_shares(shares):
     """Who owned the advantage over training: stacked shares, an arm a panel; dashes: tied groups. Returns the figure.
 
-    shares: frame arm, label, step, term, share, as of `tradeoffs.shares`.
+    shares: frame arm, label, step, term, share, as of `shares.shares`.
     """
     arms = list(dict.fromkeys(shares["arm"]))
     terms = [term for term in dict.fromkeys(shares["term"]) if term != "tied groups"]
@@ -348,33 +348,12 @@ def advantage_shares(shares):
     terms.sort(key=lambda term: known.index(term) if term in known else len(known))
     across = min(3, len(arms))
     down = -(-len(arms) // across)
+    size = (2.9 * across, 2.2 * down + 0.4)
     fig, axes = plt.subplots(
-        down,
-        across,
-        figsize=(2.9 * across, 2.2 * down + 0.4),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
+        down, across, figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
     for ax, arm in zip(axes.flat, arms, strict=False):
-        own = shares[shares["arm"] == arm]
-        table = own.pivot(index="step", columns="term", values="share")
-        here = [term for term in terms if term in table]
-        colours = [REWARD_COLOURS[terms.index(term) % len(REWARD_COLOURS)] for term in here]
-        ax.stackplot(
-            table.index,
-            table[here].fillna(0).T,
-            colors=colours,
-            labels=[objective_label(t) for t in here],
-            lw=0,
-        )
-        if "tied groups" in table:
-            ax.plot(
-                table.index, table["tied groups"], color=PAPER_COLOUR, ls="--", lw=1.3, label="Tied groups"
-            )
-        ax.set(title=own["label"].iloc[0], ylim=(0, 1), xlim=(table.index.min(), table.index.max()))
-        ax.grid(visible=False)
+        _shares_panel(ax, shares[shares["arm"] == arm], terms)
     for ax in axes.flat[len(arms) :]:
         ax.remove()
     for ax in axes.flat[max(0, len(arms) - across) : len(arms)]:
@@ -385,10 +364,24 @@ def advantage_shares(shares):
     return fig
 
 
+def _shares_panel(ax, own, terms):
+    """One arm's shares; a term has the same colour in every panel."""
+    table = own.pivot(index="step", columns="term", values="share")
+    here = [term for term in terms if term in table]
+    colours = [REWARD_COLOURS[terms.index(term) % len(REWARD_COLOURS)] for term in here]
+    names = [objective_label(term) for term in here]
+    ax.stackplot(table.index, table[here].fillna(0).T, colors=colours, labels=names, lw=0)
+    if "tied groups" in table:
+        tied = {"color": PAPER_COLOUR, "ls": "--", "lw": 1.3, "label": "Tied groups"}
+        ax.plot(table.index, table["tied groups"], **tied)
+    ax.set(title=own["label"].iloc[0], ylim=(0, 1), xlim=(table.index.min(), table.index.max()))
+    ax.grid(visible=False)
+
+
 def trajectories(table, pairs, marks=None):
     """Checkpoints through objective space, an arrow from each to the next, a panel a pair. Returns the figure.
 
-    table: frame arm, step, objective, value, error, as of `tradeoffs.trajectory_points`; pairs: tuples (x, y) of
+    table: frame arm, step, objective, value, error, as of `pareto.trajectory_points`; pairs: tuples (x, y) of
     objectives; marks: as in `pareto_panels`. A cross at each checkpoint is one standard error over seeds.
     """
     fig, axes = plt.subplots(

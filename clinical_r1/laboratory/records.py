@@ -13,13 +13,14 @@ FILES = {
     "training": "ablations_training.csv.gz",
     "trajectories": "ablations_trajectories.csv.gz",
 }
+SHIPPED = PACKAGE / "data" / "laboratory"  # the summary that came with the package
 COLUMNS = {
     "scores": ("arm", "seed", "id", "correct", "parsed", "tokens"),
     "arms": ("arm", "family", "label", "setting", "seconds"),
     "training": ("arm", "seed", "step", "reward"),
     "trajectories": ("arm", "seed", "step", "id", "correct"),
 }
-MEND = "run ./reproduce.sh ablations (add --summary-only when its arms are trained)"
+FIX = "run ./reproduce.sh ablations (add --summary-only when its arms are trained)"
 OBJECTIVES = ("accuracy", "faithfulness", "drc", "hallucination")
 
 # Arms of other families that a family's table needs beside the reference
@@ -51,27 +52,24 @@ class Laboratory(NamedTuple):
     trajectories: object
 
 
-# --- reading
-
-
 def find_laboratory(out=".") -> Path:
     """The folder with the laboratory's four files: this checkout's own run if it is whole, otherwise the shipped summary."""
-    own, shipped = Path(out) / "runs" / "ablations" / "summary", PACKAGE / "data" / "laboratory"
-    return own if all((own / name).is_file() for name in FILES.values()) else shipped
+    own = Path(out) / "runs" / "ablations" / "summary"
+    return own if all((own / name).is_file() for name in FILES.values()) else SHIPPED
 
 
 def read_laboratory(folder) -> Laboratory:
-    """The four files of a folder. FileNotFoundError or ValueError names the file and how to mend it."""
+    """The four files of a folder. FileNotFoundError or ValueError names the file and how to fix it."""
     frames = {kind: _read(Path(folder) / name, COLUMNS[kind]) for kind, name in FILES.items()}
     scores, path = frames["scores"], Path(folder) / FILES["scores"]
     if scores.duplicated(["arm", "seed", "id"]).any():
         first = scores[scores.duplicated(["arm", "seed", "id"])].iloc[0]
-        raise ValueError(f"{path}: {first.arm} seed {first.seed} answers {first.id} twice; {MEND}.")
+        raise ValueError(f"{path}: {first.arm} seed {first.seed} answers {first.id} twice; {FIX}.")
     if not scores[["correct", "parsed"]].isin([0, 1]).all(axis=None):
-        raise ValueError(f"{path}: correct and parsed must be 0 or 1; {MEND}.")
+        raise ValueError(f"{path}: correct and parsed must be 0 or 1; {FIX}.")
     if unknown := set(scores["arm"]) - set(frames["arms"]["arm"]):
         raise ValueError(
-            f"{path} has the arms {sorted(unknown)}, which {FILES['arms']} does not describe; {MEND}."
+            f"{path} has the arms {sorted(unknown)}, which {FILES['arms']} does not describe; {FIX}."
         )
     scores["accuracy"] = 100.0 * scores["correct"]
     frames["trajectories"]["accuracy"] = 100.0 * frames["trajectories"]["correct"]
@@ -82,15 +80,15 @@ def _read(path, columns):
     import pandas as pd
 
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; expected a file of the ablations: {MEND}.")
+        raise FileNotFoundError(f"{path} is missing; expected a file of the ablations: {FIX}.")
     try:
         frame = pd.read_csv(path)
     except (OSError, EOFError, ValueError) as error:  # gzip, encoding and parsing faults
-        raise ValueError(f"{path} cannot be read ({error}); delete it and {MEND}.") from error
+        raise ValueError(f"{path} cannot be read ({error}); delete it and {FIX}.") from error
     missing = [column for column in columns if column not in frame]
     if missing or frame.empty:
         what = f"lacks the columns {missing}" if missing else "has no rows"
-        raise ValueError(f"{path} {what}; expected at least {list(columns)}: {MEND}.")
+        raise ValueError(f"{path} {what}; expected at least {list(columns)}: {FIX}.")
     return frame
 
 
@@ -113,10 +111,10 @@ def members(lab, family, against=REFERENCE):
 
 def weight_of_accuracy(arm):
     """k of an arm (paper eq. 4)."""
-    return float(weights_of(arm)[0])
+    return float(reward_weights(arm)[0])
 
 
-def weights_of(arm):
+def reward_weights(arm):
     """An arm's own reward weights, or its reward set's."""
     return ARMS[arm].weights or REWARD_SETS[ARMS[arm].rewards].weights
 

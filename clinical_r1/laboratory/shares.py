@@ -3,22 +3,19 @@
 import numpy as np
 
 from clinical_r1.arms import ARMS, REFERENCE
-from clinical_r1.laboratory.draws import over_seeds, per_seed
+from clinical_r1.laboratory.draws import mean_over_seeds, seed_means
 from clinical_r1.laboratory.records import (
     ACCURACY,
     CONSISTENCY,
     FILES,
-    MEND,
+    FIX,
     REASONING,
     TERMS,
+    reward_weights,
     weight_of_accuracy,
-    weights_of,
 )
 
 PREDICTED = ("k0", "k1", "k3", "crpo", "k30", "mo_grpo", "gdpo")
-
-
-# --- who owns the advantage
 
 
 def shares(lab, arms, window=10):
@@ -39,7 +36,7 @@ def shares(lab, arms, window=10):
                 names = {"arm": arm, "label": labels[arm], "term": _term(column)}
                 rows.append(pd.DataFrame({**names, "step": value.index, "share": value.to_numpy()}))
     if not rows:
-        raise ValueError(f"{FILES['training']} logs no advantage of {list(arms)}; {MEND}.")
+        raise ValueError(f"{FILES['training']} logs no advantage of {list(arms)}; {FIX}.")
     return pd.concat(rows, ignore_index=True)
 
 
@@ -63,9 +60,11 @@ def shares_table(lab, arms):
     for arm in arms:
         for column in _advantage_columns(lab.training):
             for third in ("early", "late"):
-                values = per_seed(lab, arm, column, third)
+                values = seed_means(lab, arm, column, third)
                 if values is not None:
-                    rows.append({"arm": arm, "third": third, "term": _term(column), **over_seeds(values)})
+                    rows.append(
+                        {"arm": arm, "third": third, "term": _term(column), **mean_over_seeds(values)}
+                    )
     frame = pd.DataFrame(rows)
     bounds = ["ci_low", "ci_high"]
     return frame.assign(**frame[bounds].clip(0, 1)) if rows else frame
@@ -74,7 +73,7 @@ def shares_table(lab, arms):
 def predicted_shares(rewards, num_generations, arms=PREDICTED):
     """Shares of the advantage in simulated groups, counted as in the training log: frame arm, one column a term, in_mixed.
 
-    rewards: (N, 3) in the order of TERMS (`audit.simulated_rewards`). Each arm's own weights and aggregation are used.
+    rewards: (N, 3) in the order of TERMS (`reward_arithmetic.simulated_rewards`). Each arm has its own weights and aggregation.
     in_mixed: accuracy's share in the groups that hold right and wrong answers.
     """
     import pandas as pd
@@ -84,7 +83,9 @@ def predicted_shares(rewards, num_generations, arms=PREDICTED):
     mixed = np.ptp(np.asarray(rewards)[:, 0].reshape(-1, num_generations), axis=1).repeat(num_generations) > 0
     rows = []
     for arm in arms:
-        parts = contributions(rewards, weights_of(arm), num_generations, ARMS[arm].aggregation).abs().numpy()
+        parts = (
+            contributions(rewards, reward_weights(arm), num_generations, ARMS[arm].aggregation).abs().numpy()
+        )
         by_term = dict(zip(TERMS, parts.sum(axis=0) / parts.sum(), strict=True))
         rows.append({"arm": arm} | by_term | {"in_mixed": parts[mixed, 0].sum() / parts[mixed].sum()})
     return pd.DataFrame(rows)
@@ -106,7 +107,7 @@ def claims(lab, predicted, saturated):
     ):
         numbers = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan, "seeds": 0}
         if measured is not None and len(measured):
-            numbers = over_seeds(measured)
+            numbers = mean_over_seeds(measured)
         row = {"claim": claim, "quantity": quantity, "predicted": forecast, "measured": numbers.pop("value")}
         verdict = _verdict(numbers, expected, bound)
         rows.append(row | numbers | {"expected": f"{expected} {bound:g}", "verdict": verdict})
@@ -126,7 +127,7 @@ def _claims(lab, predicted, saturated):
     """(claim, quantity, "above" | "below", bound, predicted, Series over seeds or None), one per claim."""
 
     def share(arm, term, third="all"):
-        return per_seed(lab, arm, f"advantage/{term}/share", third)
+        return seed_means(lab, arm, f"advantage/{term}/share", third)
 
     def minus(a, b):
         return None if a is None or b is None else (a - b).dropna()
@@ -159,7 +160,7 @@ def _claims(lab, predicted, saturated):
         for term in (ACCURACY, CONSISTENCY):
             forecast = at[arm, term] - at[own, term]
             yield (
-                f"{ARMS[arm].label}, weights {', '.join(f'{w:g}' for w in weights_of(arm))}",
+                f"{ARMS[arm].label}, weights {', '.join(f'{w:g}' for w in reward_weights(arm))}",
                 f"share of {term.removesuffix('_reward')}, minus that of the normalised sum",
                 "above" if forecast > 0 else "below", 0.0, forecast, minus(share(arm, term), share(own, term)),
             )  # fmt: skip
@@ -172,7 +173,7 @@ def _share_in_mixed_groups(lab, arm):
     (1 - silent) of all. Accuracy has a contribution nowhere else.
     """
     share, tied, silent = (
-        per_seed(lab, arm, f"advantage/{name}")
+        seed_means(lab, arm, f"advantage/{name}")
         for name in (f"{ACCURACY}/share", "tied_groups", "silent_groups")
     )
     if share is None or tied is None:

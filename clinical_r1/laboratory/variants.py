@@ -64,7 +64,7 @@ def summary_format_reward(completions, **columns) -> list[float]:
 def cited_thinking_reward(completions, options, prompts=None, **columns) -> list[float | None]:
     """r_CR in GRPO's sections, in {0, 1, 1.5}: well-formed <think>/<answer>, +0.5 if the answer section cites the reasoning.
 
-    `rewards.cross_references` decides, the whole of <think> standing for System 2. options, prompts: as in
+    `citation.cross_references` decides, the whole of <think> standing for System 2. options, prompts: as in
     `rewards.clinical_reasoning_reward`; options None leaves a completion unscored (None).
     """
     prompts = [""] * len(completions) if prompts is None else prompts

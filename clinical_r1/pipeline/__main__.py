@@ -1,14 +1,18 @@
-"""The pipeline: the notebooks in order, each executed by papermill into ``runs/<profile>/notebooks``.
+"""The one command line: the notebooks in order, and what is asked about their results. Called by ./reproduce.sh.
 
-    python -m clinical_r1.pipeline [smoke|cpu|colab|paper] [--only 03] [--seeds 3] [--dry-run] [--fresh]
+    python -m clinical_r1.pipeline [smoke|cpu|colab|paper] [--only 03] [--seeds 3] [--with mine.py] [--dry-run] [--fresh]
     python -m clinical_r1.pipeline explain table1.medqa.crpo.accuracy     where a number comes from
-    python -m clinical_r1.pipeline readme                                 rewrite README's generated results
+    python -m clinical_r1.pipeline readme                                 rewrite the pages' generated results
     python -m clinical_r1.pipeline rescore [cpu] [--name today]           score again, no model; what has changed
     python -m clinical_r1.pipeline ablations [--seeds 3]                  the ablations the paper leaves out
+    python -m clinical_r1.pipeline export --method crpo --to DIR          a trained arm as a plain model with its card
 
 A killed run goes on at the notebook it died in (and that notebook's functions go on from their own files); what is
-finished and unchanged is kept. One folder holds one setting: other settings are refused, except more seeds, which
-extend a run. ``--fresh`` moves the old folder aside.
+finished and unchanged is kept. One folder holds one setting: other settings are refused, except more seeds, arms or
+benchmarks, which extend a run. ``--fresh`` moves the old folder aside.
+
+Arguments are checked on the standard library alone, so that ./reproduce.sh can do it before anything is installed; each
+command imports what it needs.
 """
 
 import argparse
@@ -82,114 +86,167 @@ def publish(run: Run, stages: Sequence[Stage]) -> None:
         print(f"published the outputs of {stage.notebook}")
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line of a pipeline run; the other commands have parsers of their own."""
+# ------------------------------------------------------------------------------------------------------- the arguments
+
+PROFILE = "smoke, cpu (default), colab or paper"
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """One parser with a subcommand for each thing to do; without one, the notebooks are run."""
     parser = argparse.ArgumentParser(
         prog="reproduce.sh",
-        description="Run the notebooks in order; go on where a run stopped.",
-        epilog="also: `explain CELL` says where a number comes from (such as table1.medqa.crpo.accuracy, or ledger); "
-        "`readme` rewrites README's generated results; `rescore` scores stored completions by today's rules; "
-        "`ablations` trains what notebook 05 shows. Each has its own --help.",
+        description=__doc__.splitlines()[0],
+        epilog="Without a command the notebooks are run: `reproduce.sh cpu --seeds 3` is `reproduce.sh run cpu --seeds 3`. "
+        "Each command has its own --help; that of `run` lists the options of a run.",
     )
-    parser.add_argument("profile", nargs="?", default="cpu", help="smoke, cpu (default), colab or paper")
-    parser.add_argument(
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def command(name, does, run, profile):
+        added = commands.add_parser(name, help=does, description=does)
+        added.set_defaults(run=run)
+        if profile == "first":
+            added.add_argument("profile", nargs="?", default="cpu", help=PROFILE)
+        elif profile:
+            added.add_argument("--profile", default="cpu", help=PROFILE)
+        added.add_argument(
+            "--out", type=Path, default=ROOT, help="folder for runs/ and figures/ (default: the repository)"
+        )
+        added.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="check the arguments, say what would be done, write nothing",
+        )
+        return added
+
+    run = command(
+        "run", "run the notebooks in order; go on where a run stopped (default command)", run_command, "first"
+    )
+    run.add_argument(
         "--only", action="append", metavar="NN", help="only this notebook, such as 03; may be repeated"
     )
-    parser.add_argument(
+    run.add_argument(
         "--seeds", type=int, metavar="N", help="train with seeds 0..N-1; more seeds extend a run"
     )
-    parser.add_argument(
-        "--out", type=Path, default=ROOT, help="folder for runs/ and figures/ (default: the repository)"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would run, read and be written; write nothing"
-    )
-    parser.add_argument(
+    run.add_argument(
         "--fresh", action="store_true", help="move runs/<profile> to runs/<profile>.old-<n> and start anew"
     )
-    parser.add_argument(
+    run.add_argument(
         "--publish", action="store_true", help="copy a finished run's outputs into notebooks/; run nothing"
     )
-    return parser.parse_args(argv)
 
-
-def parse_question(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of `explain` and `readme`, which run no notebook."""
-    parser = argparse.ArgumentParser(prog="reproduce.sh")
-    commands = parser.add_subparsers(dest="command", required=True)
-    explain = commands.add_parser("explain", help="say where a number comes from: run, commit, hashes, seeds")
+    explain = command(
+        "explain", "say where a number comes from: run, commit, hashes, seeds", explain_command, "option"
+    )
     explain.add_argument(
         "cell", help="such as table1.medqa.crpo.accuracy or table1.clinic.crpo.accuracy; or: ledger"
     )
-    readme = commands.add_parser("readme", help="rewrite README's results from figures/<profile>")
-    for command in (explain, readme):
-        command.add_argument("--profile", default="cpu", help="smoke, cpu (default), colab or paper")
-        command.add_argument("--dry-run", action="store_true", help="check the arguments only")
-    explain.add_argument(
-        "--out",
-        type=Path,
-        default=ROOT,
-        help="folder that holds runs/ and figures/ (default: the repository)",
+
+    command("readme", "rewrite the pages' generated results from figures/<profile>", readme_command, "option")
+
+    rescore = command(
+        "rescore", "score stored completions by today's rules, without a model", rescore_command, "first"
     )
-    return parser.parse_args(argv)
-
-
-def answer(argv: Sequence[str]) -> int:
-    """Run `explain` or `readme`; exit statuses as in `main`."""
-    arguments = parse_question(argv)
-    try:
-        settings = settings_for(arguments.profile, out=getattr(arguments, "out", ROOT).resolve())
-        if arguments.dry_run:
-            return 0
-        # these need pandas, which running the notebooks from here does not
-        from clinical_r1.pipeline import explain, readme
-
-        if arguments.command == "explain":
-            print(explain.explain(arguments.cell, settings), end="")
-        else:
-            path = readme.write_readme(settings)
-            print(f"wrote the results of figures/{settings.profile} into {path.name}")
-    except PipelineError as error:
-        return _say(error, 1)
-    except ValueError as error:
-        return _say(error, 2)
-    except OSError as error:
-        return _say(f"{error.filename}: {error.strerror}; choose a folder that can be read and written.", 1)
-    return 0
-
-
-def rescore_command(argv: Sequence[str]) -> int:
-    """Run `rescore`: stored completions by today's rules against the stored scores; exit statuses as in `main`."""
-    parser = argparse.ArgumentParser(
-        prog="reproduce.sh rescore",
-        description="Score a run's stored completions by today's rules, without a model, and say what has changed.",
-    )
-    parser.add_argument("profile", nargs="?", default="cpu", help="smoke, cpu (default), colab or paper")
-    parser.add_argument(
+    rescore.add_argument(
         "--name", default="today", help="folder under runs/<profile>/rescored (default: today)"
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="seeds 0..N-1 (default: those of the run)")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT, help="folder that holds runs/ (default: the repository)"
-    )
-    arguments = parser.parse_args(argv)
-    try:
-        settings = settings_for(arguments.profile, out=arguments.out.resolve(), seeds=arguments.seeds)
-        if arguments.seeds is None:
-            settings = replace(settings, seeds=_seeds_of_run(settings))
-        from clinical_r1.pipeline.rescore import rescore  # needs pandas, which running the notebooks does not
-        from clinical_r1.score import Rules
+    rescore.add_argument("--seeds", type=int, metavar="N", help="seeds 0..N-1 (default: those of the run)")
 
-        start = time.monotonic()
-        table = rescore(settings, Rules(), arguments.name)
-    except (ValueError, FileNotFoundError) as error:
-        return _say(error, 2 if isinstance(error, ValueError) else 1)
-    except PipelineError as error:
-        return _say(error, 1)
-    except KeyboardInterrupt:
-        return _say("interrupted; nothing was written.", 130)
-    except OSError as error:
-        return _say(f"{error.filename}: {error.strerror}; choose a folder that can be written with --out.", 1)
+    ablations = command(
+        "ablations", "train, answer and summarise what notebook 05 shows", ablations_command, None
+    )
+    ablations.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0..N-1 (default 3)")
+    ablations.add_argument("--only", action="append", metavar="ARM", help="only this arm; may be repeated")
+    ablations.add_argument(
+        "--summary-only", action="store_true", help="summarise what is on disk; train nothing"
+    )
+    ablations.add_argument("--publish", action="store_true", help="copy the summary into the package")
+
+    export = command(
+        "export",
+        "merge, save and describe one trained arm; push it to the Hub if asked",
+        export_command,
+        "option",
+    )
+    export.add_argument("--method", required=True, help="a trained arm, such as crpo, or cold_start")
+    export.add_argument("--seed", type=int, default=0)
+    export.add_argument("--to", required=True, metavar="DIR", help="a new or empty folder")
+    export.add_argument("--push", metavar="ORG/NAME", help="upload to the Hub as well, private")
+    export.add_argument("--public", action="store_true", help="with --push: publish")
+    for added in (run, explain, rescore, export):
+        added.add_argument(
+            "--with", dest="own", type=Path, metavar="FILE", help="your own arms, rewards, questions, model"
+        )
+
+    named = argv[:1] and (argv[0] in commands.choices or argv[0] in ("-h", "--help"))
+    return parser.parse_args(argv if named else ["run", *argv])
+
+
+def settings_of(arguments: argparse.Namespace, seeds=None) -> Settings:
+    """The profile's settings, with the things of the user's own file. ValueError for what does not fit."""
+    out = arguments.out.resolve()
+    if getattr(arguments, "own", None) is None:
+        return settings_for(arguments.profile, out, seeds)
+    try:
+        from clinical_r1 import extensions
+    except ModuleNotFoundError:
+        if not arguments.dry_run:
+            raise
+        return settings_for(
+            arguments.profile, out, seeds
+        )  # before anything is installed: the file is checked later
+    return extensions.settings_for(arguments.profile, out, seeds, arguments.own)
+
+
+# -------------------------------------------------------------------------------------------------------- the commands
+
+
+def run_command(arguments, stages: Sequence[Stage], notebooks: Path) -> None:
+    """Run, plan or publish the notebooks."""
+    settings = settings_of(arguments, arguments.seeds)
+    run = Run(settings, Path(notebooks).resolve(), arguments.own and arguments.own.expanduser().resolve())
+    chosen = choose(stages, arguments.only)
+    if arguments.dry_run:
+        print_plan(run, chosen)
+    elif arguments.publish:
+        publish(run, chosen)
+    else:
+        check_machine(settings)
+        with locked(run):
+            if arguments.fresh:
+                set_aside(run)
+            run_stages(run, stages, chosen)
+        print_results(run)
+
+
+def explain_command(arguments, *_) -> None:
+    """Say where a number comes from."""
+    settings = settings_of(arguments)
+    if not arguments.dry_run:
+        from clinical_r1.pipeline import explain
+
+        print(explain.explain(arguments.cell, settings), end="")
+
+
+def readme_command(arguments, *_) -> None:
+    """Rewrite the generated blocks of the pages."""
+    settings = settings_of(arguments)
+    if not arguments.dry_run:
+        from clinical_r1.pipeline import readme
+
+        print(f"wrote the results of figures/{settings.profile} into {readme.write_readme(settings).name}")
+
+
+def rescore_command(arguments, *_) -> None:
+    """Score stored completions by today's rules and say what differs from the stored scores."""
+    settings = settings_of(arguments, arguments.seeds)
+    if arguments.dry_run:
+        return
+    if arguments.seeds is None:
+        settings = replace(settings, seeds=_seeds_of_run(settings))
+    from clinical_r1.pipeline.rescore import rescore
+
+    start = time.monotonic()
+    table = rescore(settings, name=arguments.name)
     changed = table[table["changed"] > 0]
     print(changed.round(4).to_string(index=False) if len(changed) else "no score has changed")
     folder = settings.run_dir.relative_to(settings.out) / "rescored" / arguments.name
@@ -197,7 +254,6 @@ def rescore_command(argv: Sequence[str]) -> int:
         f"{len(settings.evaluations())} files of completions scored in {time.monotonic() - start:.0f} s; "
         f"{len(changed)} of {len(table)} comparisons differ; tables and every changed completion in {folder}"
     )
-    return 0
 
 
 def _seeds_of_run(settings: Settings) -> tuple[int, ...]:
@@ -211,58 +267,59 @@ def _seeds_of_run(settings: Settings) -> tuple[int, ...]:
         raise PipelineError(f"{path} is damaged ({type(error).__name__}: {error}); pass --seeds.") from error
 
 
-def ablations_command(argv: Sequence[str]) -> int:
-    """Run `ablations`; a dry run needs no package, so that ./reproduce.sh can check it before anything is installed."""
-    if "--dry-run" in argv:
-        print(f"would train, answer and summarise: {', '.join(LABORATORY)}")
-        return 0
-    from clinical_r1.laboratory import (
-        ablations,  # needs torch and trl, which running the notebooks from here does not
-    )
+def ablations_command(arguments, *_) -> None:
+    """Train, answer and summarise the laboratory's arms."""
+    arms = tuple(arguments.only or LABORATORY)
+    if unknown := set(arms) - set(LABORATORY):
+        raise ValueError(
+            f"--only {', '.join(sorted(unknown))} names no arm; expected some of {', '.join(LABORATORY)}."
+        )
+    if arguments.dry_run:
+        print(f"would train, answer and summarise: {', '.join(arms)}")
+        return
+    from clinical_r1.laboratory import ablations
 
-    return ablations.main(argv)
+    settings = ablations.laboratory_settings(arguments.out.resolve(), range(arguments.seeds), arms)
+    ablations.reproduce(settings, arguments.summary_only, arguments.publish)
+
+
+def export_command(arguments, *_) -> None:
+    """Merge, save and describe one trained arm."""
+    settings = settings_of(arguments, (arguments.seed,))
+    if not arguments.dry_run:
+        from clinical_r1.pipeline import export
+
+        export.export_and_push(
+            settings, arguments.method, arguments.seed, arguments.to, arguments.push, arguments.public
+        )
 
 
 def main(
     argv: Sequence[str] | None = None, *, stages: Sequence[Stage] = STAGES, notebooks: Path = NOTEBOOKS
 ) -> int:
     """Run the command line; return its exit status: 0, 1 failed, 2 wrong arguments, 130 interrupted."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] in (["explain"], ["readme"]):
-        return answer(argv)
-    if argv[:1] == ["rescore"]:
-        return rescore_command(argv[1:])
-    if argv[:1] == ["ablations"]:
-        return ablations_command(argv[1:])
-    arguments = parse_arguments(argv)
+    arguments = parse(sys.argv[1:] if argv is None else list(argv))
     try:
-        settings = settings_for(arguments.profile, out=arguments.out.resolve(), seeds=arguments.seeds)
+        arguments.run(arguments, stages, notebooks)
+    except (PipelineError, ImportError, FileNotFoundError) as error:
+        return _say(error, 1)
     except ValueError as error:
         return _say(error, 2)
-    run = Run(settings, Path(notebooks).resolve())
-    try:
-        chosen = choose(stages, arguments.only)
-        if arguments.dry_run:
-            print_plan(run, chosen)
-        elif arguments.publish:
-            publish(run, chosen)
-        else:
-            check_machine(settings)
-            with locked(run):
-                if arguments.fresh:
-                    set_aside(run)
-                run_stages(run, stages, chosen)
-            print_results(run)
-    except PipelineError as error:
-        return _say(error, 1)
     except KeyboardInterrupt:
         return _say("interrupted; run the same command to go on where it stopped.", 130)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+            errno.ENOTDIR,
+        ):
             raise
         where = f" ({error.filename})" if error.filename else ""
         return _say(
-            f"cannot write under {settings.out}{where}: {error.strerror}; "
+            f"cannot write under {arguments.out}{where}: {error.strerror}; "
             "free space or choose a writable folder with --out, then run the same command to go on.",
             1,
         )

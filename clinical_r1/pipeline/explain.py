@@ -9,14 +9,11 @@ import numpy as np
 from clinical_r1 import labels
 from clinical_r1.files import PACKAGE, sha256
 from clinical_r1.labels import CLINIC_BENCHMARKS
-from clinical_r1.pipeline.ledger import ROUNDING, counts_sentence, load_json
+from clinical_r1.pipeline.ledger import ROUNDING, counts_sentence, find_ledger
 from clinical_r1.settings import Settings
 from clinical_r1.tables import interval
 
 EXAMPLE = "table1.medqa.crpo.accuracy"
-
-
-# --- explain
 
 
 def explain(name: str, settings: Settings) -> str:
@@ -26,7 +23,7 @@ def explain(name: str, settings: Settings) -> str:
     The run on disk is read, otherwise the committed copy, and the text says which. ValueError for an unknown name, with
     the nearest one; PipelineError when there is no ledger, or it is not the one that results.json describes.
     """
-    rows, record, note = load_json(settings)
+    rows, record, note = find_ledger(settings)
     names = {row.cell: row for row in rows.itertuples() if row.cell}
     names |= {
         f"table1.{row.measured_on}.{row.method}.{row.metric}": row

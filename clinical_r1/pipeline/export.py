@@ -1,17 +1,15 @@
 """A trained arm as a folder that stands alone: merged weights, tokenizer, model card; and, if asked, on the Hub.
 
-    python -m clinical_r1.pipeline.export --profile cpu --method crpo --seed 0 --to DIR [--push ORG/NAME] [--public] [--out ROOT]
+    python -m clinical_r1.pipeline export --profile cpu --method crpo --seed 0 --to DIR [--push ORG/NAME] [--public] [--out ROOT]
 
 The folder appears whole or not at all, and an existing one is never written into. LoRA is added into the unquantised base,
 also after 4-bit training (`models.merge_adapter`); fully trained weights are copied. The card's numbers come from the run's
 own tables, and only when those were made from these very weights.
 """
 
-import argparse
 import json
 import os
 import shutil
-import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,8 +23,8 @@ from clinical_r1.artifacts import (
     weights_hash,
 )
 from clinical_r1.files import write_text
-from clinical_r1.models import CLINIC_BASE, load_tokenizer, merge_adapter
-from clinical_r1.settings import PROFILES, Settings, settings_for
+from clinical_r1.models import load_tokenizer, merge_adapter
+from clinical_r1.settings import CLINIC_BASE, Settings
 from clinical_r1.tables import interval, markdown, number
 
 WARNING = "Teaching and research material. Not a medical device, not medical advice, not for clinical use."
@@ -177,7 +175,7 @@ def _read_manifest(settings) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); run the profile again to mend it.") from error
+        raise ValueError(f"{path} is damaged ({error}); run the profile again to make it anew.") from error
 
 
 def _front_matter(settings, method, title, rows) -> str:
@@ -327,7 +325,7 @@ def push(folder: str | Path, repo: str, private: bool = True) -> str:
         failure = f"{type(error).__name__}: {error}".replace(token, "[token]")
     if failure:  # raised outside, so that no traceback carries the original text
         raise ConnectionError(
-            f"{repo} was not pushed ({failure}). The export in {folder} is whole; mend the cause, then "
+            f"{repo} was not pushed ({failure}). The export in {folder} is whole; fix the cause, then "
             f"`hf upload {repo} {folder}{' --private' if private else ''}`."
         )
     return f"https://huggingface.co/{repo}"
@@ -336,29 +334,12 @@ def push(folder: str | Path, repo: str, private: bool = True) -> str:
 # ----------------------------------------------------------------------------------------------------- command line
 
 
-def main(argv=None) -> int:
-    """Merge, save and describe one trained arm; push it to the Hub if asked. Exit status 1 with a sentence on failure."""
-    parser = argparse.ArgumentParser(prog="python -m clinical_r1.pipeline.export", description=main.__doc__)
-    parser.add_argument("--profile", default="cpu", choices=PROFILES)
-    parser.add_argument("--method", required=True, help="a trained arm, such as crpo, or cold_start")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--to", required=True, metavar="DIR", help="a new or empty folder")
-    parser.add_argument("--push", metavar="ORG/NAME", help="upload to the Hub as well, private")
-    parser.add_argument("--public", action="store_true", help="with --push: publish")
-    parser.add_argument("--out", default=".", metavar="ROOT", help="folder that holds runs/")
-    args = parser.parse_args(argv)
-    try:
-        if args.push:
-            check_destination(args.push)  # before the weights are merged
-        settings = settings_for(args.profile, args.out, (args.seed,))
-        print(f"wrote {export(settings, args.method, args.seed, args.to)}")
-        if args.push:
-            print(f"pushed to {push(args.to, args.push, private=not args.public)}")
-    except (ValueError, OSError, ImportError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def export_and_push(
+    settings: Settings, method: str, seed: int, to: str, repo: str | None = None, public=False
+) -> None:
+    """`export`, then `push` where a repository is named; its name is checked before the weights are merged."""
+    if repo:
+        check_destination(repo)
+    print(f"wrote {export(settings, method, seed, to)}")
+    if repo:
+        print(f"pushed to {push(to, repo, private=not public)}")

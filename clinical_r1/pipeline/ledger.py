@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from clinical_r1 import paper
+from clinical_r1.audit.accuracies import OPTIONS
 from clinical_r1.files import PACKAGE, PipelineError, read_jsonl, sha256, write_json, write_text
 from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.metrics import PROCESS_METRICS
@@ -24,11 +25,6 @@ from clinical_r1.pipeline.manifest import describe, open_manifest
 from clinical_r1.settings import PAPER, Settings
 from clinical_r1.tables import interval, markdown, number, whole
 
-OPTIONS = {
-    "medqa": 5,
-    "medmcqa": 4,
-    "medxpertqa": 10,
-}  # the paper says four for MedQA; its Figure 6 shows A to E
 VERDICTS = ("reproduced", "inside interval", "outside", "not attempted")
 STAND_IN = "clinic stand-in: other questions, other model"
 TEXT = ("cell", "benchmark", "method", "metric", "measured_on", "protocol", "verdict", "reason")
@@ -237,26 +233,24 @@ def _hashes(settings, paths):
 def read_ledger(path: Path) -> pd.DataFrame:
     """A ledger.csv as `ledger` made it. PipelineError when it is missing, cut short or edited out of shape."""
     kinds = dict.fromkeys(TEXT, str) | dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float)
-    mend = "run notebook 04 again, or restore the committed copy."
+    fix = "run notebook 04 again, or restore the committed copy."
     try:
         rows = pd.read_csv(path, dtype=kinds)
     except FileNotFoundError:
-        raise PipelineError(f"{path} is missing; {mend}") from None
+        raise PipelineError(f"{path} is missing; {fix}") from None
     except (ValueError, TypeError) as error:  # not a table, or text where numbers belong
-        raise PipelineError(f"{path} is damaged ({str(error).splitlines()[0]}); {mend}") from error
+        raise PipelineError(f"{path} is damaged ({str(error).splitlines()[0]}); {fix}") from error
     if list(rows.columns) != LEDGER_COLUMNS:
         lacking = [name for name in LEDGER_COLUMNS if name not in rows.columns]
-        raise PipelineError(f"{path} is damaged (columns lacking: {lacking}, or in another order); {mend}")
+        raise PipelineError(f"{path} is damaged (columns lacking: {lacking}, or in another order); {fix}")
     rows[list(TEXT)] = rows[list(TEXT)].fillna("")
     expected = [
         f"table1.{cell.benchmark}.{cell.method}.{cell.metric}" for cell in paper.table1().itertuples()
     ]
     if rows["cell"].tolist() != expected:
-        raise PipelineError(
-            f"{path} is damaged ({len(rows)} rows, expected the paper's 135 in order); {mend}"
-        )
+        raise PipelineError(f"{path} is damaged ({len(rows)} rows, expected the paper's 135 in order); {fix}")
     if unknown := set(rows["verdict"]) - set(VERDICTS):
-        raise PipelineError(f"{path} is damaged (verdicts {sorted(unknown)} are not of {VERDICTS}); {mend}")
+        raise PipelineError(f"{path} is damaged (verdicts {sorted(unknown)} are not of {VERDICTS}); {fix}")
     return rows
 
 
@@ -296,7 +290,7 @@ def counts_sentence(rows):
     return f"Of the paper's {len(rows)} printed cells: {listed}{f' ({reasons})' if reasons else ''}."
 
 
-def load_json(settings):
+def find_ledger(settings):
     """(ledger, results.json, a line that says which of the two places they lie in)."""
     live, committed = settings.run_dir / "tables", settings.figures_dir
     shown = f"figures/{settings.profile}/ledger.csv"
@@ -314,16 +308,16 @@ def load_json(settings):
 def read_pair(folder):
     """(ledger, results.json) of one folder. PipelineError when one is damaged or they do not belong together."""
     rows = read_ledger(folder / "ledger.csv")
-    mend = "run notebook 04 again, or restore both."
+    fix = "run notebook 04 again, or restore both."
     try:
         record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         stamped = record["ledger"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(
-            f"{folder / 'results.json'} is missing or damaged ({type(error).__name__}); {mend}"
+            f"{folder / 'results.json'} is missing or damaged ({type(error).__name__}); {fix}"
         ) from error
     if stamped != sha256(folder / "ledger.csv"):
         raise PipelineError(
-            f"{folder / 'ledger.csv'} is not the one that results.json describes: edited, or of another run; {mend}"
+            f"{folder / 'ledger.csv'} is not the one that results.json describes: edited, or of another run; {fix}"
         )
     return rows, record

@@ -19,10 +19,13 @@ def needs_cuda(settings: Settings) -> bool:
     return settings.backend == "unsloth" or settings.use_vllm
 
 
+EXTENDABLE = ("seeds", "methods", "benchmarks", "outside")
+
+
 def open_manifest(path: Path, settings: Settings) -> dict:
     """The manifest at `path`, or an empty one; PipelineError if it is damaged or was made with other settings.
 
-    More seeds than before are no other settings: they extend the run.
+    More seeds, arms, benchmarks or outside models than before are no other settings: they extend the run.
     """
     if not path.exists():
         return {"stages": {}}
@@ -30,7 +33,8 @@ def open_manifest(path: Path, settings: Settings) -> dict:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         made, _ = manifest["settings"], manifest["stages"].items()
-        made_seeds = set(made["seeds"])
+        if not isinstance(made, dict) or not isinstance(made["seeds"], list):
+            raise TypeError("settings or seeds are of another kind")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise PipelineError(
@@ -38,14 +42,17 @@ def open_manifest(path: Path, settings: Settings) -> dict:
         ) from error
     now = json.loads(json.dumps(settings.to_json()))
     changed = [key for key in sorted(made.keys() | now.keys()) if made.get(key) != now.get(key)]
-    if "seeds" in changed and made_seeds <= set(now["seeds"]):
-        changed.remove("seeds")
+    changed = [key for key in changed if key not in EXTENDABLE or not _extends(made.get(key, []), now[key])]
     if changed:
         listed = "; ".join(f"{key} {made.get(key)!r}, now {now.get(key)!r}" for key in changed)
         raise PipelineError(
             f"{folder} was made with other settings ({listed}); move it away or pass --fresh."
         )
     return manifest
+
+
+def _extends(made: list, now: list) -> bool:
+    return isinstance(made, list) and all(value in now for value in made)
 
 
 def describe(settings: Settings, files: Iterable[Path]) -> dict:

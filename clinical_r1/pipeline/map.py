@@ -22,11 +22,11 @@ def docstring(path: Path) -> str:
 def first_sentence(text: str) -> str:
     """The first sentence of a docstring on one line, without its full stop.
 
-    >>> first_sentence("Pages -> sums (p < .05, say). More text.")
-    'Pages -> sums (p < .05, say)'
+    >>> first_sentence("The sum of eq. 4, as data. More text.")
+    'The sum of eq. 4, as data'
     """
     paragraph = " ".join(text.split("\n\n")[0].split())
-    return re.split(r"\.(?:\s|$)", paragraph, maxsplit=1)[0].rstrip(":")
+    return re.split(r"\.(?:\s+(?=[A-Z`])|$)", paragraph, maxsplit=1)[0].rstrip(":")
 
 
 def rows_of_files(package: Path = PACKAGE) -> dict[str, list[str]]:
@@ -54,4 +54,6 @@ def _table(files) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("``", "`").replace("|", "\\|").replace("<", "&lt;")
+    """A sentence that a table can hold; outside code, nothing in it is markup."""
+    parts = text.replace("``", "`").replace("|", "\\|").split("`")
+    return "`".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))

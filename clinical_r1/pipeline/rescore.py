@@ -20,8 +20,6 @@ SCORE_FIELDS = frozenset(
 AB_COLUMNS = "benchmark method protocol metric old new difference ci_low ci_high n completions changed unpaired".split()
 
 
-# --- the same completions under other rules
-
 TODAY = Rules()
 
 

@@ -42,7 +42,7 @@ class Stage:
         return self.notebook.split("_")[0]
 
     def expected_minutes(self, settings: Settings) -> float:
-        return self.minutes[settings.profile] * (len(settings.seeds) if self.per_seed else 1)
+        return self.minutes[settings.base_profile] * (len(settings.seeds) if self.per_seed else 1)
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Run:
 
     settings: Settings
     notebooks: Path
+    own_file: Path | None = None  # the user's, see `extensions`
 
     @property
     def dir(self) -> Path:
@@ -64,7 +65,7 @@ class Run:
     def parameters(self) -> dict:
         """What papermill injects. `out` is relative to the notebooks, so a moved checkout keeps its results."""
         out = os.path.relpath(self.settings.out, self.notebooks)
-        return {"profile": self.settings.profile, "out": out, "seeds": len(self.settings.seeds)}
+        return {"profile": self.settings.base_profile, "out": out, "seeds": len(self.settings.seeds)}
 
     def source(self, stage: Stage) -> Path:
         return self.notebooks / f"{stage.notebook}.ipynb"
@@ -101,7 +102,8 @@ class Run:
         cells = read_notebook(self.source(stage))["cells"]
         parts = {
             "settings": self.settings.to_json(),
-            "package": {path.name: sha256(path) for path in sorted(PACKAGE.glob("*.py"))},
+            "package": {p.relative_to(PACKAGE).as_posix(): sha256(p) for p in sorted(PACKAGE.rglob("*.py"))},
+            "own file": sha256(self.own_file) if self.own_file else None,
             "cells": [(cell["cell_type"], "".join(cell["source"])) for cell in cells],
             "reads": [sha256(path) for pattern in stage.reads for path in self.files(pattern)],
         }

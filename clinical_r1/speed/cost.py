@@ -13,9 +13,8 @@ the device could have done meanwhile. The backward pass costs twice the forward 
 
 from dataclasses import dataclass
 
-SOFTMAX_PASSES = (
-    60  # c: what the log-softmax and the entropy of one logit cost, in operations; measured on a CPU
-)
+# c: what the log-softmax and the entropy of one logit cost, in operations; measured on a CPU
+SOFTMAX_PASSES = 60
 
 # o by device: a stock layer, a shared layer, and each group of a shared layer. CPU: fitted to two-layer models of width 32 to
 # 256 on one core. CUDA: assumed, not measured.

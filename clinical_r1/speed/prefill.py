@@ -60,9 +60,10 @@ def shared_prefill(model):
 
 
 def generate_shared(model, generate, input_ids=None, attention_mask=None, **kwargs):
-    """`generate` with `decode_shared` in place of its loop; exactly as it came where that could not be the same.
+    """`generate` with `decode_shared` in place of its loop; falls back to `generate` where results could differ.
 
-    That is: beams or an assistant, a cache given or asked for by name, none at all, or more returned than tokens.
+    It does so with beams or an assistant, with a cache given or asked for by name, without any cache, and where more than
+    tokens is returned.
     """
     config = kwargs.get("generation_config") or model.generation_config
     value = {

@@ -261,64 +261,85 @@ def _grouped_attention():
     class GroupedAttention(torch.autograd.Function):
         @staticmethod
         def forward(ctx, query, key, value, layout, scale):
-            repeats = query.shape[1] // key.shape[1]
-            k, v = _heads(key, repeats), _heads(value, repeats)
-            out = torch.empty_like(query)
-            # Not smaller than float32: the kernels keep it so for half precision as well.
-            lse = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
-            for a, b, c in layout.groups:
-                prompt = k[:, :, a:b], v[:, :, a:b]
-                out[:, :, a:b], lse[:, :, a:b] = _flash(query[:, :, a:b], *prompt, True, scale)
-                if c > b:
-                    out[:, :, b:c], lse[:, :, b:c] = _flash(query[:, :, b:c], *prompt, False, scale)
-            if len(layout.own):
-                mine = [_rows(tensor, layout.own) for tensor in (query, k, v)]
-                own_out, own_lse = _flash(*mine, True, scale)
-                own_out = own_out.transpose(0, 1)[:, layout.valid]  # (H, S, d)
-                own_lse = own_lse.transpose(0, 1)[:, layout.valid]
-                prompt_out, prompt_lse = out[0][:, layout.suffix], lse[0][:, layout.suffix]
-                total = torch.logaddexp(prompt_lse, own_lse)
-                joined = prompt_out * (prompt_lse - total).exp()[..., None]
-                joined = joined + own_out * (own_lse - total).exp()[..., None]
-                out[0][:, layout.suffix] = joined.to(out.dtype)
-                lse[0][:, layout.suffix] = total
+            out, lse = _grouped_forward(query, key, value, layout, scale)
             ctx.save_for_backward(query, key, value, out, lse)
             ctx.layout, ctx.scale = layout, scale
             return out
 
         @staticmethod
         def backward(ctx, grad):
-            query, key, value, out, lse = ctx.saved_tensors
-            layout, scale = ctx.layout, ctx.scale
-            repeats = query.shape[1] // key.shape[1]
-            k, v = _heads(key, repeats), _heads(value, repeats)
-            dq, dk, dv = torch.zeros_like(query), torch.zeros_like(k), torch.zeros_like(v)
-            for a, b, c in layout.groups:
-                prompt = k[:, :, a:b], v[:, :, a:b]
-                for start, end, causal in ((a, b, True), (b, c, False)):
-                    if end > start:
-                        rows = slice(start, end)
-                        parts = _flash_backward(
-                            grad[:, :, rows], query[:, :, rows], *prompt, out[:, :, rows], lse[:, :, rows], causal, scale
-                        )  # fmt: skip
-                        dq[:, :, rows] += parts[0]
-                        dk[:, :, a:b] += parts[1]
-                        dv[:, :, a:b] += parts[2]
-            if len(layout.own):
-                padding = ~layout.valid[:, None, :]
-                mine = [_rows(tensor, layout.own) for tensor in (grad, query, k, v, out)]
-                mine[0] = mine[0].masked_fill(padding[..., None], 0.0)
-                # A padded query repeats token 0; an infinite denominator keeps its weights at zero.
-                own_lse = lse[0][:, layout.own].transpose(0, 1).masked_fill(padding, 1e30)
-                parts = _flash_backward(*mine, own_lse, True, scale)
-                for total, part in zip((dq, dk, dv), parts, strict=True):
-                    total[0][:, layout.suffix] += part.transpose(0, 1)[:, layout.valid]
-            if repeats > 1:
-                dk = dk.unflatten(1, (key.shape[1], repeats)).sum(2)
-                dv = dv.unflatten(1, (key.shape[1], repeats)).sum(2)
-            return dq, dk, dv, None, None
+            gradients = _grouped_backward(grad, *ctx.saved_tensors, ctx.layout, ctx.scale)
+            return *gradients, None, None
 
     return GroupedAttention
+
+
+def _grouped_forward(query, key, value, layout, scale):
+    """(output (1, H, T, d), log-sum-exp (1, H, T)): prompts, completions on their prompts, then completions on themselves."""
+    import torch
+
+    repeats = query.shape[1] // key.shape[1]
+    k, v = _heads(key, repeats), _heads(value, repeats)
+    out = torch.empty_like(query)
+    # Not smaller than float32: the kernels keep it so for half precision as well.
+    lse = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
+    for a, b, c in layout.groups:
+        prompt = k[:, :, a:b], v[:, :, a:b]
+        out[:, :, a:b], lse[:, :, a:b] = _flash(query[:, :, a:b], *prompt, True, scale)
+        if c > b:
+            out[:, :, b:c], lse[:, :, b:c] = _flash(query[:, :, b:c], *prompt, False, scale)
+    if len(layout.own):
+        _join_own(out, lse, query, k, v, layout, scale)
+    return out, lse
+
+
+def _join_own(out, lse, query, k, v, layout, scale) -> None:
+    """Add to the completions' answers from their prompts (in `out`, `lse`) what they see of themselves; in place."""
+    import torch
+
+    mine = [_rows(tensor, layout.own) for tensor in (query, k, v)]
+    own_out, own_lse = _flash(*mine, True, scale)
+    own_out = own_out.transpose(0, 1)[:, layout.valid]  # (H, S, d)
+    own_lse = own_lse.transpose(0, 1)[:, layout.valid]
+    prompt_out, prompt_lse = out[0][:, layout.suffix], lse[0][:, layout.suffix]
+    total = torch.logaddexp(prompt_lse, own_lse)
+    joined = prompt_out * (prompt_lse - total).exp()[..., None]
+    joined = joined + own_out * (own_lse - total).exp()[..., None]
+    out[0][:, layout.suffix] = joined.to(out.dtype)
+    lse[0][:, layout.suffix] = total
+
+
+def _grouped_backward(grad, query, key, value, out, lse, layout, scale):
+    """Gradients of query, key and value: the sum over the same blocks."""
+    import torch
+
+    repeats = query.shape[1] // key.shape[1]
+    k, v = _heads(key, repeats), _heads(value, repeats)
+    dq, dk, dv = torch.zeros_like(query), torch.zeros_like(k), torch.zeros_like(v)
+    for a, b, c in layout.groups:
+        prompt = k[:, :, a:b], v[:, :, a:b]
+        for start, end, causal in ((a, b, True), (b, c, False)):
+            if end > start:
+                rows = slice(start, end)
+                parts = _flash_backward(
+                    grad[:, :, rows], query[:, :, rows], *prompt, out[:, :, rows], lse[:, :, rows], causal, scale
+                )  # fmt: skip
+                dq[:, :, rows] += parts[0]
+                dk[:, :, a:b] += parts[1]
+                dv[:, :, a:b] += parts[2]
+    if len(layout.own):
+        padding = ~layout.valid[:, None, :]
+        mine = [_rows(tensor, layout.own) for tensor in (grad, query, k, v, out)]
+        mine[0] = mine[0].masked_fill(padding[..., None], 0.0)
+        # A padded query repeats token 0; an infinite denominator keeps its weights at zero.
+        own_lse = lse[0][:, layout.own].transpose(0, 1).masked_fill(padding, 1e30)
+        parts = _flash_backward(*mine, own_lse, True, scale)
+        for total, part in zip((dq, dk, dv), parts, strict=True):
+            total[0][:, layout.suffix] += part.transpose(0, 1)[:, layout.valid]
+    if repeats > 1:
+        dk = dk.unflatten(1, (key.shape[1], repeats)).sum(2)
+        dv = dv.unflatten(1, (key.shape[1], repeats)).sum(2)
+    return dq, dk, dv
 
 
 def _rows(tensor, index):

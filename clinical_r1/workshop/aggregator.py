@@ -1,12 +1,10 @@
-"""Exercise 3: write an aggregator."""
+"""Exercise 3, write an aggregator: its check tries order, units, equal rewards and missing ones."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-from clinical_r1.workshop.checking import named, say, shortened
-
-# ------------------------------------------------------------------------------------------- 3. write an aggregator
+from clinical_r1.workshop.checking import error_sentence, report, shortened
 
 
 def _difficult_rewards() -> np.ndarray:
@@ -21,16 +19,16 @@ def check_aggregator(function) -> bool:
     """function: (rewards (N, K) float array with NaN where unscorable, G) -> (N,) advantages."""
     if not callable(function):
         problems = [f"got {shortened(function)}; expected a function (rewards, G) -> (N,) advantages."]
-        return say("3 aggregator", problems, "")
+        return report("3 aggregator", problems, "")
     try:
         if function(_difficult_rewards(), 3) is None:
-            return say("3 aggregator", ["the function returns nothing yet; expected (N,) advantages."], "")
+            return report("3 aggregator", ["the function returns nothing yet; expected (N,) advantages."], "")
         problems = _aggregator_problems(
             lambda rewards, size: np.asarray(function(rewards.copy(), size), dtype=float)
         )
     except Exception as error:  # a student's function: whatever it raises is reported, not passed on
-        problems = [named(error)]
-    return say(
+        problems = [error_sentence(error)]
+    return report(
         "3 aggregator",
         problems,
         "Each objective speaks with the same voice in every group, whatever its units.",

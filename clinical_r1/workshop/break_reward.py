@@ -1,4 +1,4 @@
-"""Exercise 2: break a reward, then close the gap."""
+"""Exercise 2, break a reward, then close the gap: the question, the attacks, and both checks."""
 
 import re
 
@@ -11,9 +11,7 @@ from clinical_r1.clinic.verdicts import measure, read_claims, verdict
 from clinical_r1.completions import parse_completion
 from clinical_r1.questions import Question
 from clinical_r1.rewards import REWARD_SETS
-from clinical_r1.workshop.checking import is_number, named, say, shortened
-
-# -------------------------------------------------------------------------------------------------- 2. break a reward
+from clinical_r1.workshop.checking import error_sentence, is_number, report, shortened
 
 
 def attack_question() -> Question:
@@ -54,7 +52,7 @@ def check_attack(text) -> bool:
         problems = [
             "no completion yet: write one as a text, in the format <dx> ... </dx> <conclusion> ... </conclusion>."
         ]
-        return say("2 attack", problems, "")
+        return report("2 attack", problems, "")
     question, problems = attack_question(), []
     score, parsed = score_attack(question, text), parse_completion(text)
     if parsed.problems:
@@ -76,7 +74,7 @@ def check_attack(text) -> bool:
         problems.append(
             f"{score['faithfulness']} of its claims are true, so it is not worthless: claim_verdicts says which."
         )
-    return say("2 attack", problems, "Twelve points for reasoning without one true claim.")
+    return report("2 attack", problems, "Twelve points for reasoning without one true claim.")
 
 
 def naive_citation(text: str, stem: str) -> float:
@@ -116,8 +114,8 @@ def citation_attacks(question: Question) -> dict[str, str]:
 def check_fixed_rule(rule) -> bool:
     """rule: function (text, stem) -> number in [0, 1]; tried on 24 clinic questions it has not seen."""
     if not callable(rule):
-        return say(
-            "2 mended rule", [f"got {shortened(rule)}; expected a function (text, stem) -> number."], ""
+        return report(
+            "2 fixed rule", [f"got {shortened(rule)}; expected a function (text, stem) -> number."], ""
         )
     questions, paid, low, problems = load_set("clinic", "validation", 64)[40:], {}, 0, []
     try:
@@ -129,14 +127,14 @@ def check_fixed_rule(rule) -> bool:
             values = {name: rule(text, question.stem) for name, text in citation_attacks(question).items()}
             wrong = [value for value in (honest, *values.values()) if not is_number(value)]
             if wrong:
-                return say("2 mended rule", [f"it returned {shortened(wrong[0])}; expected a number."], "")
+                return report("2 fixed rule", [f"it returned {shortened(wrong[0])}; expected a number."], "")
             if any(not 0 <= value <= 1 for value in (honest, *values.values())):
-                return say("2 mended rule", ["it pays outside [0, 1]; divide by the number of claims?"], "")
+                return report("2 fixed rule", ["it pays outside [0, 1]; divide by the number of claims?"], "")
             low += honest < 0.5
             for name, value in values.items():
                 paid[name] = paid.get(name, 0) + (value >= honest)
     except Exception as error:  # a student's function: whatever it raises is reported, not passed on
-        return say("2 mended rule", [named(error)], "")
+        return report("2 fixed rule", [error_sentence(error)], "")
     if low:
         problems.append(f"the honest answer earns less than a half on {low} of {len(questions)} questions.")
     problems += [
@@ -144,6 +142,6 @@ def check_fixed_rule(rule) -> bool:
         for name, count in paid.items()
         if count
     ]
-    return say(
-        "2 mended rule", problems, "It reads the question. What could an attacker who also reads it still do?"
+    return report(
+        "2 fixed rule", problems, "It reads the question. What could an attacker who also reads it still do?"
     )

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# ------------------------------------------------------------------------------------------------- what a check says
 
-
-def say(exercise: str, problems: list[str], lesson: str) -> bool:
+def report(exercise: str, problems: list[str], lesson: str) -> bool:
+    """Print what is missing, or the lesson where nothing is; True when nothing is."""
     if problems:
         print(f"{exercise}: not there yet.", *(f"  - {problem}" for problem in problems), sep="\n")
     else:
@@ -15,7 +14,7 @@ def say(exercise: str, problems: list[str], lesson: str) -> bool:
     return not problems
 
 
-def fields(answer, expected) -> list[str]:
+def key_problems(answer, expected) -> list[str]:
     """What keeps `answer` from being read: not a dictionary, keys that are missing, misspelt or still None."""
     if not isinstance(answer, Mapping):
         return [
@@ -34,8 +33,10 @@ def is_number(value) -> bool:
 
 
 def shortened(value) -> str:
+    """An answer as it can be quoted: its repr, at most 60 characters."""
     return text if len(text := repr(value)) <= 60 else text[:57] + "..."
 
 
-def named(error: Exception) -> str:
+def error_sentence(error: Exception) -> str:
+    """What a learner's own function raised, as a problem to report."""
     return f"it stopped with {type(error).__name__}: {shortened(str(error))}"

@@ -1,4 +1,4 @@
-"""Exercise 4: choose k."""
+"""Exercise 4, choose k: a front over k without training, and its check."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,9 +11,9 @@ from clinical_r1.clinic.traces import BASE, write_trace
 from clinical_r1.clinic.verdicts import measure
 from clinical_r1.completions import parse_completion
 from clinical_r1.intervals import wilson_interval
-from clinical_r1.workshop.checking import fields, is_number, say, shortened
+from clinical_r1.score import is_correct
+from clinical_r1.workshop.checking import is_number, key_problems, report, shortened
 
-# ------------------------------------------------------------------------------------------------------- 4. choose k
 K_GRID = (0, 0.5, 1.5, 2.5, 3.5, 4.5, 10, 30)
 ACCURACY_WANTED = 0.88
 
@@ -30,7 +30,7 @@ def _candidates(n: int = 300, size: int = 4) -> tuple[np.ndarray, np.ndarray]:
         case = Case.from_json(question.meta["case"])
         for j in range(size):
             text = write_trace(case, "crpo", SLIPPING, rng)
-            correct[i, j] = parse_completion(text).letter == question.answer
+            correct[i, j] = is_correct(parse_completion(text).letter, question.answer)
             claims[i, j] = measure(text, case)["faithfulness"]
     return correct, claims
 
@@ -55,7 +55,7 @@ def front_over_k(ks=K_GRID):
 
 def check_k(answer) -> bool:
     """answer: "k" (accuracy reaches ACCURACY_WANTED), "k, safely" (so does its lower bound), "same from" (no change)."""
-    front, problems = front_over_k(), fields(answer, ("k", "k, safely", "same from"))
+    front, problems = front_over_k(), key_problems(answer, ("k", "k, safely", "same from"))
     for key, value in answer.items() if isinstance(answer, Mapping) else ():
         if value is None or key not in ("k", "k, safely", "same from"):
             continue
@@ -66,7 +66,7 @@ def check_k(answer) -> bool:
             problems += _saturation_problems(front, value)
         else:
             problems += _k_problems(front, key, value, "accuracy" if key == "k" else "low")
-    return say(
+    return report(
         "4 choose k", problems, "Past its last step k buys nothing: every group that could be won is won."
     )
 

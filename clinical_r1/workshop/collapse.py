@@ -1,4 +1,4 @@
-"""Exercise 1: collapse by hand."""
+"""Exercise 1, collapse by hand: what summing first does to small groups, and its check."""
 
 import math
 from collections.abc import Mapping
@@ -6,9 +6,8 @@ from functools import lru_cache
 from itertools import combinations_with_replacement
 
 from clinical_r1.advantages import group_advantages
-from clinical_r1.workshop.checking import fields, is_number, say, shortened
+from clinical_r1.workshop.checking import is_number, key_problems, report, shortened
 
-# --------------------------------------------------------------------------------------------- 1. derive the collapse
 COLLAPSE_HINTS = {  # key -> where to look again
     "totals (0, 1)": "Two totals: mean, difference from the mean, divide by the standard deviation (G - 1 in it).",
     "totals (0, 2)": "The difference from the mean doubles; what happens to the standard deviation?",
@@ -57,7 +56,7 @@ def _collapse_truth() -> dict[str, float]:
 def check_collapse(answer) -> bool:
     """answer: dictionary with the keys of COLLAPSE_HINTS, numbers within 0.02."""
     truth = _collapse_truth()
-    problems = fields(answer, COLLAPSE_HINTS)
+    problems = key_problems(answer, COLLAPSE_HINTS)
     given = answer if isinstance(answer, Mapping) else {}
     for key, hint in COLLAPSE_HINTS.items():
         value, size = given.get(key), 3 if "G = 3" in key else 2
@@ -76,7 +75,7 @@ def check_collapse(answer) -> bool:
             problems.append(f"{key!r} has the right size and the wrong sign: whose advantage was asked for?")
         else:
             problems.append(f"{key!r} is not {value:g}. {hint}")
-    return say(
+    return report(
         "1 collapse",
         problems,
         "Summing first keeps only the order of two totals; weights cannot bring back what the division removed.",

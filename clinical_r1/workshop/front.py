@@ -1,12 +1,12 @@
-"""Exercise 5: read a front."""
+"""Exercise 5, read a front: seven arms in two objectives, and the check of what is read off them."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from clinical_r1.workshop.checking import fields, is_number, say, shortened
+from clinical_r1.laboratory.pareto import undominated
+from clinical_r1.workshop.checking import is_number, key_problems, report, shortened
 
-# ----------------------------------------------------------------------------------------------------- 5. read a front
 FRONT = {  # invented for the exercise: arm -> (accuracy, true claims per response); more is better in both
     "A": (0.40, 2.8),
     "B": (0.50, 2.5),
@@ -19,10 +19,6 @@ FRONT = {  # invented for the exercise: arm -> (accuracy, true claims per respon
 REFERENCE = (0.20, 0.0)
 
 
-def _dominates(a, b) -> bool:
-    return all(x >= y for x, y in zip(a, b, strict=True)) and a != b
-
-
 def _area(points, reference) -> float:
     """Two objectives: the area between the points and the reference, in strips from the right."""
     area, height = 0.0, reference[1]
@@ -33,15 +29,11 @@ def _area(points, reference) -> float:
 
 
 def _front_truth() -> dict:
-    front = {
-        name: point
-        for name, point in FRONT.items()
-        if not any(_dominates(other, point) for other in FRONT.values())
-    }
+    (kept,) = undominated(np.array([list(FRONT.values())]))
+    front = {name: point for (name, point), keep in zip(FRONT.items(), kept, strict=True) if keep}
     area = _area(front.values(), REFERENCE)
-    lost = {
-        name: area - _area([p for n, p in front.items() if n != name], REFERENCE) for name in front
-    }  # what only this arm covers
+    # what only this arm covers
+    lost = {name: area - _area([p for n, p in front.items() if n != name], REFERENCE) for name in front}
     chosen = {
         max(front, key=lambda name, w=w: w * front[name][0] + (1 - w) * front[name][1] / 10)
         for w in np.linspace(0, 1, 1001)
@@ -57,7 +49,7 @@ def _front_truth() -> dict:
 def check_front(answer) -> bool:
     """answer: "dominated" (arms), "hypervolume" (number), "most missed" (one arm), "no weights" (arms)."""
     truth = _front_truth()
-    problems = fields(answer, truth)
+    problems = key_problems(answer, truth)
     given = answer if isinstance(answer, Mapping) else {}
     area = given.get("hypervolume")
     if area is not None and not is_number(area):
@@ -77,7 +69,7 @@ def check_front(answer) -> bool:
     }
     for key, hint in hints.items():
         problems += _set_problems(key, given.get(key), truth[key], hint)
-    return say(
+    return report(
         "5 front", problems, "A front is more than its ends, and a weighted sum cannot reach all of it."
     )
 

@@ -1,4 +1,4 @@
-"""Exercise 7: calibrate a judge."""
+"""Exercise 7, calibrate a judge: three judges with known faults on two scripted writers, and its check."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,9 +8,8 @@ import numpy as np
 
 from clinical_r1.clinic.cases import Case, load_set
 from clinical_r1.clinic.traces import BASE, TEACHER, write_trace
-from clinical_r1.workshop.checking import fields, say, shortened
+from clinical_r1.workshop.checking import key_problems, report, shortened
 
-# --------------------------------------------------------------------------------------------- 7. calibrate a judge
 JUDGED_MEASURES = ("faithfulness", "hallucination", "backward_chaining")
 CAREFUL = replace(TEACHER, careful=0.95, claim_error=0.03, chain=0.0)  # writes much, invents little
 HASTY = replace(BASE, careful=0.3, claim_error=0.4, chain=0.0)  # writes little, invents much
@@ -20,7 +19,7 @@ HASTY = replace(BASE, careful=0.3, claim_error=0.4, chain=0.0)  # writes little,
 def judged_methods(n: int = 150) -> tuple[list[str], dict, dict[str, dict]]:
     """(question ids, exact verdicts by method, judge -> verdicts by method) of two scripted writers.
 
-    The shape that `agreement.ordering` takes: {method: [verdicts of n questions, in the same order]}.
+    The shape that `calibration.ordering` takes: {method: [verdicts of n questions, in the same order]}.
     """
     from clinical_r1.judges.calibration import claim_counter, length_judge, noisy_judge
     from clinical_r1.score import exact_judge
@@ -51,7 +50,7 @@ def judged_methods(n: int = 150) -> tuple[list[str], dict, dict[str, dict]]:
 
 @lru_cache(maxsize=1)
 def _orders() -> dict[str, dict[str, str]]:
-    """judge -> measure -> what `agreement.ordering` says of the two methods."""
+    """judge -> measure -> what `calibration.ordering` says of the two methods."""
     from clinical_r1.judges.calibration import ordering
 
     ids, exact, judged = judged_methods()
@@ -64,7 +63,7 @@ def _orders() -> dict[str, dict[str, str]]:
 
 def check_judges(answer) -> bool:
     """answer: each of JUDGED_MEASURES -> names of judges that order the two methods as the exact judge does."""
-    orders, problems = _orders(), fields(answer, JUDGED_MEASURES)
+    orders, problems = _orders(), key_problems(answer, JUDGED_MEASURES)
     for name, judges in answer.items() if isinstance(answer, Mapping) else ():
         if name not in JUDGED_MEASURES or judges is None:
             continue
@@ -81,7 +80,7 @@ def check_judges(answer) -> bool:
                 )
             elif judge not in judges and order[name] == "same":
                 problems.append(f"{name!r}: one judge is left out who puts the two in the right order.")
-    return say(
+    return report(
         "7 judges",
         problems,
         "A judge is trusted for a measure and a comparison, not once for all; and a right order can have a wrong reason.",

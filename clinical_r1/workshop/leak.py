@@ -1,4 +1,4 @@
-"""Exercise 6: spot the leak."""
+"""Exercise 6, spot the leak: four splits, some of which share cases, and its check."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,11 +6,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from clinical_r1.clinic.cases import LETTERS, Case, load_set, vignette
-from clinical_r1.questions import Question
-from clinical_r1.workshop.checking import fields, is_number, say, shortened
+from clinical_r1.clinic.cases import Case, load_set, vignette
+from clinical_r1.questions import LETTERS, Question
+from clinical_r1.workshop.checking import is_number, key_problems, report, shortened
 
-# ------------------------------------------------------------------------------------------------ 6. spot the leaking split
 LEAKS = {"north": (7, 0), "south": (0, 5), "east": (0, 0), "west": (3, 4)}  # near-duplicates, rephrased cases
 LEAK_KINDS = ("near-duplicate", "rephrased")
 
@@ -62,11 +61,11 @@ def _retold(question: Question, rng) -> Question:
 
 def check_leaks(answer) -> bool:
     """answer: split -> {"near-duplicate": test questions, "rephrased": test questions}."""
-    problems = fields(answer, LEAKS)
+    problems = key_problems(answer, LEAKS)
     for name, counts in answer.items() if isinstance(answer, Mapping) else ():
         if name not in LEAKS or counts is None:
             continue
-        inner = fields(counts, LEAK_KINDS)
+        inner = key_problems(counts, LEAK_KINDS)
         problems += [f"{name}: {problem}" for problem in inner]
         for kind, truth in zip(LEAK_KINDS, LEAKS[name], strict=True):
             value = None if inner else counts[kind]
@@ -82,6 +81,6 @@ def check_leaks(answer) -> bool:
                 problems.append(
                     f"{name}: fewer test questions than {value:g} have a {kind!r}; count questions, not pairs."
                 )
-    return say(
+    return report(
         "6 leaks", problems, "Comparing words finds copies of words; only the case finds a case told again."
     )

@@ -205,6 +205,12 @@ def test_reasoning_effect_counts_changes_and_unparsed_as_wrong():
         reasoning_effect(first, second[1:], np.random.default_rng(0))
 
 
+def test_no_letter_is_wrong_where_the_key_is_secret():
+    rows = [{"id": "q", "letter": None, "answer": None}]
+    frame = reasoning_effect(rows, rows, np.random.default_rng(0)).set_index("measure")["value"]
+    assert frame["accuracy with reasoning"] == frame["accuracy without"] == 0
+
+
 def test_concluded_reads_the_first_option_named_after_the_forced_words():
     forced = EMPTY_REASONING["grpo"]
     asked = question(options=("Gout", "Lupus", "Sprue", "Colic"), answer="B")

@@ -6,9 +6,10 @@ Run: pytest tests/clinic/test_clinic.py
 import numpy as np
 import pytest
 
-from clinical_r1.clinic import traces
+from clinical_r1.clinic import base_model, traces
+from clinical_r1.clinic.__main__ import main
+from clinical_r1.clinic.base_model import PHASES, shorter_phases
 from clinical_r1.clinic.cases import (
-    LETTERS,
     LEVELS,
     SPLIT_SHARES,
     Case,
@@ -20,6 +21,7 @@ from clinical_r1.clinic.cases import (
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import BASE, HONEST, TEACHER, first_impression, write_trace
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS, Claim, measure, read_claims, verdict
+from clinical_r1.questions import LETTERS
 
 CASES = {name: draw_cases(name, "validation", 1000) for name in LEVELS}
 ALL_CASES = [case for cases in CASES.values() for case in cases]
@@ -308,3 +310,27 @@ def test_letters_follow_the_options():
     for case in ALL_CASES[:200]:
         assert case.options[LETTERS.index(case.letter)] == case.gold
         assert Case.from_json(case.to_json()) == case
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+
+
+def test_fewer_steps_are_shared_out_as_before():
+    assert [phase[0] for phase in shorter_phases(680)] == [80, 600]
+    assert [phase[0] for phase in shorter_phases(3)] == [1, 2]
+    assert shorter_phases(6800) == PHASES
+    with pytest.raises(ValueError, match="got 1 steps; expected at least 2"):
+        shorter_phases(1)
+
+
+def test_pretrain_takes_the_steps_it_is_given(monkeypatch):
+    given = []
+    monkeypatch.setattr(base_model, "pretrain_clinic_base", lambda out, phases: given.append((out, phases)))
+    assert main(["pretrain", "--out", "folder", "--steps", "3"]) == 0
+    assert main(["pretrain", "--out", "folder"]) == 0
+    assert given == [("folder", shorter_phases(3)), ("folder", PHASES)]
+
+
+def test_show_prints_a_case_and_an_honest_answer(capsys):
+    assert main(["show", "clinic", "--index", "1"]) == 0
+    assert "Patient: " in (out := capsys.readouterr().out) and "\\boxed{" in out

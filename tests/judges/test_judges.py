@@ -299,7 +299,7 @@ def test_an_unreachable_server_says_how_to_mend_it():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    with pytest.raises(JudgeError, match=f"{url} could not be reached.*start it, or mend base_url"):
+    with pytest.raises(JudgeError, match=f"{url} could not be reached.*start it, or fix base_url"):
         OpenAIServer(url, "tiny", retries=0)(build_judge_messages(QUESTION, "text", "drc"))
 
 

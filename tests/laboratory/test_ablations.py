@@ -14,10 +14,13 @@ import pytest
 from clinical_r1.advantages import AGGREGATIONS
 from clinical_r1.arms import ABLATIONS, ARMS, LABORATORY, MAIN, METHODS, REFERENCE, STARTS
 from clinical_r1.artifacts import is_trained, settings_of
+from clinical_r1.clinic.cases import load_set
 from clinical_r1.curation.splits import ensure_splits
 from clinical_r1.laboratory import ablations
-from clinical_r1.laboratory.ablations import SUMMARY, laboratory_settings, summarise, trace
+from clinical_r1.laboratory.ablations import laboratory_settings, summarise, trace
+from clinical_r1.laboratory.records import FILES
 from clinical_r1.laboratory.variants import VARIANT_SETS
+from clinical_r1.pipeline import __main__ as command
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import SMOKE
 from clinical_r1.train import train_arm
@@ -63,9 +66,21 @@ def test_the_summary_has_the_same_bytes_twice(tmp_path):
     assert gzip.decompress(first.read_bytes()) == b"a\n1\n2\n"
 
 
+def test_a_question_without_key_is_never_right():
+    """None == None must not count: neither an unparsed text nor any letter is right where the key is secret."""
+    question = load_set("clinic", "test", 1)[0]
+    for key in (question.answer, None):
+        asked = replace(question, answer=key)
+        judged = [
+            ablations._judged(text, "crpo", asked) for text in ("no letter", f"\\boxed{{{question.answer}}}")
+        ]
+        assert [row["parsed"] for row in judged] == [0, 1]
+        assert [row["correct"] for row in judged] == [0, int(key is not None)]
+
+
 def test_unknown_arm_is_refused(capsys):
-    assert ablations.main(["--only", "k11"]) == 2
-    assert "k11" in capsys.readouterr().out
+    assert command.main(["ablations", "--only", "k11"]) == 2
+    assert "k11" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +110,7 @@ def test_a_tiny_laboratory(laboratory, tmp_path, monkeypatch):
     ablations.answer_share(laboratory, [(arm, 0) for arm in laboratory.methods])
     trace(laboratory, "crpo", 0)
     summarise(laboratory, tmp_path)
-    scores, arms, training, way = (pd.read_csv(tmp_path / name) for name in SUMMARY)
+    scores, arms, training, way = (pd.read_csv(tmp_path / name) for name in FILES.values())
     assert scores.groupby("arm").size().to_dict() == {"baseline": 16, "crpo": 16, "k0": 16}
     assert set(arms["arm"]) == set(laboratory.methods)
     assert {"rewards/accuracy_reward/mean", "advantage/tied_groups"} <= set(training.columns)
@@ -106,7 +121,7 @@ def test_a_tiny_laboratory(laboratory, tmp_path, monkeypatch):
 def test_an_arm_trained_as_another_is_refused(laboratory, monkeypatch):
     assert is_trained(laboratory, "k0", 0)
     monkeypatch.setitem(ARMS, "k0", replace(ARMS["k0"], weights=(1.0, 1.0, 0.5)))
-    with pytest.raises(ValueError, match="arm was"):
+    with pytest.raises(ValueError, match="weights was"):
         is_trained(laboratory, "k0", 0)
 
 

@@ -13,7 +13,6 @@ from laboratory import laboratory, write_laboratory
 from clinical_r1 import intervals
 from clinical_r1.audit import reward_arithmetic
 from clinical_r1.clinic.cases import Case, load_set
-from clinical_r1.files import PACKAGE, ROOT
 from clinical_r1.laboratory import comparisons, pareto, records, shares
 
 PAIR = ("accuracy", "faithfulness")
@@ -270,18 +269,3 @@ def test_shares_keep_tied_groups_apart(lab):
 def test_seconds_are_relative_to_the_reference(lab):
     table = comparisons.seconds_per_arm(lab).set_index("arm")
     assert "baseline" not in table.index and table.loc["crpo", "against_reference"] == 1
-
-
-def test_readme_shows_the_shipped_table_of_k():
-    root = ROOT
-    lab = records.read_laboratory(PACKAGE / "data" / "laboratory")
-    table = comparisons.k_table(lab, rng=np.random.default_rng(20251205))  # as notebook 05
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    for k, rows in table.groupby("k"):
-        cells = [
-            "{value:.{p}f} [{ci_low:.{p}f}, {ci_high:.{p}f}]".format(
-                **row, p=1 if row["metric"] in ("accuracy", "tokens") else 2
-            )
-            for row in rows.to_dict("records")
-        ]
-        assert f"| {k:g} | {' | '.join(cells)} |" in readme

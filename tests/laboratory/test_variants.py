@@ -149,7 +149,9 @@ def test_values_of_every_attack_are_in_range(name):
         check_values(key, values, len(texts), RANGES[key])
 
 
-@pytest.mark.parametrize("values", [[1.0, 1.6], [-0.1, 1.0], [1.0, np.inf], [np.nan, 1], ["1", 0], 1.0, {"a": 1, "b": 1}, [1.0]])
+@pytest.mark.parametrize(
+    "values", [[1.0, 1.6], [-0.1, 1.0], [1.0, np.inf], [np.nan, 1], ["1", 0], 1.0, {"a": 1, "b": 1}, [1.0]]
+)
 def test_values_that_are_no_reward_are_named(values):
     with pytest.raises(ValueError, match="reward short_reward gave"):
         check_values("short_reward", values, 2, (0, 1.5))

@@ -13,6 +13,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 
 from clinical_r1 import artifacts, models
 from clinical_r1.files import write_json
+from clinical_r1.pipeline import __main__ as command
 from clinical_r1.pipeline import export
 from clinical_r1.settings import PAPER, SMOKE
 
@@ -318,21 +319,21 @@ def test_push_needs_a_token_and_an_owner(monkeypatch):
 def test_command_line_exports_and_pushes(run, hub, tmp_path, capsys):
     api = hub()
     target = tmp_path / "exported"
-    command = ["--profile", "smoke", "--method", "crpo", "--to", str(target), "--out", run.out]
-    assert export.main([*command, "--push", "me/model"]) == 0
+    arguments = ["export", "--profile", "smoke", "--method", "crpo", "--to", str(target), "--out", run.out]
+    assert command.main([*arguments, "--push", "me/model"]) == 0
     shown = capsys.readouterr()
     assert "pushed to" in shown.out and api.token == TOKEN
     assert TOKEN not in shown.out + shown.err
     assert not [path for path in target.iterdir() if TOKEN.encode() in path.read_bytes()]
-    assert export.main(command) == 1
+    assert command.main(arguments) == 2
     assert "not empty" in capsys.readouterr().err
 
 
 def test_command_line_asks_for_the_token_before_it_merges(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     target = tmp_path / "exported"
-    command = ["--profile", "smoke", "--method", "crpo", "--to", str(target), "--out", run.out]
-    assert export.main([*command, "--push", "me/model"]) == 1
+    arguments = ["export", "--profile", "smoke", "--method", "crpo", "--to", str(target), "--out", run.out]
+    assert command.main([*arguments, "--push", "me/model"]) == 1
     assert "access token" in capsys.readouterr().err and not target.exists()
 
 

@@ -1,4 +1,4 @@
-"""The ledger of 135 cells, where a number came from, the harness's layout, README's block."""
+"""The ledger of 135 cells, where a number came from, the harness's layout, the block of docs/results.md."""
 
 import json
 from dataclasses import replace
@@ -13,6 +13,7 @@ from clinical_r1.arms import METHODS
 from clinical_r1.files import ROOT, PipelineError, sha256
 from clinical_r1.labels import PAPER_BENCHMARKS
 from clinical_r1.pipeline import explain, ledger, lm_eval
+from clinical_r1.pipeline import map as house_map
 from clinical_r1.pipeline import readme as readme_module
 from clinical_r1.settings import PAPER, SMOKE, settings_for
 
@@ -386,7 +387,7 @@ def test_lm_eval_counts_the_whole_benchmark_as_original(run):
     assert counts == {"clinical_r1_medqa": {"original": 1273, "effective": 200}}
 
 
-# ---- README ----
+# ---- docs/results.md ----
 
 
 def comparison(method="crpo", against="grpo", p=0.01, mde=4.0, names=("accuracy", "drc", "cecd")):
@@ -399,7 +400,7 @@ def comparison(method="crpo", against="grpo", p=0.01, mde=4.0, names=("accuracy"
     return pd.DataFrame(rows)
 
 
-def test_readme_block_holds_what_the_ledger_holds(run):
+def test_results_block_holds_what_the_ledger_holds(run):
     settings, _ = run
     table = pd.concat(
         [
@@ -411,7 +412,7 @@ def test_readme_block_holds_what_the_ledger_holds(run):
         settings, {"one": comparison(names=["accuracy"], p=0.0001), "all": comparison(mde=np.nan)}
     )
     assert list(stacked.columns) == tables.COMPARISON_COLUMNS and len(stacked) == 8
-    block = readme_module.readme_block(ledger.ledger(table, settings), stacked)
+    block = readme_module.results_block(ledger.ledger(table, settings), stacked)
     lines = {line.split(" | ")[0].strip("| "): line for line in block.splitlines()}
     assert lines["CRPO"].startswith("| CRPO | 50.0 [45.0, 55.0] | 40.0 | 50.04 [45.00, 55.00] |")
     assert lines["CRPO"].endswith("| 500 / 400 | 1 |")
@@ -438,25 +439,49 @@ def test_comparisons_of_metrics_compare_stack(run):
         tables.write_comparisons(run[0], {"odd": frame.drop(columns="grpo")})
 
 
-def test_readme_keeps_what_stands_around_the_block(run, tmp_path):
+def test_results_say_which_run_they_are_of(run):
+    settings, table = run
+    record = {
+        "git": {"sha": "a" * 40, "dirty": True},
+        "command": "./reproduce.sh cpu --seeds 2",
+        "date": "2026-01-02T00:00:00+00:00",
+        "seeds": [0, 1],
+        "protocol": "one sample",
+    }
+    rows = ledger.ledger(table, settings)
+    first = readme_module.results_block(rows, record=record).splitlines()[0]
+    assert first == (
+        "Made by `./reproduce.sh cpu --seeds 2` at commit `aaaaaaa` with changes that were not committed on 2026-01-02: "
+        "training seeds 0, 1; one sample."
+    )
+    without_git = readme_module.results_block(rows, record=record | {"git": {"sha": None, "dirty": None}})
+    assert "at a folder without git on 2026" in without_git
+
+
+def test_pages_keep_what_stands_around_their_blocks(run, tmp_path):
     settings, table = run
     ledger.write_ledger(settings, table, MANIFEST)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n\n{readme_module.BEGIN}\nold\n{readme_module.END}\n\nafter\n")
-    once = readme_module.write_readme(settings, readme).read_text()
-    assert once.startswith("before\n\n") and once.endswith("\n\nafter\n") and "\nold\n" not in once
-    assert readme_module.write_readme(settings, readme).read_text() == once
+    begins = {
+        "results.md": (readme_module.BEGIN, readme_module.END),
+        "map.md": (house_map.MAP_BEGIN, house_map.MAP_END),
+    }
+    for name, (begin, end) in begins.items():
+        (tmp_path / name).write_text(f"before\n\n{begin}\nold\n{end}\n\nafter\n")
+    page = tmp_path / "results.md"
+    assert readme_module.write_readme(settings, tmp_path) == page
+    for name in begins:
+        text = (tmp_path / name).read_text()
+        assert text.startswith("before\n\n") and text.endswith("\n\nafter\n") and "\nold\n" not in text
+    once = page.read_text()
+    readme_module.write_readme(settings, tmp_path)
+    assert page.read_text() == once
+    whole = (tmp_path / "map.md").read_text()
     for text in ("no markers", f"{readme_module.END} {readme_module.BEGIN}", once + once):
-        readme.write_text(text)
-        with pytest.raises(PipelineError, match="restore them"):
-            readme_module.write_readme(settings, readme)
-
-
-def test_readme_agrees_with_the_committed_ledger():
-    """Mend: python -m clinical_r1.pipeline readme"""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = readme_module.committed_block(ROOT / "figures" / "cpu")
-    assert readme_module.with_readme_block(text, block) == text
+        page.write_text(text)
+        (tmp_path / "map.md").write_text(whole.replace("**Ground**", "edited"))
+        with pytest.raises(PipelineError, match="docs/results.md: .*restore them"):
+            readme_module.write_readme(settings, tmp_path)
+        assert "edited" in (tmp_path / "map.md").read_text()  # all pages or none
 
 
 def test_the_committed_results_name_no_place_on_a_machine():

@@ -519,7 +519,7 @@ def test_out_of_memory_in_the_forward_pass_halves_and_changes_nothing(tmp_path, 
     assert made._row_limit == (4 if threshold == 0 else 2) and "And more" not in caplog.text
 
 
-def test_out_of_memory_that_halving_cannot_mend(tmp_path, monkeypatch):
+def test_out_of_memory_that_halving_cannot_avoid(tmp_path, monkeypatch):
     made = trainer_of(tmp_path, model_of(), beta=0.0)
     with out_of_memory_beyond(made.model, 3):
         with pytest.raises(torch.OutOfMemoryError):  # one row is too much
@@ -556,7 +556,7 @@ def test_out_of_memory_in_the_backward_pass_repeats_the_step(tmp_path, caplog, l
         assert plain["entropy"] == pytest.approx(again["entropy"], rel=1e-4)
 
 
-def test_out_of_memory_in_the_rollouts_is_not_mended(tmp_path, monkeypatch):
+def test_out_of_memory_in_the_rollouts_is_not_retried(tmp_path, monkeypatch):
     made = trainer_of(tmp_path, gradient_accumulation_steps=2)
     turns = []
 

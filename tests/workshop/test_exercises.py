@@ -17,6 +17,7 @@ from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.traces import HONEST, teaching_completions, write_trace
 from clinical_r1.curation.folding import similar_pairs
 from clinical_r1.files import PipelineError
+from clinical_r1.laboratory.pareto import undominated
 from clinical_r1.workshop import aggregator, break_reward, choose_k, collapse, judge, leak, notebooks
 from clinical_r1.workshop import front as workshop_front
 from clinical_r1.workshop.notebooks import EXERCISES, FOLDER, run_cells
@@ -253,7 +254,7 @@ def test_messages_do_not_give_the_answers_away(capsys):
     assert set(re.findall(r"\d+", capsys.readouterr().out)) == {"6", "39"}  # of the exercise, of the answer
 
 
-# ---- the attack and the mended rule ----
+# ---- the attack and the fixed rule ----
 
 
 @pytest.fixture(scope="module")
@@ -383,6 +384,13 @@ def test_front_over_k_trades_claims_for_accuracy():
     assert front["accuracy"].is_monotonic_increasing and front["faithfulness"].is_monotonic_decreasing
     assert (front["low"] < front["accuracy"]).all() and (front["accuracy"] < front["high"]).all()
     assert set(front["n"]) == {300}
+
+
+def test_the_packages_filter_agrees_with_the_answer_key():
+    (kept,) = undominated(np.array([list(workshop_front.FRONT.values())]))
+    assert {name for name, keep in zip(workshop_front.FRONT, kept, strict=True) if not keep} == FRONT[
+        "dominated"
+    ]
 
 
 def test_hypervolume_equals_a_count_of_small_squares():

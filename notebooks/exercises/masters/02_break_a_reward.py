@@ -2,7 +2,7 @@
 # # 2 · Can a worthless answer earn everything?
 #
 # A reward reads text; it does not know what is true. First you attack: a completion with the full CRPO reward (12) and
-# not one true claim. Then you defend: a toy rule that pays for citations, mended so that the attack falls and the
+# not one true claim. Then you defend: a toy rule that pays for citations, fixed so that the attack falls and the
 # honest answer stands.
 
 # %%
@@ -23,6 +23,7 @@ from clinical_r1.workshop.break_reward import (
     score_attack,
 )
 
+# %%
 question = attack_question()
 case = Case.from_json(question.meta["case"])
 print(render_question(question))
@@ -84,7 +85,7 @@ for name, text in attempts.items():
     print(f"{name}: {naive_citation(text, other.stem):g}\n   {text}\n")
 
 # %% [markdown]
-# Mend it: a function `(text, stem) -> number in [0, 1]` that pays every honest answer at least a half, and more than any
+# Fix it: a function `(text, stem) -> number in [0, 1]` that pays every honest answer at least a half, and more than any
 # of the four attacks. It is tried on questions that you have not seen. `read_claims(text)` gives the claims,
 # `phrase(claim.finding, claim.present)` a claim's finding in words, and the stem lists its findings with commas.
 
@@ -95,7 +96,7 @@ print(other.stem)
 
 # %%
 # BEGIN SOLUTION
-def mended(text, stem):
+def fixed_rule(text, stem):
     """Share of the claims whose finding the vignette states; nothing without a claim."""
     stated = stem.removeprefix("Patient: ").removesuffix(".").split(", ")
     claims = read_claims(text)
@@ -104,7 +105,7 @@ def mended(text, stem):
 
 
 # STUDENT
-# def mended(text, stem):
+# def fixed_rule(text, stem):
 #     # Hint: what must be true of each claim's finding? What is paid where there is no claim?
 #     return naive_citation(text, stem)
 #
@@ -112,13 +113,13 @@ def mended(text, stem):
 # END SOLUTION
 
 # %% tags=["check"]
-passed_rule = check_fixed_rule(mended)
+passed_rule = check_fixed_rule(fixed_rule)
 passed = passed_attack and passed_rule
 
 # %% [markdown] tags=["solution"]
 # ## What falls next
 #
-# The mended rule reads the stem, so invented evidence falls. An attacker who reads the stem as well can cite a stated
+# The fixed rule reads the stem, so invented evidence falls. An attacker who reads the stem as well can cite a stated
 # finding for a condition that it does not support: the rule pays, the judge does not. Only knowledge of medicine, a
 # knowledge base or a judge, closes that gap. The stem is split at its commas because `finding in stem` would find "fever"
 # in "hay fever".

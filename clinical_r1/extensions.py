@@ -1,0 +1,424 @@
+"""A user's own file: arms, rewards, questions, a base model and other models' answers, without an edit of this package.
+
+    ./reproduce.sh smoke --with mine.py
+    settings = extensions.settings_for("smoke", own="mine.py")
+
+The file may hold any of
+
+    REWARD_SETS   {name: RewardSet(functions, weights, ranges)}
+    ARMS          [Arm(name, family, label, rewards=...)]: trained, answered and compared beside the paper's five
+    QUESTIONS     {benchmark: function that returns its Questions}, or {benchmark: {"test": ..., "sft": ..., "rl": ...}}
+    ANSWERS       {model: {benchmark: file of answers}}: models that are not trained here, see `engines.replay`
+    BASE_MODEL    a folder (relative to the file) or a Hub id
+    SETTINGS      {field of Settings: value}
+
+A run with own things is a run of its own, `runs/<profile>-<file>`. Every child process loads the file; its code is part of the
+stamps of just the arms that use it. Loading is all or nothing: a file with a fault leaves nothing behind.
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from clinical_r1 import settings as profiles
+from clinical_r1.advantages import AGGREGATIONS, options_of
+from clinical_r1.arms import ARMS, METHODS, Arm, starts_of
+from clinical_r1.artifacts import forget_code, reward_set
+from clinical_r1.files import sha256
+from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS
+from clinical_r1.questions import Question
+from clinical_r1.rewards import REWARD_SETS, RewardSet, check_values
+from clinical_r1.settings import CLINIC_BASE, Settings
+
+VARIABLE = "CLINICAL_R1_WITH"  # the own file's path, for kernels and child processes
+NAMES = ("ARMS", "REWARD_SETS", "QUESTIONS", "ANSWERS", "BASE_MODEL", "SETTINGS")
+SPLITS = ("test", "sft", "rl")
+NOT_TO_CHANGE = ("profile", "out", "seeds", "methods", "benchmarks", "outside", "own_file", "base_model")
+# What a reward function is tried on before anything is trained: an answer in each format, a bare letter, nothing
+TRIAL_OPTIONS = {"A": "Gout", "B": "Septic arthritis"}
+TRIAL_TEXTS = (
+    r"<dx> (System 1: Intuitive) gout? (System 2: Analytical) fever and a positive culture support septic arthritis. </dx> "
+    r"<conclusion> Fever and a positive culture: \boxed{B} </conclusion>",
+    r"<think> fever suggests an infection </think> <answer> fever: \boxed{B} </answer>",
+    r"\boxed{A}",
+    "",
+)
+# A general model's tokens are shorter than the clinic's words; used where the file does not set them itself
+LIMITS = {"max_prompt_tokens": 1024, "max_completion_tokens": 512}
+
+
+class OwnFileError(ValueError):
+    """One sentence that names the file, the object in it, and how to fix it."""
+
+
+@dataclass(frozen=True)
+class OwnFile:
+    """What an own file holds, checked. sha256: of its source. answers: model -> benchmark -> absolute path."""
+
+    path: Path
+    sha256: str
+    arms: tuple[Arm, ...] = ()
+    reward_sets: Mapping[str, RewardSet] = field(default_factory=dict)
+    questions: Mapping[str, Mapping[str, Callable]] = field(default_factory=dict)
+    answers: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    base_model: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def apply(self, settings: Settings) -> Settings:
+        """The settings of a run with these things."""
+        changes = dict(self.settings)
+        if self.base_model:
+            changes = LIMITS | changes | {"base_model": self.base_model}
+        changes["methods"] = settings.methods + tuple(
+            arm.name for arm in self.arms if arm.name in compared(self)
+        )
+        changes["benchmarks"] = settings.benchmarks + tuple(self.questions)
+        changes["outside"] = tuple((model, name) for model, files in self.answers.items() for name in files)
+        stem = re.sub(r"\W+", "_", self.path.stem)
+        changes |= {"profile": f"{settings.profile}-{stem}", "own_file": self.path.name}
+        if unknown := sorted({name for _, name in changes["outside"]} - set(changes["benchmarks"])):
+            raise self.fault(
+                "ANSWERS",
+                f"answers {unknown}, which this run does not ask; name one of {changes['benchmarks']}",
+            )
+        try:
+            return replace(settings, **changes)
+        except (TypeError, ValueError) as error:
+            raise self.fault("SETTINGS", f"does not fit profile {settings.profile} ({error})") from error
+
+    def fault(self, where: str, what: str) -> OwnFileError:
+        return OwnFileError(f"{self.path.name}, {where}: {what.rstrip('.')}.")
+
+
+_loaded: OwnFile | None = None
+
+
+def loaded() -> OwnFile | None:
+    """The own file of this process."""
+    return _loaded
+
+
+def compared(own: OwnFile) -> set[str]:
+    """Own arms that are answered and compared; one that only serves as a start, family "start", is trained for it alone."""
+    return {arm.name for arm in own.arms if arm.family != "start"}
+
+
+def settings_for(profile="cpu", out=".", seeds=None, own: str | Path | None = None) -> Settings:
+    """`settings.settings_for`, with the things of an own file where one is named here or in the environment."""
+    settings = profiles.settings_for(profile, out, seeds)
+    own = own or os.environ.get(VARIABLE)
+    return load(own).apply(settings) if own else settings
+
+
+def load_from_environment() -> OwnFile | None:
+    """The own file that the parent process runs with, if any: the first call of every child."""
+    return load(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None
+
+
+def load(path: str | Path) -> OwnFile:
+    """Read an own file, check it, and make its arms, rewards and benchmarks known in this process and its children.
+
+    Loading the same file again does nothing while it is unchanged; another file, or a changed one, takes its place.
+    OwnFileError for whatever does not fit, before anything has changed.
+    """
+    global _loaded
+    path = Path(path).expanduser().resolve()
+    if not path.is_file():
+        raise OwnFileError(f"own file {path} does not exist; name a Python file, such as --with mine.py.")
+    if _loaded and (_loaded.path, _loaded.sha256) == (path, sha256(path)):
+        return _loaded
+    before = _loaded
+    unload()
+    forget_code()
+    try:
+        own = _checked(_execute(path), path)
+    except BaseException:
+        if before:
+            _register(before)
+            _loaded, os.environ[VARIABLE] = before, str(before.path)
+        raise
+    _loaded = own
+    os.environ[VARIABLE] = str(path)
+    return own
+
+
+def unload() -> None:
+    """Forget the own file: its arms, rewards, labels and benchmarks."""
+    global _loaded
+    if _loaded:
+        for arm in _loaded.arms:
+            ARMS.pop(arm.name, None)
+            METHOD_LABELS.pop(arm.name, None)
+        for name in _loaded.reward_sets:
+            REWARD_SETS.pop(name, None)
+        for name in _loaded.questions:
+            BENCHMARK_LABELS.pop(name, None)
+        for name in _loaded.answers:
+            METHOD_LABELS.pop(name, None)
+        os.environ.pop(VARIABLE, None)
+    _loaded = None
+
+
+def _register(own: OwnFile) -> None:
+    for arm in own.arms:
+        ARMS[arm.name] = arm
+        METHOD_LABELS[arm.name] = arm.label
+    REWARD_SETS.update(own.reward_sets)
+    BENCHMARK_LABELS.update({name: name for name in own.questions})
+    METHOD_LABELS.update({name: name for name in own.answers})
+
+
+def _execute(path: Path):
+    """The file as a module, under a name of its own; `artifacts.code_hash` follows imports into it."""
+    name = f"clinical_r1_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
+    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
+    module.CLINICAL_R1_OWN_FILE = True
+    sys.modules[name] = module
+    try:
+        source = path.read_text(encoding="utf-8")
+        exec(
+            compile(source, str(path), "exec"), module.__dict__
+        )  # the user's own code, named on the command line
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+        ]
+        line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else (lines or [None])[-1]
+        where = f", line {line}" if line else ""
+        raise OwnFileError(
+            f"{path.name}{where} does not import ({type(error).__name__}: {error}); fix it, `python {path.name}` shows the same."
+        ) from error
+    return module
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+def _checked(module, path: Path) -> OwnFile:
+    """The file's objects, each checked; its arms and reward sets are registered when all of them fit."""
+    found = {name: getattr(module, name) for name in NAMES if hasattr(module, name)}
+    own = OwnFile(path, sha256(path))
+    if not found:
+        raise own.fault("nothing to use", f"it defines none of {', '.join(NAMES)}; define one of them")
+    for name, kind in (
+        ("REWARD_SETS", Mapping),
+        ("QUESTIONS", Mapping),
+        ("ANSWERS", Mapping),
+        ("SETTINGS", Mapping),
+    ):
+        if not isinstance(found.get(name, {}), kind):
+            raise own.fault(name, f"is a {type(found[name]).__name__}; expected a dict")
+    if not isinstance(found.get("ARMS", ()), list | tuple):
+        raise own.fault("ARMS", f"is a {type(found['ARMS']).__name__}; expected a list of Arm")
+    own = replace(
+        own,
+        arms=tuple(found.get("ARMS", ())),
+        reward_sets=dict(found.get("REWARD_SETS", {})),
+        questions={name: _by_split(own, name, given) for name, given in found.get("QUESTIONS", {}).items()},
+        base_model=_base_model(own, found.get("BASE_MODEL")),
+        settings=dict(found.get("SETTINGS", {})),
+    )
+    own = replace(own, answers=_answer_files(own, found.get("ANSWERS", {})))
+    for name, rewards in own.reward_sets.items():
+        _check_reward_set(own, name, rewards)
+    known = {item.name for item in fields(Settings)} - set(NOT_TO_CHANGE)
+    if unknown := sorted(set(own.settings) - known):
+        raise own.fault("SETTINGS", f"{unknown} cannot be set; expected some of {', '.join(sorted(known))}")
+    _check_arms(own)
+    return own
+
+
+def _check_arms(own: OwnFile) -> None:
+    """Registers, so that arms can start from each other, and takes everything back when one does not fit."""
+    for arm in own.arms:
+        if not isinstance(arm, Arm):
+            raise own.fault("ARMS", f"holds {arm!r}; expected clinical_r1.arms.Arm(name, family, label, ...)")
+        if arm.name in ARMS:
+            raise own.fault(f"arm {arm.name!r}", "has the name of an arm of this package; give it another")
+    names = [arm.name for arm in own.arms]
+    if len(set(names)) < len(names):
+        raise own.fault("ARMS", f"names {names} hold one twice; give each arm a name of its own")
+    _register(own)
+    try:
+        for arm in own.arms:
+            _check_arm(own, arm)
+    except BaseException:
+        global _loaded
+        _loaded = own
+        unload()
+        raise
+
+
+def _check_arm(own: OwnFile, arm: Arm) -> None:
+    where = f"arm {arm.name!r}"
+    try:
+        starts_of(arm.name)
+        rewards = reward_set(arm.rewards) if arm.stage == "rl" else None
+    except ValueError as error:
+        raise own.fault(where, str(error)) from error
+    if rewards and arm.weights is not None and len(arm.weights) != len(rewards.functions):
+        raise own.fault(
+            where,
+            f"has {len(arm.weights)} weights; expected {len(rewards.functions)}, for {', '.join(rewards.names)}",
+        )
+    if arm.aggregation not in AGGREGATIONS:
+        raise own.fault(
+            where, f"has the aggregation {arm.aggregation!r}; expected one of {', '.join(AGGREGATIONS)}"
+        )
+    # constrained also takes what moves its multipliers (`trainer.MultiObjectiveMixin`)
+    options = {
+        *options_of(arm.aggregation),
+        *(("targets", "rate") if arm.aggregation == "constrained" else ()),
+    }
+    if unknown := sorted(set(dict(arm.options)) - options):
+        raise own.fault(
+            where, f"gives {arm.aggregation} the option {unknown}; expected {sorted(options) or 'none'}"
+        )
+    if unknown := sorted(set(dict(arm.changes)) - {item.name for item in fields(Settings)}):
+        raise own.fault(where, f"changes {unknown}, which are no fields of Settings")
+
+
+def _check_reward_set(own: OwnFile, name: str, rewards) -> None:
+    if not isinstance(rewards, RewardSet):
+        raise own.fault(
+            f"REWARD_SETS[{name!r}]", f"is a {type(rewards).__name__}; expected clinical_r1.rewards.RewardSet"
+        )
+    try:
+        reward_set(name)
+    except ValueError:
+        pass  # a new name, as it should be
+    else:
+        raise own.fault(
+            f"REWARD_SETS[{name!r}]", "has the name of a reward set of this package; give it another"
+        )
+    count = len(TRIAL_TEXTS)
+    columns = {
+        "prompts": ["A red, hot knee, fever and a positive culture."] * count,
+        "answer": ["B"] * count,
+        "options": [TRIAL_OPTIONS] * count,
+        "style": ["crpo"] * count,
+        "id": [f"trial-{i}" for i in range(count)],
+    }
+    for function in rewards.functions:
+        where = f"reward {function.__name__} of {name!r}"
+        # as training passes them: message lists
+        for texts in (TRIAL_TEXTS, [[{"role": "assistant", "content": text}] for text in TRIAL_TEXTS]):
+            try:
+                values = function(completions=list(texts), **columns)
+            except Exception as error:
+                kind = "message lists, as training passes them" if texts is not TRIAL_TEXTS else "texts"
+                raise own.fault(
+                    where,
+                    f"fails on {kind} ({type(error).__name__}: {error}); `rewards.completion_text` reads both kinds",
+                ) from error
+            try:
+                check_values(function.__name__, values, count, rewards.ranges.get(function.__name__))
+            except ValueError as error:
+                raise own.fault(where, str(error)) from error
+
+
+def _by_split(own: OwnFile, name, given) -> dict[str, Callable]:
+    where = f"QUESTIONS[{name!r}]"
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+        raise own.fault(where, "is no name for a folder; use letters, digits, '.', '_' and '-'")
+    if name in BENCHMARK_LABELS:
+        raise own.fault(where, "has the name of a benchmark of this package; give it another")
+    readers = {"test": given} if callable(given) else given
+    if not isinstance(readers, Mapping) or "test" not in readers or not all(map(callable, readers.values())):
+        raise own.fault(where, f"is {given!r}; expected a function, or a dict with a function for 'test'")
+    if unknown := sorted(set(readers) - set(SPLITS)):
+        raise own.fault(where, f"has the splits {unknown}; expected some of {', '.join(SPLITS)}")
+    return dict(readers)
+
+
+def _answer_files(own: OwnFile, given: Mapping) -> dict[str, dict[str, Path]]:
+    answers = {}
+    for model, files in given.items():
+        where = f"ANSWERS[{model!r}]"
+        if not isinstance(model, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", model):
+            raise own.fault(where, "is no name for a file; use letters, digits, '.', '_' and '-'")
+        if model in ARMS or model in {arm.name for arm in own.arms if isinstance(arm, Arm)}:
+            raise own.fault(
+                where, "is the name of an arm; another model's answers go under a name of their own"
+            )
+        if not isinstance(files, Mapping):
+            raise own.fault(where, f"is {files!r}; expected {{benchmark: file}}")
+        answers[model] = {name: own.path.parent / file for name, file in files.items()}
+        for name, file in answers[model].items():
+            if not file.is_file():
+                raise own.fault(where, f"names {file} for {name}, which does not exist")
+    return answers
+
+
+def _base_model(own: OwnFile, name) -> str | None:
+    """An absolute folder, a Hub id, or the clinic's base model as it is."""
+    if name is None:
+        return None
+    if not isinstance(name, str | Path):
+        raise own.fault("BASE_MODEL", f"is a {type(name).__name__}; expected a folder or a Hub id")
+    folder = own.path.parent / Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise own.fault(
+                "BASE_MODEL", f"{folder} holds no config.json; name a folder that save_pretrained wrote"
+            )
+        return str(folder.resolve())
+    if name != CLINIC_BASE and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        raise own.fault("BASE_MODEL", f"{name!r} is no folder beside the file and no Hub id such as org/name")
+    return str(name)
+
+
+# ------------------------------------------------------------------------------------------------- own questions
+
+
+def has_questions(benchmark: str) -> bool:
+    """Whether the own file brings this benchmark."""
+    return _loaded is not None and benchmark in _loaded.questions
+
+
+def questions_of(benchmark: str, split: str) -> list[Question]:
+    """The own file's questions of a benchmark, under this benchmark's and split's name.
+
+    OwnFileError when the reader fails, yields none, something else than a Question, an id twice, or no answer.
+    """
+    own, where = _loaded, f"QUESTIONS[{benchmark!r}]"
+    if split not in own.questions[benchmark]:
+        raise own.fault(where, f"has no split {split!r}; give a dict with a function for it")
+    try:
+        given = own.questions[benchmark][split]()
+        questions = list(given) if isinstance(given, Iterable) else None
+    except Exception as error:
+        raise own.fault(where, f"its reader of {split} fails ({type(error).__name__}: {error})") from error
+    if questions is None:
+        raise own.fault(where, f"its reader of {split} gave a {type(given).__name__}; expected Questions")
+    seen = set()
+    for place, question in enumerate(questions, 1):
+        if not isinstance(question, Question):
+            raise own.fault(
+                where, f"item {place} of {split} is a {type(question).__name__}; expected a Question"
+            )
+        if question.id in seen:
+            raise own.fault(
+                where, f"{split} holds the id {question.id!r} twice; give every question an id of its own"
+            )
+        if question.answer is None:
+            raise own.fault(
+                where,
+                f"question {question.id!r} has no answer; expected one of {', '.join(question.options)}",
+            )
+        seen.add(question.id)
+    if not questions:
+        raise own.fault(where, f"its reader of {split} yields no question; expected one at least")
+    return [replace(question, benchmark=benchmark, split=split) for question in questions]
+
+
+def is_own(arm: str) -> bool:
+    """Whether an arm comes from the own file."""
+    return arm in ARMS and arm not in METHODS and _loaded is not None and ARMS[arm] in _loaded.arms

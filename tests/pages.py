@@ -1,0 +1,55 @@
+"""What the tests of README.md and docs/ share: the pages, their code blocks, and the published tables they speak of."""
+
+import re
+import subprocess
+
+import pandas as pd
+import pytest
+
+from clinical_r1.files import ROOT
+
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
+]
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def one_line(text: str) -> str:
+    """White space folded, emphasis taken out, a typographic minus made plain: for finding a sentence in a page."""
+    return " ".join(text.replace("**", "").replace("−", "-").split())
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced code blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def changed(path: str) -> bool:
+    """Whether git sees a difference between this path and the last commit; False without git."""
+    try:
+        run = subprocess.run(["git", "status", "--porcelain", path], cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return False
+    return run.returncode == 0 and bool(run.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def published():
+    """figures/cpu, which the pages speak of; skipped where a run of one's own has taken its place."""
+    if changed("figures/cpu") and not changed("docs/results.md"):
+        pytest.skip("figures/cpu holds another run than the published one: docs/ does not speak of it")
+    return ROOT / "figures" / "cpu"
+
+
+def comparison(folder, method, against, benchmark, metric="accuracy"):
+    """One row of comparisons.csv; where a pair was tested in two families, the one with the larger p, as results.md shows."""
+    rows = pd.read_csv(folder / "comparisons.csv")
+    key = {"method": method, "against": against, "benchmark": benchmark, "metric": metric}
+    rows = rows[(rows[list(key)] == pd.Series(key)).all(axis=1)]
+    return rows.loc[rows["p_holm"].idxmax()]

@@ -1,0 +1,302 @@
+"""The pages: links that lead somewhere, names that exist, and every claimed number read from the table it speaks of."""
+
+import ast
+import importlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from pages import PAGES, blocks, comparison, one_line, page, published
+from test_imports import ROWS, WINGS
+
+import clinical_r1
+from clinical_r1 import paper
+from clinical_r1.files import PACKAGE, ROOT
+from clinical_r1.pipeline import map as house_map
+from clinical_r1.pipeline import readme as generator
+
+assert published  # a fixture
+RESULTS = one_line(page("docs/results.md"))
+
+
+# ---- words, links, names ----
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name):
+    text = page(name)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
+    for target in targets:
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        path = (ROOT / name).parent / file if file else ROOT / name
+        assert path.exists(), f"{name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}, target
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_pages_name_no_place_on_a_machine_and_speak_plainly(name):
+    text = page(name)
+    assert not re.findall(r"(?<![\w.])/(?:home|root|tmp|work|mnt|opt)/", text)
+    assert not re.findall(r"\bmend", text, re.IGNORECASE)  # fix
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_names_in_code_exist(name):
+    """`rewards.accuracy_reward`, `clinic/verdicts.py`, `REWARD_SETS["crpo"]`: whatever looks like ours is there."""
+    modules = {path.stem for path in PACKAGE.glob("*.py")} | {
+        path.parent.name for path in PACKAGE.glob("*/__init__.py")
+    }
+    for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", page(name)):
+        dotted = re.match(r"(?:clinical_r1\.)?([a-z_]\w*(?:\.[A-Za-z_]\w*)+)", code)
+        if (
+            dotted
+            and dotted[1].split(".")[0] in modules
+            and not re.search(r"\.(py|md|csv|json|jsonl)\b", code)
+        ):
+            thing = clinical_r1
+            for part in dotted[1].split("."):
+                if not hasattr(thing, part):
+                    importlib.import_module(f"{thing.__name__}.{part}")
+                thing = getattr(thing, part)
+        for file in re.findall(r"(?<![\w/<>.*])((?:[\w.]+/)*\w+\.py)\b", code):
+            places = (ROOT / file, PACKAGE / file, ROOT / "benchmarks" / file, *PACKAGE.glob(f"*/{file}"))
+            assert file == "mine.py" or any(place.exists() for place in places), f"{name} names {file}"
+
+
+def test_every_test_and_page_that_is_named_exists():
+    for name in PAGES:
+        for file in re.findall(r"\b((?:tests|docs|notebooks|figures|benchmarks)/[\w./-]*\w)", page(name)):
+            if not file.startswith(("figures/cpu-", "docs/]")):
+                assert (ROOT / file).exists(), f"{name} names {file}"
+
+
+# ---- the map and the package's own docstring ----
+
+
+def test_the_map_agrees_with_the_docstrings():
+    """Fix: python -m clinical_r1.pipeline readme"""
+    text = page("docs/map.md")
+    begin, end = house_map.MAP_BEGIN, house_map.MAP_END
+    assert generator.with_block(text, begin, end, house_map.map_block(), "docs/map.md") == text
+
+
+def test_the_package_lists_its_files_in_the_rows_that_imports_obey():
+    assert house_map.rows_of_files() == {row: names.split() for row, names in ROWS.items()}
+    for wing in WINGS:
+        assert wing in clinical_r1.__doc__
+
+
+def test_the_map_has_every_file_and_needs_a_docstring_of_each(tmp_path):
+    block = house_map.map_block()
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "__init__.py":
+            assert f"| `{path.name}` |" in block
+    (tmp_path / "bare.py").write_text("x = 1\n")
+    with pytest.raises(ValueError, match="bare.py has no docstring"):
+        house_map.docstring(tmp_path / "bare.py")
+
+
+def test_the_map_s_sentences_are_safe_in_a_table(tmp_path):
+    wing = tmp_path / "wing"
+    wing.mkdir()
+    (tmp_path / "__init__.py").write_text('"""House.\n\nRows:\n\n    ground      one\n"""\n')
+    (tmp_path / "one.py").write_text('"""Eq. 3 of <a | b>, see ``x<y>``: all. More."""\n')
+    (wing / "__init__.py").write_text('"""A wing.\nTwo lines."""\n')
+    (wing / "__main__.py").write_text('"""Runs."""\n')
+    block = house_map.map_block(tmp_path)
+    assert "| `one.py` | Eq. 3 of &lt;a \\| b>, see `x<y>`: all |" in block
+    assert (
+        "**wing/** A wing. Two lines.\n\n| file | what it holds |\n| --- | --- |\n| `__main__.py` | Runs |\n"
+        in block
+    )
+
+
+def test_the_pipeline_in_ten_lines_calls_what_exists():
+    code = re.search(r"::\n\n(.+?)\n\n(?=\S)", clinical_r1.__doc__, re.DOTALL)[1]
+    tree = ast.parse("\n".join(line.strip() for line in code.splitlines()))
+    assert len(tree.body) == 10
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        module, _, function = name.rpartition(".")
+        if not module.startswith(("numpy", "pandas")):
+            assert callable(getattr(importlib.import_module(f"clinical_r1.{module}"), function)), name
+
+
+# ---- results.md, the five arms ----
+
+
+def test_results_agree_with_the_published_ledger(published):
+    """Fix: python -m clinical_r1.pipeline readme"""
+    text = page("docs/results.md")
+    block = generator.published_block(published)
+    assert generator.with_block(text, generator.BEGIN, generator.END, block, "docs/results.md") == text
+
+
+def test_claims_about_the_cold_start(published):
+    clinic, shift, expert = (
+        comparison(published, "cold_start_crpo", "baseline", name)
+        for name in ("clinic", "clinic-shift", "clinic-expert")
+    )
+    assert (
+        f"{clinic['difference']:+.1f} points on `clinic` and {shift['difference']:+.1f} on `clinic-shift`"
+        in RESULTS
+    )
+    assert max(clinic["p_holm"], shift["p_holm"]) < 0.001 and expert["p_holm"] > 0.05
+    numbers = (
+        f"({expert['difference']:.1f} points, interval {expert['ci_low']:.1f} to {expert['ci_high']:.1f})"
+    )
+    assert numbers in RESULTS
+    shown = pd.read_csv(published / "fig4_accuracy.csv").set_index(["benchmark", "method"])
+    unparsed = 100 - 100 * shown.loc[("clinic-expert", "cold_start_crpo"), "coverage"]
+    assert f"{unparsed:.0f} % of its answers cannot be parsed there" in RESULTS
+
+
+def test_claims_about_crpo_against_grpo(published):
+    rows = pd.read_csv(published / "comparisons.csv")
+    assert (rows["p_holm"][(rows["method"] == "crpo") & (rows["against"] == "grpo")] > 0.05).all()
+    after = rows[
+        (rows["method"] == "cold_start_crpo")
+        & (rows["against"] == "cold_start_grpo")
+        & (rows["p_holm"] < 0.05)
+    ]
+    survive = {(row.benchmark, row.metric): row.difference for row in after.itertuples()}
+    worse = {  # what the page lists, each to CRPO's disadvantage
+        ("clinic-shift", "accuracy"): -1,
+        ("clinic", "cecd"): -1,
+        ("clinic-shift", "hallucination"): 1,
+        ("clinic-expert", "faithfulness"): -1,
+        ("clinic-expert", "cecd"): -1,
+        ("clinic-expert", "drc"): -1,
+    }
+    assert {key: np.sign(value) for key, value in survive.items()} == worse
+    assert (
+        f"{-survive['clinic-shift', 'accuracy']:.1f} points less accurate than GRPO on `clinic-shift`"
+        in RESULTS
+    )
+    assert "Five of the process measures do so too" in RESULTS
+
+
+def test_claims_about_false_claims(published):
+    ledger = pd.read_csv(published / "ledger.csv")
+    ours = ledger[(ledger["metric"] == "hallucination") & (ledger["measured_on"] == "clinic")].set_index(
+        "method"
+    )["value"]
+    assert (ours.drop("baseline") > ours["baseline"]).all()
+    printed = paper.table1()
+    printed = printed[printed["metric"] == "hallucination"].pivot_table(
+        index="benchmark", columns="method", values="value"
+    )
+    assert (printed.drop(columns="baseline").gt(printed["baseline"], axis=0)).all(axis=None)
+
+
+def test_claim_about_rounding(published):
+    here = comparison(published, "crpo", "grpo", "clinic", "hallucination")
+    there = pd.read_csv(published / "tradeoffs_ablations.csv").set_index(["family", "arm", "metric"])
+    there = there.loc[("prompt_x_reward", "grpo", "hallucination")]
+    assert there["against"] == "crpo" and there["p_holm"] < 0.001 and f"{here['p_holm']:.2f}" == "1.00"
+    low, high = there["difference_low"], there["difference_high"]
+    assert (
+        f"{there['difference']:.2f} fewer false claims than GRPO [{low:.2f}, {high:.2f}], p < 0.001"
+        in RESULTS
+    )
+    low, high = -here["ci_high"], -here["ci_low"]
+    assert (
+        f"here {-here['difference']:.2f} fewer [{low:.2f}, {high:.2f}], p = 1.00 after correction" in RESULTS
+    )
+
+
+def test_claim_about_intervals_over_questions_alone(published):
+    row = comparison(published, "crpo", "grpo", "clinic", "faithfulness")
+    assert f"it is {row['difference']:+.2f} [{row['ci_low']:.2f}, {row['ci_high']:.2f}]" in RESULTS
+    notebook = (ROOT / "notebooks/04_benchmark_evaluation.ipynb").read_text(encoding="utf-8")
+    assert "0.88 more true claims than GRPO [0.77, 0.99]" in RESULTS
+    assert re.search(
+        r"claim counter +faithfulness +crpo +grpo +500 +\S+ +\S+ .*?\b0\.88 +0\.77 +0\.99",
+        notebook,
+        re.DOTALL,
+    )
+
+
+# ---- speed.md ----
+
+
+def test_predictions_of_the_speed_page():
+    """The cost model at the sizes that the page names."""
+    from clinical_r1.speed.cost import ModelShape, predicted_speed_up
+
+    def shape(layers, hidden, heads, key_values, inner, vocabulary):
+        head = hidden // heads
+        weights = 2 * hidden**2 + 2 * hidden * head * key_values + 3 * hidden * inner
+        return ModelShape(weights * layers, layers, hidden, hidden, vocabulary)
+
+    half, real = (24, 896, 14, 2, 4864), 151_936
+    text = one_line(page("docs/speed.md"))
+    small, large = (predicted_speed_up(shape(*half, vocabulary), 1024, 64, 16) for vocabulary in (1024, real))
+    assert f"gain {small:.1f} times with the small vocabulary and {large:.1f} times with the real one" in text
+    paper_sizes = [
+        predicted_speed_up(shape(*size, real), 350, 600, 5) for size in (half, (36, 2048, 16, 2, 11008))
+    ]
+    assert "the gain is {:.2f} with the shape of 0.5B and {:.2f} with that of 3B".format(*paper_sizes) in text
+    equal = predicted_speed_up(shape(*half, 1024), 1000, 1000, 8)
+    assert 1.7 < equal < 2 * 8 / 9 + 0.02  # "at P = R and G = 8 the limit is 1.8"
+
+
+def test_every_point_of_the_grid_reaches_what_the_page_says():
+    import json
+
+    (file,) = (ROOT / "benchmarks/results").glob("shared_prefix.*.json")
+    points = json.loads(file.read_text(encoding="utf-8"))["points"]
+    lowest = min(point["measured_over_predicted"] for point in points if "measured_over_predicted" in point)
+    assert f"at least {int(lowest * 1000) / 1000:.2f} of its prediction" in page("docs/speed.md")
+
+
+# ---- trust.md ----
+
+
+def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
+    from clinical_r1.audit.redteam import EXAMPLE, EXAMPLE_HONEST, red_team_table
+    from clinical_r1.clinic import Case, load_set
+    from clinical_r1.clinic.traces import teaching_completions
+    from clinical_r1.prompts import render_question
+    from clinical_r1.rewards import REWARD_SETS
+
+    text = one_line(page("docs/trust.md"))
+    attacks = red_team_table(EXAMPLE, EXAMPLE_HONEST)["outranked"].iloc[1:]
+    assert f"outranks {sum(attacks)} of {len(attacks)} degenerate and adversarial completions" in text
+    question = load_set("clinic", "validation", 6)[5]
+    texts = teaching_completions(Case.from_json(question.meta["case"]))
+    rewards, count = REWARD_SETS["crpo"], len(texts)
+    columns = {"answer": [question.answer] * count, "options": [question.options] * count}
+    columns["prompts"] = [render_question(question)] * count
+    parts = [reward(list(texts.values()), **columns) for reward in rewards.functions]
+    totals = dict(zip(texts, np.array(parts).T @ np.array(rewards.weights), strict=True))
+    same = totals["honest"], totals["right, but invents evidence"], totals["right, stuffs keywords"]
+    assert {f"{total:.2f}" for total in same} == {"12.00"} and "both earn 12.00" in text
+
+
+# ---- habits ----
+
+
+def test_hooks_and_workflow_agree_with_the_pins_and_the_supported_versions():
+    import tomllib
+
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    pins = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert re.search(r"ruff-pre-commit\n +rev: v(\S+)", hooks)[1] == re.search(r"- ruff==(\S+)", pins)[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert 'python: ["3.11", "3.13"]' in workflow and project["requires-python"] == ">=3.11,<3.14"
+    assert "run: .ci/run" in workflow
+    module, _, function = project["scripts"]["clinical-r1"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_no_page_has_an_empty_code_block():
+    for name in PAGES:
+        for language in ("python", "bash"):
+            assert all(block.strip() for block in blocks(page(name), language))

@@ -1,0 +1,133 @@
+"""README.md: its length, its one example, and every number it claims, read against the tables they come from."""
+
+import re
+
+import pandas as pd
+import pytest
+from pages import blocks, comparison, one_line, page, published
+
+from clinical_r1.arms import ABLATIONS
+from clinical_r1.clinic import Case, knowledge_base, load_set
+from clinical_r1.clinic.verdicts import SUPPORTS, phrase_table, read_claims, verdict
+from clinical_r1.completions import parse_completion
+from clinical_r1.files import ROOT
+from clinical_r1.prompts import render_question
+from clinical_r1.rewards import REWARD_SETS
+
+assert published  # a fixture
+README = page("README.md")
+EXAMPLE = re.search(r"<!-- example: (\S+) -->\n(.*?)<!-- /example -->", README, re.DOTALL)
+MARKS = {
+    "true": "true",
+    "contradicted_by_vignette": "**false**: contradicted by the vignette",
+    "contradicted_by_kb": "**false**: contradicted by the knowledge base",
+    "unverifiable": "unverifiable",
+}
+
+
+@pytest.fixture(scope="module")
+def example():
+    """(question, case, the model's answer) of the printed example."""
+    number = int(EXAMPLE[1].rsplit("-", 1)[1])
+    question = load_set("clinic", "test", number + 1)[number]
+    assert question.id == EXAMPLE[1]
+    (answer,) = blocks(EXAMPLE[2], "text")
+    return question, Case.from_json(question.meta["case"]), answer
+
+
+def test_five_minutes_are_enough():
+    assert len(README.split()) <= 2000
+
+
+def test_the_example_prints_the_question_as_it_is(example):
+    question, _, _ = example
+    quoted = one_line(EXAMPLE[2].replace("> ", "").replace(" · ", " "))
+    assert question.stem in quoted
+    for letter, option in question.options.items():
+        assert f"{letter}: {option}{' (right)' if letter == question.answer else ''}" in quoted
+
+
+def test_every_claim_of_the_example_is_marked_with_its_verdict(example):
+    """Recomputed from the case: the marks cannot drift from the rules."""
+    _, case, answer = example
+    words = {meaning: text for text, meaning in phrase_table().items() if text in answer}
+    expected = [
+        (
+            f"{words[claim.finding, claim.present]} {'supports' if claim.direction == SUPPORTS else 'argues against'} "
+            f"{claim.condition}",
+            MARKS[verdict(claim, case)],
+        )
+        for claim in read_claims(answer)
+    ]
+    rows = re.findall(r"^\| (?!claim|---)(.+?) \| (.+?) \|$", EXAMPLE[2], re.MULTILINE)
+    assert [claim for claim, _ in rows] == [claim for claim, _ in expected]
+    for (_, mark), (_, expected_mark) in zip(rows, expected, strict=True):
+        assert mark == expected_mark or mark.startswith(f"{expected_mark},")
+
+
+def test_the_example_follows_its_rule_and_is_paid_as_written(example):
+    question, case, answer = example
+    verdicts = [verdict(claim, case) for claim in read_claims(answer)]
+    assert "true" in verdicts and any(v.startswith("contradicted") for v in verdicts)
+    assert question.id == "clinic-test-00000"  # "It is the first test question"
+    assert parse_completion(answer, "crpo").letter not in (None, question.answer)  # "and the answer is wrong"
+    columns = {
+        "answer": [question.answer],
+        "options": [question.options],
+        "prompts": [render_question(question)],
+    }
+    rewards = REWARD_SETS["crpo"]
+    parts = [function([answer], **columns)[0] for function in rewards.functions]
+    paid = [weight * part for weight, part in zip(rewards.weights, parts, strict=True)]
+    assert paid == [0.0, 1.5, 0.5] and f"pays this answer {sum(paid):.1f} of 12:" in README
+
+
+def test_what_it_is_not_agrees_with_the_ledger(published):
+    counts = pd.read_csv(published / "ledger.csv")["verdict"].value_counts()
+    assert set(counts.index) == {"not attempted"}
+    assert (
+        f"Of the paper's {counts.sum()} printed cells, 0 are reproduced and {counts.sum()} are not attempted"
+        in one_line(README)
+    )
+
+
+def test_the_picture_shows_what_its_caption_says(published):
+    shown = pd.read_csv(published / "fig4_accuracy.csv").set_index(["benchmark", "method"])
+    measured = shown[shown["seeds"] > 0]
+    assert set(measured["seeds"]) == {3} and set(measured["n"]) == {500}
+    assert "Three seeds, 500 test questions a set" in README
+    for benchmark in ("clinic", "clinic-shift"):
+        for method in ("grpo", "crpo"):
+            assert shown.loc[(benchmark, method), "value"] - shown.loc[(benchmark, "baseline"), "value"] > 30
+    rows = pd.read_csv(published / "comparisons.csv")
+    accuracy = rows[(rows["method"] == "crpo") & (rows["against"] == "grpo") & (rows["metric"] == "accuracy")]
+    assert len(accuracy) and (accuracy["p_holm"] > 0.05).all()
+
+
+def test_what_came_out_agrees_with_the_comparisons(published):
+    gain = comparison(published, "cold_start_crpo", "baseline", "clinic")
+    assert f"{gain['difference']:.1f} points more accurate than the baseline on `clinic`" in README
+    assert gain["p_holm"] < 0.001
+    assert (
+        comparison(published, "cold_start_crpo", "baseline", "clinic-expert")["p_holm"] > 0.05
+    )  # "no gain is seen"
+    rows = pd.read_csv(published / "comparisons.csv")
+    assert (
+        rows["p_holm"][(rows["method"] == "crpo") & (rows["against"] == "grpo")] > 0.05
+    ).all()  # "no difference survives"
+    loss = comparison(published, "cold_start_crpo", "cold_start_grpo", "clinic-shift")
+    assert f"{-loss['difference']:.1f} points less accurate than GRPO on `clinic-shift`" in README
+    assert loss["p_holm"] < 0.05
+
+
+def test_sizes_are_those_of_the_package():
+    kb = knowledge_base()
+    text = one_line(README)
+    assert f"{len(kb.conditions)} conditions in {len(set(kb.families))} families" in text
+    assert f"{len(kb.findings)} findings" in text
+    assert f"trains {len(ABLATIONS)} more arms" in text
+    from safetensors import safe_open
+
+    with safe_open(ROOT / "clinical_r1/data/clinic_base/model.safetensors", "np") as file:
+        weights = sum(file.get_tensor(name).size for name in file.keys())
+    assert f"{weights / 1e6:.1f} M parameters" in text
