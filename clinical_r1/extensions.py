@@ -50,7 +50,7 @@ TRIAL_TEXTS = (
     "",
 )
 # A general model's tokens are shorter than the clinic's words; used where the file does not set them itself
-LIMITS = {"max_prompt_tokens": 1024, "max_completion_tokens": 512}
+LIMITS = {"max_prompt_tokens": 1024, "max_completion_tokens": 256}
 
 
 class OwnFileError(ValueError):

@@ -45,7 +45,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise ValueError(
-                    f"{path}, line {number} is not JSON ({error}); mend or delete the file."
+                    f"{path}, line {number} is not JSON ({error}); fix or delete the file."
                 ) from error
     return rows
 

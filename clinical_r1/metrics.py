@@ -310,7 +310,8 @@ def compare(scores, method, against, metrics, rng):
     detectable effect at 80 % power, in the difference's unit), p, p_holm, test ("exact McNemar": accuracy, one response
     per question; otherwise "paired bootstrap over questions" or, with several seeds, "... and seeds"), n (questions),
     seeds (how many), coverage (share of pairs with both verdicts; the others are left out, an unparsed answer is not).
-    Raises ValueError when a method or a measure is missing, or when the two are not paired.
+    A benchmark where neither has a verdict on a measure, such as questions of one's own, has no row for it.
+    Raises ValueError when a method or a measure is missing everywhere, or when the two are not paired.
     """
     import pandas as pd
 
@@ -329,10 +330,17 @@ def compare(scores, method, against, metrics, rng):
                 f"{benchmark}: {method} has {_extent(a)} and {against} has {_extent(b)}; expected pairs: the same "
                 "seeds and samples in both."
             )
-        for metric in metrics:
+        judged = [
+            metric for metric in metrics if any(np.isfinite(_values(own, metric)).any() for own in (a, b))
+        ]
+        for metric in judged:
             rows.append(
                 {"benchmark": benchmark, "metric": metric} | _paired_row(a, b, metric, method, against, rng)
             )
+    if unjudged := [metric for metric in metrics if metric not in {row["metric"] for row in rows}]:
+        raise ValueError(
+            f"no response of {method} or {against} has a {', '.join(unjudged)} verdict; expected judged measures."
+        )
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
     small = [float(f"{p:.4g}") for p in table["p"]], [float(f"{p:.4g}") for p in table["p_holm"]]

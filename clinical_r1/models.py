@@ -84,7 +84,7 @@ def clinic_base_path() -> Path:
 
 
 def check_hashes(folder: Path) -> None:
-    """Compare every file with `sha256.json`. ValueError names the file, what was got and the mend."""
+    """Compare every file with `sha256.json`. ValueError names the file, what was got and how to fix it."""
     try:
         listed = json.loads((folder / "sha256.json").read_text())
     except FileNotFoundError as error:

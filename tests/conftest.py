@@ -7,6 +7,7 @@ from pathlib import Path
 os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 import pytest  # noqa: E402
+from pages import published  # noqa: E402, F401  (a fixture of every test that reads the published tables)
 
 DATA_VARIABLE = "CLINICAL_R1_DATA"
 NO_DATA = f"{DATA_VARIABLE} is unset: no folder of real benchmark files"

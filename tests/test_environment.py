@@ -73,13 +73,13 @@ def test_trl_that_cannot_run_on_a_cpu_is_excluded():
 def imported(folder: str) -> set[str]:
     """Top-level names of third-party modules that any file of `folder` imports, at any depth."""
     names = set()
-    for path in (ROOT / folder).glob("*.py"):
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
-    own = {path.stem for path in (ROOT / folder).glob("*.py")}
+    own = {path.stem for path in (ROOT / folder).rglob("*.py")}
     return names - set(sys.stdlib_module_names) - own - {"clinical_r1"}
 
 

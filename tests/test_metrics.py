@@ -269,7 +269,7 @@ def test_compare_leaves_out_pairs_without_a_verdict_and_says_so():
     scores[0]["measures"]["drc"] = None
     row = metrics.compare(scores, "crpo", "grpo", ["drc"], rng()).iloc[0]
     assert (row["difference"], row["n"], row["coverage"]) == (1.0, 3, 0.75)
-    with pytest.raises(ValueError, match="crpo and grpo share no response with a cecd verdict"):
+    with pytest.raises(ValueError, match="no response of crpo or grpo has a cecd verdict"):
         metrics.compare([s | {"measures": {}} for s in scores], "crpo", "grpo", ["cecd"], rng())
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 
@@ -151,3 +152,35 @@ def test_smoke_run_makes_table_and_figures_and_is_then_kept(tmp_path, capsys):
     assert command.main(["smoke", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count(": kept") == len(stages.STAGES)
     assert written() == before
+
+
+# ---- what the prose says of the published run ----
+
+
+def prose(name: str) -> str:
+    return " ".join(cell["text"] for cell in cells(ROOT / "notebooks" / f"{name}.ipynb", "markdown"))
+
+
+def test_answers_of_notebook_04_are_those_of_the_published_table(published):
+    rows = pd.read_csv(published / "comparisons.csv")
+    found = {name: rows[rows["comparison"] == name] for name in rows["comparison"].unique()}
+    survives = {name: frame[frame["p_holm"] < 0.05] for name, frame in found.items()}
+    text = prose("04_benchmark_evaluation")
+    assert set(rows["seeds"]) == {3} and text.count("published run (three seeds)") == 3
+
+    baseline = survives["cold start and CRPO against baseline"]
+    assert set(baseline["benchmark"]) == {"clinic", "clinic-shift"} and (baseline["difference"] > 0).all()
+    assert "yes on the two sets with four options; on `clinic-expert` no gain is found" in text
+
+    accuracy = found["CRPO against GRPO"]
+    assert survives["CRPO against GRPO"].empty and "no difference is found on any of the three sets" in text
+    assert "Differences of 7 to 15 points would have been" in text
+    assert (int(accuracy["mde"].min()), round(accuracy["mde"].max())) == (7, 15)
+
+    assert survives["CRPO against GRPO, all measures"].empty
+    assert (
+        len(found["CRPO against GRPO, all measures"]) == 27 and "none of the 27 differences survives" in text
+    )
+    cold = survives["after a cold start, all measures"]
+    worse = cold["difference"].where(cold["metric"] == "hallucination", -cold["difference"])
+    assert len(cold) == 6 and (worse > 0).all() and "six do, all of them against CRPO" in text

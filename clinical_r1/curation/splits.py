@@ -185,7 +185,8 @@ def write_splits(settings, source=None) -> list[dict]:
     tests = [load(name, "test" if name != "medmcqa" else "dev") for name in settings.benchmarks]
     rows = []
     for questions, row in tests:
-        kept = questions[: settings.n_test]
+        # a reader's own questions are never cut
+        kept = questions if extensions.has_questions(row["benchmark"]) else questions[: settings.n_test]
         rows.append(row | {"split": "test", "questions": len(kept), "quarantined": 0})
         rows[-1]["file"] = str(write_questions(settings.questions_path(row["benchmark"], "test"), kept))
     held_out = [question for questions, _ in tests for question in questions]

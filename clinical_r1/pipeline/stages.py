@@ -1,4 +1,4 @@
-"""Stages, what makes one stale, and how one is executed: the machinery under reproduce.py.
+"""Stages: what makes one stale, and how one is executed.
 
 A stage is one notebook. It is kept, not repeated, while its executed copy is whole and nothing it came from has
 changed: the settings, the package, its own cells, the files it reads, and the files it wrote are there. Nothing here
@@ -262,7 +262,9 @@ def execute(run: Run, stage: Stage) -> Watch:
 
     partial = run.partial(stage)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    mend = f"what ran is in {run.shown(partial)}. Mend the cause and run the same command: finished work is kept."
+    way_on = (
+        f"what ran is in {run.shown(partial)}. Fix the cause and run the same command: finished work is kept."
+    )
     try:
         with kernel_environment(), Watch(stage.notebook, partial) as watch:
             papermill.execute_notebook(
@@ -280,11 +282,13 @@ def execute(run: Run, stage: Stage) -> Watch:
             )
     except papermill.PapermillExecutionError as error:
         what = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
-        raise PipelineError(f"{stage.notebook} stopped in cell {error.cell_index} ({what}); {mend}") from None
+        raise PipelineError(
+            f"{stage.notebook} stopped in cell {error.cell_index} ({what}); {way_on}"
+        ) from None
     except RuntimeError as error:  # nbclient's DeadKernelError: killed, or out of memory
-        raise PipelineError(f"{stage.notebook} stopped, its kernel ended ({error}); {mend}") from error
+        raise PipelineError(f"{stage.notebook} stopped, its kernel ended ({error}); {way_on}") from error
     if missing := run.missing(stage.writes):
-        raise PipelineError(f"{stage.notebook} ended without writing {', '.join(missing)}; {mend}")
+        raise PipelineError(f"{stage.notebook} ended without writing {', '.join(missing)}; {way_on}")
     partial.replace(run.executed(stage))
     return watch
 

@@ -218,7 +218,7 @@ def test_failing_cell_is_named_and_the_earlier_notebook_stays(finished, capsys):
     assert "runs/smoke/notebooks/04_last.partial.ipynb" in said and len(said.splitlines()) == 1
     assert (finished.run_dir / "notebooks" / "04_last.ipynb").read_text() == earlier
     assert finished.manifest()["unfinished"] == "04_last"
-    finished.write("04_last", WRITE_TABLE)  # mended
+    finished.write("04_last", WRITE_TABLE)  # fixed
     assert finished() == 0
 
 
