@@ -1,0 +1,247 @@
+"""A user's own file: what it brings is used, what does not fit is named, and nothing is left behind."""
+
+import json
+import os
+import textwrap
+from dataclasses import replace
+
+import pytest
+
+from clinical_r1 import artifacts, extensions, score
+from clinical_r1.arms import ARMS
+from clinical_r1.curation.splits import write_splits
+from clinical_r1.extensions import OwnFileError
+from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS
+from clinical_r1.questions import read_questions
+from clinical_r1.rewards import REWARD_SETS
+from clinical_r1.settings import SMOKE, settings_from_json
+from clinical_r1.tables import build_table1
+
+OWN = """
+from clinical_r1.arms import Arm
+from clinical_r1.questions import Question
+from clinical_r1.rewards import RewardSet, accuracy_reward, completion_text
+
+LIMIT = 40
+
+def short_reward(completions, answer, style, **columns):
+    right = accuracy_reward(completions, answer=answer, style=style)
+    return [r if len(completion_text(c).split()) <= LIMIT else 0.0 for r, c in zip(right, completions)]
+
+def questions():
+    for i in range(20):
+        yield Question(f"q{i}", "any", "any", f"Number {i}?", {"A": "one", "B": "two"}, "AB"[i % 2], {})
+
+REWARD_SETS = {"short": RewardSet((short_reward,), (1.0,), {"short_reward": (0, 1)})}
+ARMS = [Arm("short", "own", "Short answers", rewards="short"), Arm("after", "own", "After", rewards="short", start="short")]
+QUESTIONS = {"ward": questions}
+"""
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays():
+    before = dict(ARMS), dict(REWARD_SETS), dict(METHOD_LABELS), dict(BENCHMARK_LABELS)
+    yield
+    extensions.unload()
+    assert (dict(ARMS), dict(REWARD_SETS), dict(METHOD_LABELS), dict(BENCHMARK_LABELS)) == before
+    assert extensions.VARIABLE not in os.environ
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(text, name="mine.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
+        return path
+
+    return written
+
+
+def test_arms_benchmarks_and_rewards_join_the_run(write, tmp_path):
+    settings = extensions.settings_for("smoke", tmp_path, own=write(OWN))
+    assert settings.methods == (*SMOKE.methods, "short", "after")
+    assert settings.benchmarks == (*SMOKE.benchmarks, "ward")
+    assert (settings.profile, settings.base_profile, settings.own_file) == ("smoke-mine", "smoke", "mine.py")
+    assert settings.command == "./reproduce.sh smoke --with mine.py"
+    assert settings_from_json(json.loads(json.dumps(settings.to_json())), settings.out) == settings
+    assert METHOD_LABELS["short"] == "Short answers"
+    assert [f.__name__ for f in score.with_own_rewards(score.Rules()).rewards][-1] == "short_reward"
+    assert artifacts.arm_stamp("after")["start"] == {"short": artifacts.arm_stamp("short")}
+    assert (
+        extensions.settings_for("smoke", tmp_path) == settings
+    )  # children and kernels find it in the environment
+
+
+def test_own_questions_are_written_whole_under_their_benchmark(write, tmp_path):
+    settings = extensions.settings_for("smoke", tmp_path, own=write(OWN))
+    write_splits(settings)
+    found = read_questions(settings.questions_path("ward", "test"))
+    assert len(found) == 20 > settings.n_test and {(q.benchmark, q.split) for q in found} == {
+        ("ward", "test")
+    }
+
+
+def test_a_changed_reward_makes_its_arms_stale_and_no_other(write, tmp_path):
+    path = write(OWN)
+    extensions.load(path)
+    before = {name: artifacts.arm_stamp(name) for name in ARMS}
+    path.write_text(path.read_text() + "\n# a remark\n")
+    extensions.load(path)
+    assert {name: artifacts.arm_stamp(name) for name in ARMS} == before
+    path.write_text(path.read_text().replace("LIMIT = 40", "LIMIT = 50"))
+    extensions.load(path)
+    assert {name for name in ARMS if artifacts.arm_stamp(name) != before[name]} == {"short", "after"}
+
+
+def test_answers_of_another_model_stand_in_table_1_under_its_own_name(write, tmp_path):
+    from clinical_r1.generate import complete_all
+
+    rows = [{"id": f"q{i}", "text": rf"so \boxed{{{'AB'[i % 2]}}}"} for i in range(20)]
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    own = write(OWN.replace("ARMS = [", "_ = [") + 'ANSWERS = {"gpt-4": {"ward": "answers.jsonl"}}\n')
+    settings = extensions.settings_for("smoke", tmp_path, own=own)
+    settings = replace(settings, methods=("baseline",), benchmarks=("ward",), eval_greedy=False)
+    write_splits(settings)
+    complete_all(settings)
+    records = score.score_all(settings)
+    import numpy as np
+
+    table = build_table1(settings, records, np.random.default_rng(0))
+    row = table[(table["method"] == "gpt-4") & (table["metric"] == "accuracy")].iloc[0]
+    assert (row["value"], row["n"], row["benchmark"]) == (100.0, 20, "ward")
+    assert "gpt-4" not in ARMS
+
+
+def test_a_general_model_gets_full_prompts_and_room(write, tmp_path):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text("{}")
+    settings = extensions.settings_for("smoke", tmp_path, own=write('BASE_MODEL = "tiny"\n'))
+    assert settings.base_model == str((tmp_path / "tiny").resolve())
+    assert settings.prompt_layout == "full" and SMOKE.prompt_layout == "clinic"
+    assert settings.max_prompt_tokens == extensions.LIMITS["max_prompt_tokens"]
+    own = write('BASE_MODEL = "tiny"\nSETTINGS = {"max_prompt_tokens": 300}\n', "other.py")
+    assert extensions.settings_for("smoke", tmp_path, own=own).max_prompt_tokens == 300
+
+
+FAULTS = {
+    "does not import": "mine.py, line 2 does not import (ModuleNotFoundError",
+    "nothing": "nothing to use: it defines none of ARMS",
+    "unknown reward": "arm 'short': reward set 'shrt' is not known",
+    "unknown start": "arm 'short': arm short starts from 'nowhere', which is no arm",
+    "circle": "starts from itself (short -> after -> short)",
+    "taken name": "arm 'crpo': has the name of an arm of this package",
+    "twice": "hold one twice",
+    "weights": "has 2 weights; expected 1, for short_reward",
+    "option": "gives std_floor the option ['flor']; expected ['floor']",
+    "range": "reward short_reward of 'short': reward short_reward gave 3; expected a value in its stated range [0, 1]",
+    "length": "reward short_reward gave 1 values for 4 completions",
+    "texts only": "fails on message lists, as training passes them (AttributeError",
+    "setting": "SETTINGS: ['rl_step'] cannot be set",
+    "setting of the run": "SETTINGS: ['profile'] cannot be set",
+    "setting that does not fit": "SETTINGS: does not fit profile smoke (micro_batch 7",
+    "base model": "BASE_MODEL: 'no-such-folder' is no folder beside the file and no Hub id",
+    "benchmark": "QUESTIONS['medqa']: has the name of a benchmark",
+    "answers": "ANSWERS['gpt']: names",
+    "arm in answers": "ANSWERS['crpo']: is the name of an arm",
+}
+BROKEN = {
+    "does not import": "\nimport no_such_module\n",
+    "nothing": "x = 1\n",
+    "unknown reward": OWN.replace('rewards="short")', 'rewards="shrt")', 1),
+    "unknown start": OWN.replace(
+        '"Short answers", rewards="short"', '"Short answers", rewards="short", start="nowhere"'
+    ),
+    "circle": OWN.replace(
+        '"Short answers", rewards="short"', '"Short answers", rewards="short", start="after"'
+    ),
+    "taken name": OWN.replace('Arm("short"', 'Arm("crpo"'),
+    "twice": OWN.replace('Arm("after"', 'Arm("short"'),
+    "weights": OWN.replace(
+        '"Short answers", rewards="short"', '"Short answers", rewards="short", weights=(1.0, 2.0)'
+    ),
+    "option": OWN.replace(
+        '"Short answers", rewards="short"',
+        '"Short answers", rewards="short", aggregation="std_floor", options=(("flor", 1),)',
+    ),
+    "range": OWN.replace("return [r if", "return [3.0 if"),
+    "length": OWN.replace("return [r if", "return [1.0] or [r if"),
+    "texts only": OWN.replace("completion_text(c).split()", "c.split()"),
+    "setting": 'SETTINGS = {"rl_step": 3}\n',
+    "setting of the run": 'SETTINGS = {"profile": "x"}\n',
+    "setting that does not fit": 'SETTINGS = {"micro_batch": 7}\n',
+    "base model": 'BASE_MODEL = "no-such-folder"\n',
+    "benchmark": 'QUESTIONS = {"medqa": list}\n',
+    "answers": 'ANSWERS = {"gpt": {"clinic": "none.jsonl"}}\n',
+    "arm in answers": 'ANSWERS = {"crpo": {"clinic": "none.jsonl"}}\n',
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_does_not_fit_is_named_in_one_sentence_and_leaves_nothing_behind(write, tmp_path, fault):
+    before = dict(ARMS), dict(REWARD_SETS)
+    with pytest.raises(OwnFileError) as caught:
+        extensions.settings_for("smoke", tmp_path, own=write(BROKEN[fault]))
+    assert FAULTS[fault] in str(caught.value) and str(caught.value).startswith("mine.py")
+    if fault != "setting that does not fit":
+        assert (dict(ARMS), dict(REWARD_SETS)) == before and extensions.loaded() is None
+
+
+def test_a_broken_file_leaves_the_one_before_in_force(write):
+    good = write(OWN, "good.py")
+    extensions.load(good)
+    with pytest.raises(OwnFileError):
+        extensions.load(write(BROKEN["range"], "bad.py"))
+    assert (
+        extensions.loaded().path == good.resolve()
+        and "short" in ARMS
+        and os.environ[extensions.VARIABLE] == str(good.resolve())
+    )
+
+
+READERS = {
+    "holds the id 'a' twice": '[Question("a", "w", "t", "?", {"A": "x", "B": "y"}, "A", {})] * 2',
+    "question 'a' has no answer": '[Question("a", "w", "t", "?", {"A": "x", "B": "y"}, None, {})]',
+    "item 1 of test is a dict": '[{"id": "a"}]',
+    "yields no question": "[]",
+    "fails (ValueError: question 'a': answer is 'C'": '[Question("a", "w", "t", "?", {"A": "x", "B": "y"}, "C", {})]',
+    "gave a int": "3",
+}
+
+
+@pytest.mark.parametrize("message", READERS)
+def test_a_reader_that_yields_something_else_is_named(write, message):
+    extensions.load(
+        write(
+            f"from clinical_r1.questions import Question\nQUESTIONS = {{'ward': lambda: {READERS[message]}}}\n"
+        )
+    )
+    with pytest.raises(OwnFileError) as caught:
+        extensions.questions_of("ward", "test")
+    assert message in str(caught.value) and "QUESTIONS['ward']" in str(caught.value)
+
+
+def test_only_own_arms_are_set_aside_when_they_are_stale(write, tmp_path):
+    from clinical_r1 import train
+    from clinical_r1.files import write_json
+
+    settings = extensions.settings_for("smoke", tmp_path, own=write(OWN))
+    keys = {key: settings.to_json()[key] for key in artifacts.RL_ON}
+    for arm in ("short", "crpo"):
+        stamp = json.loads(json.dumps(keys | artifacts.arm_stamp(arm)))
+        write_json(settings.model_dir(arm, 0) / "done.json", stamp)
+        assert train._is_kept(settings, arm, 0)
+        write_json(settings.model_dir(arm, 0) / "done.json", stamp | {"reward_rules": "others"})
+    for kind in ("completions", "scores"):
+        path = settings.run_dir / kind / "ward" / "short.seed0.jsonl"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}\n")
+    assert not train._is_kept(settings, "short", 0)
+    aside = settings.run_dir / "set_aside" / "short.seed0.1"
+    assert (aside / "models/short/seed0/done.json").is_file() and (
+        aside / "scores/ward/short.seed0.jsonl"
+    ).is_file()
+    assert not settings.model_dir("short", 0).exists() and not list(
+        (settings.run_dir / "completions/ward").iterdir()
+    )
+    with pytest.raises(ValueError, match="reward_rules was 'others'"):
+        train._is_kept(settings, "crpo", 0)

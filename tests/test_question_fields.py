@@ -1,0 +1,108 @@
+"""The reader for other people's layouts: placed rightly, or refused with the row's number."""
+
+import json
+
+import pytest
+
+from clinical_r1.questions import read_fields
+
+TEXTS = ["Gout", "Lupus", "Sepsis"]
+LETTERED = {"opa": "Gout", "opb": "Lupus", "opc": "Sepsis", "opd": None}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def written(*rows, **fields):
+        path = tmp_path / "mine.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return read_fields(path, "mine", **fields)
+
+    return written
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"question": "?", "options": TEXTS, "answer": "B"},
+        {"question": "?", "options": TEXTS, "answer": "b"},
+        {"question": "?", "options": TEXTS, "answer": " lupus "},
+        {"stem": "?", "choices": dict(zip("ABC", TEXTS, strict=True)), "answer_idx": "B", "answer": "Lupus"},
+        {"sent1": "?", "choices": dict(zip("abc", TEXTS, strict=True)), "label": "B"},
+        {"question": "?", "options": dict(zip("123", TEXTS, strict=True)), "answer": 2},
+        {"question": "?", "options": dict(zip("012", TEXTS, strict=True)), "answer": "1"},
+        {"question": "?", **LETTERED, "answer": "Lupus"},
+        {"question": "?", "choices": {"text": TEXTS, "label": ["A", "B", "C"]}, "answerKey": "B"},
+        {
+            "question": "?",
+            "options": [{"key": k, "value": v} for k, v in zip("ABC", TEXTS, strict=True)],
+            "answer": "B",
+        },
+    ],
+)
+def test_common_layouts(read, row):
+    (question,) = read(row | {"id": 7})
+    assert (question.id, question.stem, question.answer) == ("7", "?", "B")
+    assert question.options == dict(zip("ABC", TEXTS, strict=True))
+
+
+def test_an_index_is_counted_as_the_file_tells(read):
+    rows = [{"question": f"{i}?", "options": TEXTS, "answer": i} for i in (0, 1, 2)]
+    assert [q.answer for q in read(*rows)] == ["A", "B", "C"]
+    rows = [{"question": f"{i}?", **LETTERED, "cop": i} for i in (1, 2, 3)]
+    assert [q.answer for q in read(*rows)] == ["A", "B", "C"]
+    rows = [{"question": "?", "options": TEXTS, "answer": 1}]
+    assert [read(*rows, index_base=base)[0].answer for base in (0, 1)] == ["B", "A"]
+    with pytest.raises(ValueError, match="whether the first option is 0 or 1; pass index_base"):
+        read(*rows)
+    with pytest.raises(ValueError, match="an answer index of 0 and one of the number of options"):
+        read(*[{"question": "?", "options": TEXTS, "answer": i} for i in (0, 3)])
+
+
+def test_without_an_id_the_place_names(read):
+    rows = [{"question": "?", "options": TEXTS, "answer": "A"}] * 2
+    assert [q.id for q in read(*rows, split="rl")] == ["mine-rl-00000", "mine-rl-00001"]
+    assert (
+        read({"q": "?", "o": TEXTS, "a": "C", "k": "x"}, stem="q", options="o", answer="a", id="k")[0].id
+        == "x"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"options": TEXTS, "answer": "A"}, "row 1 has no stem: its fields are options, answer"),
+        ({"question": "?", "answer": "A"}, "row 1 has no options"),
+        ({"question": "?", "options": TEXTS}, "row 1 has no answer"),
+        ({"question": "?", "options": TEXTS, "answer": "D"}, "answer 'D', which names no option"),
+        ({"question": "?", "options": TEXTS, "answer": None}, "answer None, which names no option"),
+        ({"question": "?", "options": TEXTS, "answer": "Flu"}, "which names no option"),
+        ({"question": "?", "options": ["B", "x", "A"], "answer": "B"}, "which reads as A and as B"),
+        ({"question": "?", "options": ["x", "X"], "answer": "x"}, "the text of several options"),
+        ({"question": "?", "options": ["1", "2", "3"], "answer": 2}, "whether the first option is 0 or 1"),
+        ({"question": "?", "options": TEXTS[:1], "answer": "A"}, "has 1 options; expected 2 to 10"),
+        ({"question": "?", "options": list("abcdefghijk"), "answer": "A"}, "has 11 options"),
+        ({"question": "?", "options": "Gout", "answer": "A"}, "has options 'Gout'"),
+        ({"question": " ", "options": TEXTS, "answer": "A"}, "row 1 is no question"),
+        (3, "row 1 is a int"),
+    ],
+)
+def test_what_cannot_be_placed_is_named_with_its_row(read, row, message):
+    with pytest.raises(ValueError, match=message.replace("[", r"\[")):
+        read(row)
+
+
+def test_an_id_twice_and_an_empty_file_are_refused(read):
+    row = {"id": "a", "question": "?", "options": TEXTS, "answer": "A"}
+    with pytest.raises(ValueError, match="row 2 has the id 'a' of row 1"):
+        read(row, row)
+    with pytest.raises(ValueError, match="holds no row"):
+        read()
+
+
+def test_one_json_list_is_read_too(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps([{"question": "?", "options": TEXTS, "answer": "A"}], indent=2))
+    assert len(read_fields(path, "mine")) == 1
+    path.write_text("[1,")
+    with pytest.raises(ValueError, match="starts like a JSON list and is none"):
+        read_fields(path, "mine")
