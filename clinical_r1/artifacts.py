@@ -124,6 +124,11 @@ def _code_of(module: str) -> tuple[dict, dict]:
     Imports from outside this package and the users' own files are not listed: a hash is not about libraries.
     """
     path = _source_file(module)
+    if path is None:
+        raise ValueError(
+            f"{module} is no module of this package and no own file, so its code cannot be stamped: write it into a file "
+            "and load that (`extensions.load`, or ./reproduce.sh --with FILE)."
+        )
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:

@@ -94,33 +94,43 @@ def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks,
     with open(partial, "a", encoding="utf-8") as out:
         for start in range(done, len(tasks), settings.eval_batch):
             batch = tasks[start : start + settings.eval_batch]
-            prompts = [
-                policy[1].apply_chat_template(
-                    build_messages(question, style, settings.prompt_layout),
-                    add_generation_prompt=True,
-                    tokenize=False,
-                )
-                for question, _ in batch
-            ]
-            asked = [
-                prompt + (extra.get("forced") or "")
-                for prompt, (_, extra) in zip(prompts, batch, strict=True)
-                if "text" not in extra
-            ]
-            batch_seed = _batch_seed(seed, benchmark, start)
-            answers = iter(
-                sample_completions(*policy, asked, settings, protocol, batch_seed) if asked else ()
-            )
-            for (question, extra), prompt in zip(batch, prompts, strict=True):
-                row = {"id": question.id, **names, "sample": extra["sample"]}
-                row |= {"protocol": protocol, "style": style, "prompt": prompt}
-                row |= extra if "text" in extra else _joined(next(answers), extra)
+            for row in _answered(
+                settings, policy, batch, style, protocol, _batch_seed(seed, benchmark, start)
+            ):
+                row = {
+                    "id": row.pop("id"),
+                    **names,
+                    "sample": row.pop("sample"),
+                    "protocol": protocol,
+                    "style": style,
+                } | row
                 out.write(json.dumps(row, ensure_ascii=False) + "\n")
             out.flush()
     stamp = {key: settings.to_json()[key] for key in GENERATED_WITH}
     write_json(path.with_suffix(".json"), stamp | stamped)
     os.replace(partial, path)
     return path
+
+
+def _answered(settings, policy, batch, style: str, protocol: str, seed: int):
+    """One batch of (question, further fields) -> rows of id, sample, prompt and the answer's own fields, in order."""
+    prompts = [
+        policy[1].apply_chat_template(
+            build_messages(question, style, settings.prompt_layout),
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        for question, _ in batch
+    ]
+    asked = [
+        prompt + (extra.get("forced") or "")
+        for prompt, (_, extra) in zip(prompts, batch, strict=True)
+        if "text" not in extra
+    ]
+    answers = iter(sample_completions(*policy, asked, settings, protocol, seed) if asked else ())
+    for (question, extra), prompt in zip(batch, prompts, strict=True):
+        answer = extra if "text" in extra else _joined(next(answers), extra)
+        yield {"id": question.id, "sample": extra["sample"], "prompt": prompt} | answer
 
 
 def _joined(answer: dict, extra: dict) -> dict:

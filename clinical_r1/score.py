@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clinical_r1 import extensions
+from clinical_r1.artifacts import callable_hash, digest
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import measure
 from clinical_r1.completions import parse_completion
@@ -57,15 +58,18 @@ class Rules:
             )
 
     def to_json(self) -> dict:
-        """The rules by name, for the record beside re-scored tables."""
-        name = {"parse": self.parse, "judge": self.judge}
-        return {key: _full_name(rule) for key, rule in name.items()} | {
-            "rewards": [_full_name(reward) for reward in self.rewards]
-        }
+        """The rules by name and by what they do, for the record beside re-scored tables: the same wherever the code stands."""
+        rules = {"parse": _named_rule(self.parse), "judge": _named_rule(self.judge)}
+        return rules | {"rewards": [_named_rule(reward) for reward in self.rewards]}
 
 
-def _full_name(rule) -> str:
-    return f"{rule.__module__}.{getattr(rule, '__qualname__', type(rule).__name__)}"
+def _named_rule(rule) -> dict:
+    """{"name", "code": hash of its code}; the hash is None for what is written outside this package and own files."""
+    try:
+        code = digest(callable_hash(rule))
+    except ValueError:
+        code = None
+    return {"name": getattr(rule, "__name__", type(rule).__name__), "code": code}
 
 
 def is_correct(letter: str | None, answer: str | None) -> bool:

@@ -1,6 +1,7 @@
 """The house: the root imports downward, a wing imports the root and the wings it names, nothing heavy on the way in."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,7 @@ LIGHT = [
 ]
 HEAVY = {"torch", "transformers", "trl", "vllm"}
 LONGEST_FILE = 450
+LONGEST_FUNCTION = 45
 
 
 def modules() -> dict[str, Path]:
@@ -152,3 +154,49 @@ def test_no_module_uses_the_private_names_of_another(module):
         if alias.name.startswith("_") and not alias.name.startswith("__")
     ]
     assert private == []
+
+
+def test_the_wheel_holds_every_wing():
+    """Colab installs from it. What setuptools finds with the project's own rule, against the folders that hold code."""
+    import tomllib
+
+    from setuptools import find_packages
+
+    rule = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "packages"
+    ]["find"]
+    found = find_packages(str(ROOT), include=rule["include"])
+    assert set(found) == {"clinical_r1", *(f"clinical_r1.{wing}" for wing in WINGS)}
+
+
+def test_no_module_finds_its_files_from_where_it_stands():
+    """`__file__` of a module changes when it moves; `files.PACKAGE` and `files.ROOT` do not."""
+    users = [name for name, path in MODULES.items() if "Path(__file__)" in path.read_text(encoding="utf-8")]
+    assert users == ["files"]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_that_are_started_by_name_exist(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    texts = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    named = {name for text in texts for name in re.findall(r"-m clinical_r1\.([a-z_.]+[a-z_])", text)}
+    named |= {
+        text.removeprefix("clinical_r1.") for text in texts if re.fullmatch(r"clinical_r1\.[a-z_.]+", text)
+    }
+    assert named <= MODULES.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_function_is_longer_than_a_screen(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {
+        f.name: f.end_lineno - f.lineno + 1
+        for f in functions
+        if f.end_lineno - f.lineno + 1 > LONGEST_FUNCTION
+    }
+    assert long == {}

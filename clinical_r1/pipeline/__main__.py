@@ -88,7 +88,65 @@ def publish(run: Run, stages: Sequence[Stage]) -> None:
 
 # ------------------------------------------------------------------------------------------------------- the arguments
 
-PROFILE = "smoke, cpu (default), colab or paper"
+
+def _argument(*flags, **keywords):
+    return flags, keywords
+
+
+_PROFILE = {"default": "cpu", "help": "smoke, cpu (default), colab or paper"}
+PROFILE_FIRST = _argument("profile", nargs="?", **_PROFILE)
+PROFILE_OPTION = _argument("--profile", **_PROFILE)
+WITH = _argument(
+    "--with", dest="own", type=Path, metavar="FILE", help="your own arms, rewards, questions, model"
+)
+EVERYWHERE = (
+    _argument(
+        "--out", type=Path, default=ROOT, help="folder for runs/ and figures/ (default: the repository)"
+    ),
+    _argument(
+        "--dry-run", action="store_true", help="check the arguments, say what would be done, write nothing"
+    ),
+)
+RUN = (
+    PROFILE_FIRST,
+    _argument(
+        "--only", action="append", metavar="NN", help="only this notebook, such as 03; may be repeated"
+    ),
+    _argument("--seeds", type=int, metavar="N", help="train with seeds 0..N-1; more seeds extend a run"),
+    _argument(
+        "--fresh", action="store_true", help="move runs/<profile> to runs/<profile>.old-<n> and start anew"
+    ),
+    _argument(
+        "--publish", action="store_true", help="copy a finished run's outputs into notebooks/; run nothing"
+    ),
+    WITH,
+)
+EXPLAIN = (
+    _argument("cell", help="such as table1.medqa.crpo.accuracy or table1.clinic.crpo.accuracy; or: ledger"),
+    PROFILE_OPTION,
+    WITH,
+)
+RESCORE = (
+    PROFILE_FIRST,
+    _argument("--name", default="today", help="folder under runs/<profile>/rescored (default: today)"),
+    _argument("--seeds", type=int, metavar="N", help="seeds 0..N-1 (default: those of the run)"),
+    WITH,
+)
+ABLATIONS = (
+    _argument("--seeds", type=int, default=3, metavar="N", help="seeds 0..N-1 (default 3)"),
+    _argument("--only", action="append", metavar="ARM", help="only this arm; may be repeated"),
+    _argument("--summary-only", action="store_true", help="summarise what is on disk; train nothing"),
+    _argument("--publish", action="store_true", help="copy the summary into the package"),
+)
+EXPORT = (
+    PROFILE_OPTION,
+    _argument("--method", required=True, help="a trained arm, such as crpo, or cold_start"),
+    _argument("--seed", type=int, default=0),
+    _argument("--to", required=True, metavar="DIR", help="a new or empty folder"),
+    _argument("--push", metavar="ORG/NAME", help="upload to the Hub as well, private"),
+    _argument("--public", action="store_true", help="with --push: publish"),
+    WITH,
+)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -100,84 +158,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "Each command has its own --help; that of `run` lists the options of a run.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-
-    def command(name, does, run, profile):
-        added = commands.add_parser(name, help=does, description=does)
-        added.set_defaults(run=run)
-        if profile == "first":
-            added.add_argument("profile", nargs="?", default="cpu", help=PROFILE)
-        elif profile:
-            added.add_argument("--profile", default="cpu", help=PROFILE)
-        added.add_argument(
-            "--out", type=Path, default=ROOT, help="folder for runs/ and figures/ (default: the repository)"
-        )
-        added.add_argument(
-            "--dry-run",
-            action="store_true",
-            help="check the arguments, say what would be done, write nothing",
-        )
-        return added
-
-    run = command(
-        "run", "run the notebooks in order; go on where a run stopped (default command)", run_command, "first"
-    )
-    run.add_argument(
-        "--only", action="append", metavar="NN", help="only this notebook, such as 03; may be repeated"
-    )
-    run.add_argument(
-        "--seeds", type=int, metavar="N", help="train with seeds 0..N-1; more seeds extend a run"
-    )
-    run.add_argument(
-        "--fresh", action="store_true", help="move runs/<profile> to runs/<profile>.old-<n> and start anew"
-    )
-    run.add_argument(
-        "--publish", action="store_true", help="copy a finished run's outputs into notebooks/; run nothing"
-    )
-
-    explain = command(
-        "explain", "say where a number comes from: run, commit, hashes, seeds", explain_command, "option"
-    )
-    explain.add_argument(
-        "cell", help="such as table1.medqa.crpo.accuracy or table1.clinic.crpo.accuracy; or: ledger"
-    )
-
-    command("readme", "rewrite the pages' generated results from figures/<profile>", readme_command, "option")
-
-    rescore = command(
-        "rescore", "score stored completions by today's rules, without a model", rescore_command, "first"
-    )
-    rescore.add_argument(
-        "--name", default="today", help="folder under runs/<profile>/rescored (default: today)"
-    )
-    rescore.add_argument("--seeds", type=int, metavar="N", help="seeds 0..N-1 (default: those of the run)")
-
-    ablations = command(
-        "ablations", "train, answer and summarise what notebook 05 shows", ablations_command, None
-    )
-    ablations.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0..N-1 (default 3)")
-    ablations.add_argument("--only", action="append", metavar="ARM", help="only this arm; may be repeated")
-    ablations.add_argument(
-        "--summary-only", action="store_true", help="summarise what is on disk; train nothing"
-    )
-    ablations.add_argument("--publish", action="store_true", help="copy the summary into the package")
-
-    export = command(
-        "export",
-        "merge, save and describe one trained arm; push it to the Hub if asked",
-        export_command,
-        "option",
-    )
-    export.add_argument("--method", required=True, help="a trained arm, such as crpo, or cold_start")
-    export.add_argument("--seed", type=int, default=0)
-    export.add_argument("--to", required=True, metavar="DIR", help="a new or empty folder")
-    export.add_argument("--push", metavar="ORG/NAME", help="upload to the Hub as well, private")
-    export.add_argument("--public", action="store_true", help="with --push: publish")
-    for added in (run, explain, rescore, export):
-        added.add_argument(
-            "--with", dest="own", type=Path, metavar="FILE", help="your own arms, rewards, questions, model"
-        )
-
-    named = argv[:1] and (argv[0] in commands.choices or argv[0] in ("-h", "--help"))
+    for name, (does, run, arguments) in COMMANDS.items():
+        command = commands.add_parser(name, help=does, description=does)
+        command.set_defaults(run=run)
+        for flags, keywords in (*arguments, *EVERYWHERE):
+            command.add_argument(*flags, **keywords)
+    named = argv[:1] and (argv[0] in COMMANDS or argv[0] in ("-h", "--help"))
     return parser.parse_args(argv if named else ["run", *argv])
 
 
@@ -292,6 +278,24 @@ def export_command(arguments, *_) -> None:
         export.export_and_push(
             settings, arguments.method, arguments.seed, arguments.to, arguments.push, arguments.public
         )
+
+
+COMMANDS = {
+    "run": ("run the notebooks in order; go on where a run stopped (default command)", run_command, RUN),
+    "explain": ("say where a number comes from: run, commit, hashes, seeds", explain_command, EXPLAIN),
+    "readme": (
+        "rewrite the pages' generated results from figures/<profile>",
+        readme_command,
+        (PROFILE_OPTION,),
+    ),
+    "rescore": ("score stored completions by today's rules, without a model", rescore_command, RESCORE),
+    "ablations": ("train, answer and summarise what notebook 05 shows", ablations_command, ABLATIONS),
+    "export": (
+        "merge, save and describe one trained arm; push it to the Hub if asked",
+        export_command,
+        EXPORT,
+    ),
+}
 
 
 def main(

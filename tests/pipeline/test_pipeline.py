@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from clinical_r1 import files
 from clinical_r1.files import ROOT
 from clinical_r1.pipeline import __main__ as command
 from clinical_r1.pipeline import stages
+from clinical_r1.pipeline.manifest import open_manifest
 from clinical_r1.pipeline.stages import Stage
+from clinical_r1.settings import settings_for
 
 MINUTES = {"smoke": 0.1, "cpu": 1, "colab": 1, "paper": 1}
 WRITE_QUESTIONS = """
@@ -404,5 +407,58 @@ def test_questions_can_be_checked_before_an_environment_is_made(capsys):
 def test_help_tells_of_the_questions(capsys):
     with pytest.raises(SystemExit):
         command.main(["--help"])
-    said = capsys.readouterr().out
-    assert all(name in said for name in ("explain", "readme", "rescore", "ablations", "export", "run --help"))
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(name in said for name in ("explain", "readme", "rescore", "ablations", "export", "that of `run`"))
+
+
+@pytest.mark.parametrize("file", ["clinic/cases.py", "rewards.py", "pipeline/explain.py"])
+def test_a_changed_file_of_any_wing_repeats_the_stages(tmp_path, monkeypatch, file):
+    copy = tmp_path / "clinical_r1"
+    shutil.copytree(files.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    monkeypatch.setattr(stages, "PACKAGE", copy)
+    write_notebook(tmp_path / "01_first.ipynb", "1")
+    run = stages.Run(settings_for("smoke", tmp_path), tmp_path)
+    before = run.fingerprint(STAGES[0])
+    (copy / file).write_text((copy / file).read_text() + "\nMORE = 1\n")
+    assert run.fingerprint(STAGES[0]) != before
+
+
+def test_two_files_of_one_name_in_two_wings_are_two_files(tmp_path, monkeypatch):
+    """Keyed by bare name, one of them would hide the other's changes."""
+    test_a_changed_file_of_any_wing_repeats_the_stages(tmp_path / "a", monkeypatch, "audit/plots.py")
+    test_a_changed_file_of_any_wing_repeats_the_stages(tmp_path / "b", monkeypatch, "laboratory/plots.py")
+
+
+def test_a_changed_own_file_repeats_the_stages(tmp_path):
+    write_notebook(tmp_path / "01_first.ipynb", "1")
+    own = tmp_path / "mine.py"
+    own.write_text("SETTINGS = {}\n")
+    run = stages.Run(settings_for("smoke", tmp_path), tmp_path, own)
+    before = run.fingerprint(STAGES[0])
+    own.write_text("SETTINGS = {'rl_steps': 3}\n")
+    assert run.fingerprint(STAGES[0]) != before
+    assert stages.Run(settings_for("smoke", tmp_path), tmp_path).fingerprint(STAGES[0]) != before
+
+
+def test_more_seeds_arms_and_benchmarks_extend_a_run_and_other_settings_do_not(tmp_path):
+    settings = settings_for("smoke", tmp_path)
+    path = settings.run_dir / "manifest.json"
+    files.write_json(path, {"settings": settings.to_json(), "stages": {}})
+    more = replace(
+        settings, seeds=(0, 1), methods=(*settings.methods, "k0"), benchmarks=(*settings.benchmarks, "medqa")
+    )
+    assert open_manifest(path, more)["stages"] == {}
+    for other in (replace(settings, methods=settings.methods[:2]), replace(settings, rl_steps=3)):
+        with pytest.raises(files.PipelineError, match="was made with other settings"):
+            open_manifest(path, other)
+
+
+def test_with_names_the_own_file_and_its_fault(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text("ARMS = 3\n")
+    assert (
+        command.main(["smoke", "--out", str(tmp_path), "--with", str(tmp_path / "mine.py"), "--dry-run"]) == 2
+    )
+    assert "mine.py, ARMS: is a int; expected a list of Arm" in capsys.readouterr().err
+    assert command.main(["smoke", "--out", str(tmp_path), "--with", str(tmp_path / "none.py")]) == 2
+    assert "none.py does not exist" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
