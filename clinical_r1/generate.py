@@ -5,7 +5,6 @@ Questions are answered in fixed batches and each batch has a seed of its own, so
 writes the same bytes as one that was not. Two more protocols serve `probes`: options shuffled, reasoning removed.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -66,10 +65,6 @@ def complete(
     questions = read_questions(settings.questions_path(benchmark, "test"))
     tasks = [(question, {"sample": sample}) for sample in range(samples) for question in questions]
     return answer_questions(settings, policy, method, seed, benchmark, protocol, tasks)
-
-
-def text_sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks, **stamped) -> Path:

@@ -5,15 +5,14 @@ torch, transformers, peft and unsloth are imported when called. Unsloth must com
 matrices, and both generate through `model.generate`.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
 import sys
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
+from clinical_r1.files import PACKAGE, sha256
 from clinical_r1.settings import CLINIC_BASE
 
 PATCHED_BY_UNSLOTH = ("trl", "transformers", "peft")
@@ -78,7 +77,7 @@ def _say(sentence: str) -> None:
 
 def clinic_base_path() -> Path:
     """Folder of the shipped base model, after its sha256 has been checked. ValueError when a file differs."""
-    folder = Path(str(resources.files("clinical_r1").joinpath("data/clinic_base")))
+    folder = PACKAGE / "data" / "clinic_base"
     check_hashes(folder)
     return folder
 
@@ -94,7 +93,7 @@ def check_hashes(folder: Path) -> None:
         ) from error
     for name, expected in listed["files"].items():
         path = folder / name
-        got = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no file"
+        got = sha256(path) if path.is_file() else "no file"
         if got != expected:
             raise ValueError(
                 f"base model file {name} has sha256 {got[:12]}…, expected {expected[:12]}…: it was changed or truncated. "
@@ -345,8 +344,6 @@ def lora_config(settings):
 
 def write_hashes(folder: Path, recipe: dict) -> None:
     """sha256.json: the hash of every file beside it, and how they were made."""
-    files = {
-        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.is_file()
-    }
+    files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()}
     files.pop("sha256.json", None)
     (folder / "sha256.json").write_text(json.dumps({"recipe": recipe, "files": files}, indent=1))

@@ -10,8 +10,8 @@ from clinical_r1.arms import ARMS
 from clinical_r1.audit.options import read_mentions
 from clinical_r1.completions import ANALYTICAL_MARKER, INTUITIVE_MARKER, SECTIONS, parse_completion
 from clinical_r1.curation.checks import CHECKS, pointing_options
-from clinical_r1.files import read_jsonl
-from clinical_r1.generate import answer_questions, load_method, text_sha256
+from clinical_r1.files import read_jsonl, sha256
+from clinical_r1.generate import answer_questions, load_method
 from clinical_r1.intervals import mcnemar_exact, paired_bootstrap, wilson_interval
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import is_correct
@@ -204,7 +204,7 @@ def conclude_without_reasoning(
         emptied.append((question, {"sample": 0, "forced": EMPTY_REASONING[style]}))
     job = (settings, policy, method, seed, benchmark)
     return (
-        answer_questions(*job, "own-reasoning", kept, questions=n, source=text_sha256(path)),
+        answer_questions(*job, "own-reasoning", kept, questions=n, source=sha256(path)[:16]),
         answer_questions(*job, "no-reasoning", emptied, questions=n),
     )
 

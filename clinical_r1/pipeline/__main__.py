@@ -312,6 +312,8 @@ def main(
     except KeyboardInterrupt:
         return _say("interrupted; run the same command to go on where it stopped.", 130)
     except OSError as error:
+        if error.errno is None:  # a sentence of ours
+            return _say(error, 1)
         if error.errno not in (
             errno.ENOSPC,
             errno.EDQUOT,

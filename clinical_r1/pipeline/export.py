@@ -78,7 +78,7 @@ def _refuse_unready(settings, method, seed) -> None:
         )
     if not is_trained(settings, method, seed):
         raise ValueError(
-            f"{method} with seed {seed} is not trained in {settings.run_dir}; run `./reproduce.sh {settings.profile}` first "
+            f"{method} with seed {seed} is not trained in {settings.run_dir}; run `{settings.command}` first "
             "or name another --out."
         )
 
@@ -162,7 +162,7 @@ def measured(settings: Settings, method: str, seed: int):
         if made != now:
             raise ValueError(
                 f"table1.csv does not describe {method} with seed {seed}: its answers to {benchmark} were made from weights "
-                f"{made}, the arm has {now}; run `./reproduce.sh {settings.profile} --only 04` or move tables/ away."
+                f"{made}, the arm has {now}; run `{settings.command} --only 04` or move tables/ away."
             )
         answered.append(benchmark)
     return rows[rows["benchmark"].isin(answered)] if answered else None

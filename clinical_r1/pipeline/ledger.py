@@ -201,7 +201,7 @@ def provenance(settings: Settings, manifest: Mapping | str | Path | None = None)
     ]
     return {
         "profile": settings.profile,
-        "command": f"./reproduce.sh {settings.profile} --seeds {len(settings.seeds)}",
+        "command": f"{settings.command} --seeds {len(settings.seeds)}",
         "date": max((stage["finished"] for stage in stages.values()), default=None),
         "seeds": list(settings.seeds),
         "protocol": protocol(settings),

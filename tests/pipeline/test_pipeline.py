@@ -408,7 +408,9 @@ def test_help_tells_of_the_questions(capsys):
     with pytest.raises(SystemExit):
         command.main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
-    assert all(name in said for name in ("explain", "readme", "rescore", "ablations", "export", "that of `run`"))
+    assert all(
+        name in said for name in ("explain", "readme", "rescore", "ablations", "export", "that of `run`")
+    )
 
 
 @pytest.mark.parametrize("file", ["clinic/cases.py", "rewards.py", "pipeline/explain.py"])
