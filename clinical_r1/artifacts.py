@@ -13,8 +13,8 @@ from functools import cache, partial
 from pathlib import Path
 
 from clinical_r1.advantages import TRL_ARGUMENTS
-from clinical_r1.arms import ARMS
-from clinical_r1.files import PACKAGE
+from clinical_r1.arms import ARMS, in_order
+from clinical_r1.files import PACKAGE, read_jsonl
 from clinical_r1.laboratory.variants import VARIANT_SETS
 from clinical_r1.models import resolve_base
 from clinical_r1.rewards import REWARD_SETS, RewardSet
@@ -271,3 +271,18 @@ def _file_hash(path: Path, size: int, modified: int) -> bytes:
     """sha256 of a file, read once while it stays as it is: merged 3B weights are asked for by every completion file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def read_logs(settings):
+    """Frame of every RL arm's log, a row a step: method, seed, step, reward, rewards/<name>/mean, kl, lengths.
+
+    Supervised logs are not among them.
+    """
+    import pandas as pd
+
+    frames = []
+    for method in in_order(settings.methods):
+        for seed in settings.seeds if ARMS[method].stage == "rl" else ():
+            rows = pd.DataFrame(read_jsonl(settings.model_dir(method, seed) / "log_history.jsonl"))
+            frames.append(rows[rows["reward"].notna()].assign(method=method, seed=seed))
+    return pd.concat(frames, ignore_index=True)

@@ -33,7 +33,17 @@ def write_json(path: str | Path, value) -> Path:
 
 def write_jsonl(path: str | Path, rows) -> Path:
     """One JSON value a line; whole or not at all."""
-    return write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return write_text(path, "".join(map(json_line, rows)))
+
+
+def json_line(value) -> str:
+    """One line of JSON Lines, readable as it is; half a surrogate pair, which UTF-8 cannot hold, makes it ASCII with escapes."""
+    line = json.dumps(value, ensure_ascii=False) + "\n"
+    return (
+        line
+        if line.isascii() or not any("\ud800" <= char <= "\udfff" for char in line)
+        else json.dumps(value) + "\n"
+    )
 
 
 def read_jsonl(path: str | Path) -> list[dict]:

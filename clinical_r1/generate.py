@@ -5,7 +5,6 @@ Questions are answered in fixed batches and each batch has a seed of its own, so
 writes the same bytes as one that was not. Two more protocols serve `probes`: options shuffled, reasoning removed.
 """
 
-import json
 import os
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from clinical_r1 import extensions
 from clinical_r1.arms import ARMS
 from clinical_r1.artifacts import RL_ON, is_trained, policy_of, same_settings, weights_hash
 from clinical_r1.engines import replay, sample_completions
-from clinical_r1.files import read_jsonl, write_json
+from clinical_r1.files import json_line, read_jsonl, write_json
 from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
@@ -99,7 +98,7 @@ def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks,
                     "protocol": protocol,
                     "style": style,
                 } | row
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                out.write(json_line(row))
             out.flush()
     stamp = {key: settings.to_json()[key] for key in GENERATED_WITH}
     write_json(path.with_suffix(".json"), stamp | stamped)
@@ -143,9 +142,9 @@ def _keep_whole_batches(partial: Path, batch: int) -> int:
     """Cut a half-written file back to whole batches and return how many completions it keeps."""
     if not partial.exists():
         return 0
-    lines = [
-        line for line in partial.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")
-    ]
-    keep = len(lines) // batch * batch
-    partial.write_text("".join(lines[:keep]), encoding="utf-8")
+    *whole, _ = partial.read_bytes().split(
+        b"\n"
+    )  # at line ends alone: a text may hold other separators, such as U+2028
+    keep = len(whole) // batch * batch
+    partial.write_bytes(b"".join(line + b"\n" for line in whole[:keep]))
     return len(read_jsonl(partial))

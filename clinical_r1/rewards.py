@@ -24,6 +24,7 @@ from clinical_r1.citation import (
     cross_references,
 )
 from clinical_r1.completions import Completion, parse_completion, remove_box
+from clinical_r1.questions import LETTERS
 
 CHOICES = {  # where the paper is silent
     "accuracy": "1 if the one boxed letter is the answer, else 0; no negative values",
@@ -52,12 +53,13 @@ CHOICES = {  # where the paper is silent
 def accuracy_reward(completions, answer, style="crpo", **columns) -> list[float | None]:
     """r_acc of paper eq. 4, in {0, 1}: the one boxed letter is the answer. No letter is 0; no answer is None.
 
-    answer: the correct letter of each question, or None where it is not known. style: of all, or one per
-    completion.
+    answer: the correct letter of each question, A to J, or None where it is not known; ValueError for anything else, which no
+    completion could ever match. style: of all, or one per completion.
     """
     count = len(completions)
     styles = [style] * count if isinstance(style, str) else style
     check_same_length(count, answer=answer, style=styles)
+    check_answers(answer)
     parsed = (
         parse(completion_text(completion), style)
         for completion, style in zip(completions, styles, strict=True)
@@ -253,6 +255,15 @@ def completion_text(completion) -> str:
     raise ValueError(
         f"completion {completion!r} holds no assistant message; expected a string or a message list with one."
     )
+
+
+def check_answers(answers) -> None:
+    """ValueError unless each is one letter A to J, or None: an option's text, a small letter or an index would never be right."""
+    for answer in answers:
+        if answer is not None and not (isinstance(answer, str) and len(answer) == 1 and answer in LETTERS):
+            raise ValueError(
+                f"the answer of a question is {answer!r}; expected one letter A to {LETTERS[-1]}, or None."
+            )
 
 
 def prompt_text(prompt) -> str:

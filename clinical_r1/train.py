@@ -60,20 +60,17 @@ from clinical_r1.workers import start_child, stop_with_parent
 def teacher_rows(settings: Settings) -> list[dict]:
     """Supervised rows {"prompt": messages, "completion": messages}, both styles on different questions, half each.
 
-    The clinic's teacher is scripted and imperfect (`clinic_text.TEACHER`). Real benchmarks need a file of traces, JSON
+    The clinic's teacher is scripted and imperfect (`clinic.traces.TEACHER`). Real benchmarks need a file of traces, JSON
     Lines of {"id", "text", "style"}; FileNotFoundError says so.
     """
     questions = read_questions(settings.questions_path(settings.train_benchmark, "sft"))
     rows = []
-    if settings.teacher_traces:
-        by_id = {question.id: question for question in questions}
-        traces = [
-            (by_id[t["id"]], t["style"], t["text"])
-            for t in read_jsonl(settings.teacher_traces)
-            if t["id"] in by_id
-        ]
-    else:
-        traces = list(_scripted_traces(questions))
+    given = (
+        _given_traces(settings.teacher_traces, questions)
+        if settings.teacher_traces
+        else _scripted_traces(questions)
+    )
+    traces = list(given)
     if not traces:
         raise ValueError(
             f"none of the traces in {settings.teacher_traces} answers a question of the {settings.train_benchmark} sft split; "
@@ -83,6 +80,24 @@ def teacher_rows(settings: Settings) -> list[dict]:
         prompt = build_messages(question, style, settings.prompt_layout)
         rows.append({"prompt": prompt, "completion": [{"role": "assistant", "content": text}]})
     return rows
+
+
+def _given_traces(path: str, questions):
+    """(question, style, text) of the traces that answer one of these. ValueError for a trace without one of its fields."""
+    by_id = {question.id: question for question in questions}
+    for number, trace in enumerate(read_jsonl(path), 1):
+        wrong = [
+            *(["id"] if not isinstance(trace.get("id"), str) else []),
+            *(["style"] if trace.get("style") not in STYLES else []),
+            *(["text"] if not isinstance(trace.get("text"), str) or not trace["text"].strip() else []),
+        ]
+        if wrong:
+            raise ValueError(
+                f"{path}, line {number} has no usable {', '.join(wrong)} (got {[trace.get(name) for name in wrong]}); expected "
+                f"an id, a style of {' or '.join(STYLES)}, and a text that is not empty."
+            )
+        if trace["id"] in by_id:
+            yield by_id[trace["id"]], trace["style"], trace["text"]
 
 
 def _scripted_traces(questions):
@@ -397,21 +412,6 @@ def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
         raise RuntimeError(
             f"training {arm} with seed {seed} ended with exit status {code}; see {folder / 'train.log'}:\n{tail}"
         )
-
-
-def read_logs(settings: Settings):
-    """Frame of every RL arm's log, a row a step: method, seed, step, reward, rewards/<name>/mean, kl, lengths.
-
-    Supervised logs are not among them.
-    """
-    import pandas as pd
-
-    frames = []
-    for method in in_order(settings.methods):
-        for seed in settings.seeds if ARMS[method].stage == "rl" else ():
-            rows = pd.DataFrame(read_jsonl(settings.model_dir(method, seed) / "log_history.jsonl"))
-            frames.append(rows[rows["reward"].notna()].assign(method=method, seed=seed))
-    return pd.concat(frames, ignore_index=True)
 
 
 def main(argv=None) -> int:

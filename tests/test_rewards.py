@@ -399,3 +399,13 @@ def test_official_rule_charges_for_clinical_symbols_and_ours_does_not():
     text = grpo("≥ ° µ β → fever, so \\boxed{C}", "≥ ° µ β →")
     assert 11.5 < official_rule_score(text, "C") < 12.0
     assert total("grpo", text, "C") == 12.0
+
+
+@pytest.mark.parametrize("answer", ["Ceftriaxone", "d", " D", "(D)", 3, ["D"], "", "DD", "K", True])
+def test_an_answer_that_no_completion_could_match_is_refused(answer):
+    from clinical_r1.laboratory.variants import gated_consistency_reward
+
+    for reward in (accuracy_reward, gated_consistency_reward):
+        with pytest.raises(ValueError, match="expected one letter A to J, or None"):
+            reward([r"\boxed{D}"] * 2, answer=["D", answer])
+    assert accuracy_reward([r"\boxed{D}"] * 2, answer=["D", None]) == [1.0, None]

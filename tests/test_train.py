@@ -17,7 +17,7 @@ import pytest
 from clinical_r1 import artifacts, generate, models, score, train, workers
 from clinical_r1.arms import COLD_START, METHODS, in_order
 from clinical_r1.clinic.cases import load_set
-from clinical_r1.files import read_jsonl
+from clinical_r1.files import read_jsonl, write_jsonl
 from clinical_r1.questions import write_questions
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import SMOKE
@@ -222,3 +222,30 @@ def test_a_child_stops_when_its_parent_closes(tmp_path):
     with child(prepare(tmp_path, rl_steps=10_000), "grpo") as process:
         process.stdin.close()
         assert process.wait(timeout=60) == workers.PARENT_GONE
+
+
+@pytest.mark.parametrize(
+    ("trace", "fields"),
+    [
+        ({"style": "crpo", "text": "x"}, "id"),
+        ({"id": "q", "style": "crpo", "text": None}, "text"),
+        ({"id": "q", "style": "crpo", "text": " \n"}, "text"),
+        ({"id": "q", "style": "CRPO", "text": "x"}, "style"),
+        ({"id": 3, "text": ""}, "id, style, text"),
+    ],
+)
+def test_a_trace_that_teaches_nothing_is_named_with_its_line(tmp_path, trace, fields):
+    settings = prepare(tmp_path)
+    good = {"id": "clinic-sft-00000", "style": "crpo", "text": "said"}
+    path = write_jsonl(tmp_path / "traces.jsonl", [good, trace])
+    with pytest.raises(ValueError, match=f"line 2 has no usable {fields} "):
+        train.teacher_rows(replace(settings, teacher_traces=str(path)))
+
+
+def test_traces_that_do_not_fit_are_refused_before_training(tmp_path):
+    settings = replace(prepare(tmp_path), max_prompt_tokens=10, max_completion_tokens=10)
+    with pytest.raises(
+        ValueError, match=r"\d+ of \d+ traces are longer than max_prompt_tokens \+ max_completion_tokens = 20"
+    ):
+        train.train_sft(settings, COLD_START, 0)
+    assert not (settings.model_dir(COLD_START, 0) / "done.json").exists()

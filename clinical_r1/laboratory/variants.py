@@ -11,6 +11,7 @@ from clinical_r1.laboratory.grounded import grounded_comprehensiveness_reward, g
 from clinical_r1.rewards import (
     REWARD_SETS,
     RewardSet,
+    check_answers,
     check_same_length,
     clinical_reasoning_reward,
     completion_text,
@@ -43,6 +44,7 @@ def gated_consistency_reward(completions, answer, style="crpo", **columns) -> li
     count = len(completions)
     styles = [style] * count if isinstance(style, str) else style
     check_same_length(count, answer=answer, style=styles)
+    check_answers(answer)
     rewards: list[float | None] = []
     for completion, right, one_style in zip(completions, answer, styles, strict=True):
         text = completion_text(completion)

@@ -347,7 +347,9 @@ def test_the_cold_start_is_merged_the_same_on_every_route(run, tmp_path, changes
     adapter = artifacts.policy_of(run, "crpo", 0)[1]
     trained = PeftModel.from_pretrained(models.load_policy(models.CLINIC_BASE, run), adapter)
     expected = models.merge_adapter(models.CLINIC_BASE, adapter, run).state_dict()
-    merged = train._merged(trained, models.CLINIC_BASE, replace(run, **changes), tmp_path / "cold_start").state_dict()
+    merged = train._merged(
+        trained, models.CLINIC_BASE, replace(run, **changes), tmp_path / "cold_start"
+    ).state_dict()
     assert merged.keys() == expected.keys()
     assert all((merged[name] == expected[name]).all() for name in expected)
     assert (tmp_path / "cold_start" / "adapter").exists() == bool(changes)
