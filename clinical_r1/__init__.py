@@ -26,7 +26,7 @@ Files at the root are the paper, in five rows. Each file imports its own row and
     ground      files arms labels settings workers
     text        questions prompts completions
     objective   rewards citation advantages
-    policy      extensions models artifacts engines trainer train generate
+    policy      extensions extension_checks models artifacts engines trainer train generate
     results     score metrics intervals paper tables plots
 
 Folders are wings, each with a docstring that says what it is for: clinic (the synthetic world), curation, judges, speed,

@@ -5,8 +5,9 @@ An arm names a reward set (`rewards.REWARD_SETS`, `laboratory.variants.VARIANT_S
 to seeds, is shared by all.
 """
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 STAGES = ("", "sft", "rl")
@@ -22,7 +23,7 @@ class Arm:
     style: of the prompt and of the format the rewards read. changes: fields of Settings.
     stage: "sft" (supervised, on the teacher's traces) or "rl"; "" is not trained at all. start: the arm whose weights it starts
         from and, in RL, is held near.
-    ValueError for a name that is no folder name, a stage or a style that is not known.
+    options and changes may be dicts. ValueError for what cannot be meant, before anything is trained with it.
     """
 
     name: str
@@ -39,15 +40,53 @@ class Arm:
     changes: tuple[tuple[str, object], ...] = ()
 
     def __post_init__(self):
-        if not re.fullmatch(r"[A-Za-z0-9]\w*", self.name):
+        texts = {
+            name: getattr(self, name)
+            for name in ("name", "family", "label", "rewards", "aggregation", "style", "stage", "start")
+        }
+        for name, value in texts.items():
+            if not isinstance(value, str) or "\n" in value:
+                raise ValueError(f"arm {self.name!r} has the {name} {value!r}; expected one line of text.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]*", self.name) or not self.label.strip():
             raise ValueError(
-                f"an arm is named {self.name!r}; expected letters, digits and '_', such as short_answers."
+                f"arm {self.name!r} has the label {self.label!r}; expected a name of letters, digits and '_', such as "
+                "short_answers, and a label that is not empty."
             )
-        for what, got, known in (("stage", self.stage, STAGES), ("style", self.style, STYLES)):
-            if got not in known:
+        for what, known in (("stage", STAGES), ("style", STYLES)):
+            if texts[what] not in known:
+                expected = ", ".join(filter(None, known))
                 raise ValueError(
-                    f"arm {self.name} has the {what} {got!r}; expected one of {', '.join(filter(None, known))}."
+                    f"arm {self.name} has the {what} {texts[what]!r}; expected one of {expected}."
                 )
+        for what in ("options", "changes"):
+            object.__setattr__(self, what, _pairs(self.name, what, getattr(self, what)))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", _weights(self.name, self.weights))
+
+
+def _pairs(arm: str, what: str, given) -> tuple[tuple[str, object], ...]:
+    """A dict, or pairs of a name and a value, as pairs."""
+    pairs = given.items() if isinstance(given, Mapping) else given
+    whole = isinstance(pairs, Iterable) and not isinstance(pairs, str)
+    pairs = tuple(pairs) if whole else ()
+    if not whole or not all(
+        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs
+    ):
+        raise ValueError(
+            f"arm {arm} has the {what} {given!r}; expected a dict, or pairs of a name and a value."
+        )
+    return pairs
+
+
+def _weights(arm: str, given) -> tuple[float, ...]:
+    numbers = isinstance(given, list | tuple) and all(
+        isinstance(w, int | float) and not isinstance(w, bool) for w in given
+    )
+    if not numbers or not all(0 <= w < math.inf for w in given) or not any(given):
+        raise ValueError(
+            f"arm {arm} has the weights {given!r}; expected finite numbers >= 0, not all of them 0."
+        )
+    return tuple(given)
 
 
 MAIN = (

@@ -7,9 +7,11 @@ import ast
 import hashlib
 import json
 import sys
-from collections.abc import Container, Sequence
+import sysconfig
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
 
 from clinical_r1.advantages import TRL_ARGUMENTS
@@ -76,15 +78,48 @@ def digest(*parts: str) -> str:
 
 
 def callable_hash(function) -> str:
-    """`code_hash` of a reward function, a partial of one, or an object that can be called; bound arguments count."""
-    bound = ""
+    """`code_hash` of a reward function, a partial of one, or an object that can be called, with the values bound to it.
+
+    A function of an installed library is named with the library's version. ValueError for what cannot be told apart from its
+    own next version: a lambda, a function typed into a notebook, a bound value that is no plain one.
+    """
+    bound = []
     while isinstance(function, partial):
-        bound += repr((function.args, sorted(function.keywords.items())))
+        bound += [_plain(value) for value in (*function.args, *sorted(function.keywords.items()))]
         function = function.func
+    bound += [_plain(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
     if not hasattr(function, "__qualname__"):
-        bound += repr(sorted(vars(function).items()))
+        bound += [_plain(item) for item in sorted(vars(function).items())]
         function = type(function)
-    return code_hash(f"{function.__module__}:{function.__qualname__.split('.')[0]}") + bound
+    module, name = function.__module__, function.__qualname__.split(".")[0]
+    if _source_file(module) is None and (library := _library(module)):
+        return " ".join((f"{library} {module}:{function.__qualname__}", *bound))
+    return " ".join((code_hash(f"{module}:{name}"), *bound))
+
+
+def _plain(value) -> str:
+    """A bound value as text that is the same in every process."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return repr(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        parts = [_plain(item) for item in value]
+        return f"{type(value).__name__}({', '.join(sorted(parts) if isinstance(value, set | frozenset) else parts)})"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(sorted(f'{_plain(key)}: {_plain(item)}' for key, item in value.items()))}}}"
+    if callable(value):
+        return callable_hash(value)
+    raise ValueError(
+        f"a {type(value).__name__} is bound to a reward function; bind numbers, texts, lists, dicts or functions."
+    )
+
+
+def _library(module: str) -> str | None:
+    """ "name version" of the installed library that a module belongs to; "python" for the standard library."""
+    top = module.split(".")[0]
+    if top in sys.stdlib_module_names and top != "__main__":
+        return "python"
+    names = metadata.packages_distributions().get(top, ()) if top != "__main__" else ()
+    return " ".join(f"{name} {metadata.version(name)}" for name in sorted(set(names))) or None
 
 
 def code_hash(*roots: str, leave_out: Container[str] = ()) -> str:
@@ -121,13 +156,13 @@ def code_hash(*roots: str, leave_out: Container[str] = ()) -> str:
 def _code_of(module: str) -> tuple[dict, dict]:
     """A module's top-level names -> the statements that make them, and local names -> (module, name or None) imported.
 
-    Imports from outside this package and the users' own files are not listed: a hash is not about libraries.
+    Imports of installed libraries are not listed: a hash is not about libraries.
     """
     path = _source_file(module)
     if path is None:
         raise ValueError(
-            f"{module} is no module of this package and no own file, so its code cannot be stamped: write it into a file "
-            "and load that (`extensions.load`, or ./reproduce.sh --with FILE)."
+            f"the code of {module} stands in no file, so it cannot be stamped: write it into one and load that "
+            "(`extensions.load`, or ./reproduce.sh --with FILE)."
         )
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
@@ -158,14 +193,29 @@ def forget_code() -> None:
 
 
 def _source_file(module: str) -> Path | None:
-    """Where a module of this package, or a user's own file, is written; None for every other."""
+    """Where a module of this package, or a file of the user's, is written; None for what is installed or has no file."""
     if module.split(".")[0] == PACKAGE.name:
         path = PACKAGE.joinpath(*module.split(".")[1:])
         return next(
             (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None
         )
-    loaded = sys.modules.get(module)
-    return Path(loaded.__file__) if hasattr(loaded, "CLINICAL_R1_OWN_FILE") else None
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not file or not file.endswith(".py") and not hasattr(sys.modules[module], "CLINICAL_R1_OWN_FILE"):
+        return None
+    path = Path(file).resolve()
+    installed = any(path.is_relative_to(folder) for folder in _installed()) or {
+        "site-packages",
+        "dist-packages",
+    } & set(path.parts)
+    return None if installed else path
+
+
+@cache
+def _installed() -> tuple[Path, ...]:
+    """Folders of the standard library and of installed libraries: what lies there is named by its version."""
+    return tuple(
+        Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- on disk

@@ -17,38 +17,34 @@ stamps of just the arms that use it. Loading is all or nothing: a file with a fa
 """
 
 import hashlib
-import importlib.util
 import os
 import re
 import sys
 import traceback
+import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from clinical_r1 import settings as profiles
-from clinical_r1.advantages import AGGREGATIONS, options_of
-from clinical_r1.arms import ARMS, METHODS, Arm, starts_of
-from clinical_r1.artifacts import forget_code, reward_set
+from clinical_r1.arms import ARMS, METHODS, Arm
+from clinical_r1.artifacts import forget_code, settings_of
+from clinical_r1.extension_checks import (
+    answer_files,
+    base_model_of,
+    check_arm,
+    check_reward_set,
+    readers_by_split,
+)
 from clinical_r1.files import sha256
 from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS
 from clinical_r1.questions import Question
-from clinical_r1.rewards import REWARD_SETS, RewardSet, check_values
-from clinical_r1.settings import CLINIC_BASE, Settings
+from clinical_r1.rewards import REWARD_SETS, RewardSet
+from clinical_r1.settings import Settings
 
 VARIABLE = "CLINICAL_R1_WITH"  # the own file's path, for kernels and child processes
 NAMES = ("ARMS", "REWARD_SETS", "QUESTIONS", "ANSWERS", "BASE_MODEL", "SETTINGS")
-SPLITS = ("test", "sft", "rl")
 NOT_TO_CHANGE = ("profile", "out", "seeds", "methods", "benchmarks", "outside", "own_file", "base_model")
-# What a reward function is tried on before anything is trained: an answer in each format, a bare letter, nothing
-TRIAL_OPTIONS = {"A": "Gout", "B": "Septic arthritis"}
-TRIAL_TEXTS = (
-    r"<dx> (System 1: Intuitive) gout? (System 2: Analytical) fever and a positive culture support septic arthritis. </dx> "
-    r"<conclusion> Fever and a positive culture: \boxed{B} </conclusion>",
-    r"<think> fever suggests an infection </think> <answer> fever: \boxed{B} </answer>",
-    r"\boxed{A}",
-    "",
-)
 # A general model's tokens are shorter than the clinic's words; used where the file does not set them itself
 LIMITS = {"max_prompt_tokens": 1024, "max_completion_tokens": 256}
 
@@ -88,9 +84,17 @@ class OwnFile:
                 f"answers {unknown}, which this run does not ask; name one of {changes['benchmarks']}",
             )
         try:
-            return replace(settings, **changes)
+            applied = replace(settings, **changes)
         except (TypeError, ValueError) as error:
             raise self.fault("SETTINGS", f"does not fit profile {settings.profile} ({error})") from error
+        for arm in self.arms:
+            try:
+                settings_of(applied, arm.name)
+            except (TypeError, ValueError) as error:
+                raise self.fault(
+                    f"arm {arm.name!r}", f"its changes do not fit profile {settings.profile} ({error})"
+                ) from error
+        return applied
 
     def fault(self, where: str, what: str) -> OwnFileError:
         return OwnFileError(f"{self.path.name}, {where}: {what.rstrip('.')}.")
@@ -130,7 +134,8 @@ def load(path: str | Path) -> OwnFile:
     global _loaded
     path = Path(path).expanduser().resolve()
     if not path.is_file():
-        raise OwnFileError(f"own file {path} does not exist; name a Python file, such as --with mine.py.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise OwnFileError(f"own file {path} {what}; name a Python file, such as --with mine.py.")
     if _loaded and (_loaded.path, _loaded.sha256) == (path, sha256(path)):
         return _loaded
     before = _loaded
@@ -177,11 +182,11 @@ def _register(own: OwnFile) -> None:
 def _execute(path: Path):
     """The file as a module, under a name of its own; `artifacts.code_hash` follows imports into it."""
     name = f"clinical_r1_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
-    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location(name, path))
-    module.CLINICAL_R1_OWN_FILE = True
+    module = types.ModuleType(name)
+    module.__file__, module.CLINICAL_R1_OWN_FILE = str(path), True
     sys.modules[name] = module
     try:
-        source = path.read_text(encoding="utf-8")
+        source = path.read_text(encoding="utf-8-sig")
         exec(
             compile(source, str(path), "exec"), module.__dict__
         )  # the user's own code, named on the command line
@@ -221,13 +226,15 @@ def _checked(module, path: Path) -> OwnFile:
         own,
         arms=tuple(found.get("ARMS", ())),
         reward_sets=dict(found.get("REWARD_SETS", {})),
-        questions={name: _by_split(own, name, given) for name, given in found.get("QUESTIONS", {}).items()},
-        base_model=_base_model(own, found.get("BASE_MODEL")),
+        questions={
+            name: readers_by_split(own, name, given) for name, given in found.get("QUESTIONS", {}).items()
+        },
+        base_model=base_model_of(own, found.get("BASE_MODEL")),
         settings=dict(found.get("SETTINGS", {})),
     )
-    own = replace(own, answers=_answer_files(own, found.get("ANSWERS", {})))
+    own = replace(own, answers=answer_files(own, found.get("ANSWERS", {})))
     for name, rewards in own.reward_sets.items():
-        _check_reward_set(own, name, rewards)
+        check_reward_set(own, name, rewards)
     known = {item.name for item in fields(Settings)} - set(NOT_TO_CHANGE)
     if unknown := sorted(set(own.settings) - known):
         raise own.fault("SETTINGS", f"{unknown} cannot be set; expected some of {', '.join(sorted(known))}")
@@ -248,131 +255,12 @@ def _check_arms(own: OwnFile) -> None:
     _register(own)
     try:
         for arm in own.arms:
-            _check_arm(own, arm)
+            check_arm(own, arm)
     except BaseException:
         global _loaded
         _loaded = own
         unload()
         raise
-
-
-def _check_arm(own: OwnFile, arm: Arm) -> None:
-    where = f"arm {arm.name!r}"
-    try:
-        starts_of(arm.name)
-        rewards = reward_set(arm.rewards) if arm.stage == "rl" else None
-    except ValueError as error:
-        raise own.fault(where, str(error)) from error
-    if rewards and arm.weights is not None and len(arm.weights) != len(rewards.functions):
-        raise own.fault(
-            where,
-            f"has {len(arm.weights)} weights; expected {len(rewards.functions)}, for {', '.join(rewards.names)}",
-        )
-    if arm.aggregation not in AGGREGATIONS:
-        raise own.fault(
-            where, f"has the aggregation {arm.aggregation!r}; expected one of {', '.join(AGGREGATIONS)}"
-        )
-    # constrained also takes what moves its multipliers (`trainer.MultiObjectiveMixin`)
-    options = {
-        *options_of(arm.aggregation),
-        *(("targets", "rate") if arm.aggregation == "constrained" else ()),
-    }
-    if unknown := sorted(set(dict(arm.options)) - options):
-        raise own.fault(
-            where, f"gives {arm.aggregation} the option {unknown}; expected {sorted(options) or 'none'}"
-        )
-    if unknown := sorted(set(dict(arm.changes)) - {item.name for item in fields(Settings)}):
-        raise own.fault(where, f"changes {unknown}, which are no fields of Settings")
-
-
-def _check_reward_set(own: OwnFile, name: str, rewards) -> None:
-    if not isinstance(rewards, RewardSet):
-        raise own.fault(
-            f"REWARD_SETS[{name!r}]", f"is a {type(rewards).__name__}; expected clinical_r1.rewards.RewardSet"
-        )
-    try:
-        reward_set(name)
-    except ValueError:
-        pass  # a new name, as it should be
-    else:
-        raise own.fault(
-            f"REWARD_SETS[{name!r}]", "has the name of a reward set of this package; give it another"
-        )
-    count = len(TRIAL_TEXTS)
-    columns = {
-        "prompts": ["A red, hot knee, fever and a positive culture."] * count,
-        "answer": ["B"] * count,
-        "options": [TRIAL_OPTIONS] * count,
-        "style": ["crpo"] * count,
-        "id": [f"trial-{i}" for i in range(count)],
-    }
-    for function in rewards.functions:
-        where = f"reward {function.__name__} of {name!r}"
-        # as training passes them: message lists
-        for texts in (TRIAL_TEXTS, [[{"role": "assistant", "content": text}] for text in TRIAL_TEXTS]):
-            try:
-                values = function(completions=list(texts), **columns)
-            except Exception as error:
-                kind = "message lists, as training passes them" if texts is not TRIAL_TEXTS else "texts"
-                raise own.fault(
-                    where,
-                    f"fails on {kind} ({type(error).__name__}: {error}); `rewards.completion_text` reads both kinds",
-                ) from error
-            try:
-                check_values(function.__name__, values, count, rewards.ranges.get(function.__name__))
-            except ValueError as error:
-                raise own.fault(where, str(error)) from error
-
-
-def _by_split(own: OwnFile, name, given) -> dict[str, Callable]:
-    where = f"QUESTIONS[{name!r}]"
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
-        raise own.fault(where, "is no name for a folder; use letters, digits, '.', '_' and '-'")
-    if name in BENCHMARK_LABELS:
-        raise own.fault(where, "has the name of a benchmark of this package; give it another")
-    readers = {"test": given} if callable(given) else given
-    if not isinstance(readers, Mapping) or "test" not in readers or not all(map(callable, readers.values())):
-        raise own.fault(where, f"is {given!r}; expected a function, or a dict with a function for 'test'")
-    if unknown := sorted(set(readers) - set(SPLITS)):
-        raise own.fault(where, f"has the splits {unknown}; expected some of {', '.join(SPLITS)}")
-    return dict(readers)
-
-
-def _answer_files(own: OwnFile, given: Mapping) -> dict[str, dict[str, Path]]:
-    answers = {}
-    for model, files in given.items():
-        where = f"ANSWERS[{model!r}]"
-        if not isinstance(model, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", model):
-            raise own.fault(where, "is no name for a file; use letters, digits, '.', '_' and '-'")
-        if model in ARMS or model in {arm.name for arm in own.arms if isinstance(arm, Arm)}:
-            raise own.fault(
-                where, "is the name of an arm; another model's answers go under a name of their own"
-            )
-        if not isinstance(files, Mapping):
-            raise own.fault(where, f"is {files!r}; expected {{benchmark: file}}")
-        answers[model] = {name: own.path.parent / file for name, file in files.items()}
-        for name, file in answers[model].items():
-            if not file.is_file():
-                raise own.fault(where, f"names {file} for {name}, which does not exist")
-    return answers
-
-
-def _base_model(own: OwnFile, name) -> str | None:
-    """An absolute folder, a Hub id, or the clinic's base model as it is."""
-    if name is None:
-        return None
-    if not isinstance(name, str | Path):
-        raise own.fault("BASE_MODEL", f"is a {type(name).__name__}; expected a folder or a Hub id")
-    folder = own.path.parent / Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise own.fault(
-                "BASE_MODEL", f"{folder} holds no config.json; name a folder that save_pretrained wrote"
-            )
-        return str(folder.resolve())
-    if name != CLINIC_BASE and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
-        raise own.fault("BASE_MODEL", f"{name!r} is no folder beside the file and no Hub id such as org/name")
-    return str(name)
 
 
 # ------------------------------------------------------------------------------------------------- own questions

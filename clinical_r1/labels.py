@@ -4,6 +4,7 @@ from clinical_r1.arms import MAIN
 
 CLINIC_BENCHMARKS = ("clinic", "clinic-shift", "clinic-expert")
 PAPER_BENCHMARKS = ("medqa", "medmcqa", "medxpertqa")
+GUESSES = ("chance", "majority_letter")
 METHOD_LABELS = {arm.name: arm.label for arm in MAIN}
 METRIC_LABELS = {
     "backtracking": "Backtracking",

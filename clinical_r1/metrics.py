@@ -37,7 +37,6 @@ PROCESS_METRICS = (
 METRIC_ORDER = (*PROCESS_METRICS, "accuracy")
 LOWER_IS_BETTER = ("hallucination",)
 BENCHMARK_ORDER = CLINIC_BENCHMARKS + PAPER_BENCHMARKS
-GUESSES = ("chance", "majority_letter")
 SUMMARY_COLUMNS = [
     "benchmark",
     "method",

@@ -185,12 +185,21 @@ class RewardSet:
                 f"a reward set got {len(self.functions)} functions and {len(self.weights)} weights; expected one weight a "
                 "function, and at least one of each."
             )
+        if not all(isinstance(w, int | float) and 0 <= w < math.inf for w in self.weights) or not any(
+            self.weights
+        ):
+            raise ValueError(
+                f"a reward set has the weights {self.weights}; expected finite numbers >= 0, not all of them 0."
+            )
         if unnamed := [function for function in self.functions if not hasattr(function, "__name__")]:
             raise ValueError(f"{unnamed[0]!r} has no __name__, which the logs need; define it with def.")
         if len(set(self.names)) < len(self.names):
             raise ValueError(
                 f"the reward functions are named {self.names}; expected a different name for each."
             )
+        for name, limits in self.ranges.items():
+            if not isinstance(limits, tuple | list) or len(limits) != 2 or not limits[0] <= limits[1]:
+                raise ValueError(f"the range of {name} is {limits!r}; expected (lowest, highest).")
         if unknown := sorted(set(self.ranges) - set(self.names)):
             raise ValueError(f"ranges name {unknown}; expected some of {self.names}.")
 

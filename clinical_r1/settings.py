@@ -4,7 +4,8 @@
 3B run. Nothing else in the package branches on scale.
 """
 
-from dataclasses import asdict, dataclass, replace
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from clinical_r1.arms import ARMS, METHODS
@@ -76,6 +77,7 @@ class Settings:
     disk_gb: float = 0.5  # free space asked for before a run starts
 
     def __post_init__(self):
+        _check_values(self)
         if (
             self.micro_batch % self.num_generations
             or (self.rl_prompts * self.num_generations) % self.micro_batch
@@ -149,6 +151,40 @@ class Settings:
         values = asdict(self)
         del values["out"]
         return values
+
+
+AT_LEAST_ONE = (
+    "sft_batch", "rl_steps", "rl_prompts", "max_prompt_tokens", "max_completion_tokens", "micro_batch", "save_steps",
+    "eval_samples", "eval_batch", "workers", "threads",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "sft_epochs", "sft_learning_rate", "rl_learning_rate", "rl_beta", "rl_temperature", "lora_rank", "lora_alpha", "disk_gb",
+    "eval_temperature",
+)  # fmt: skip
+
+
+def _check_values(settings: Settings) -> None:
+    """ValueError for a value of another kind than the field's, or out of its range."""
+    kinds = {"int": int, "float": int | float, "bool": bool, "str": str}
+    for item in fields(settings):
+        kind, *none = getattr(item.type, "__name__", str(item.type)).split(" | ")
+        value = getattr(settings, item.name)
+        if kind not in kinds or (value is None and none):
+            continue
+        right = isinstance(value, kinds[kind]) and (kind == "bool" or not isinstance(value, bool))
+        if not right or (kind == "float" and not math.isfinite(value)):
+            raise ValueError(
+                f"{item.name} is {value!r}; expected {'a finite number' if kind == 'float' else kind}."
+            )
+    lowest = (
+        dict.fromkeys(AT_LEAST_ONE, 1)
+        | dict.fromkeys(NOT_NEGATIVE, 0)
+        | {"num_generations": 2, "n_sft": 0, "n_rl": 0, "n_test": 1}
+    )
+    for name, low in lowest.items():
+        value = getattr(settings, name)
+        if value is not None and value < low:
+            raise ValueError(f"{name} is {value!r}; expected at least {low}.")
 
 
 CPU = Settings(profile="cpu", workers=2)

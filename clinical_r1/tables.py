@@ -10,10 +10,9 @@ from clinical_r1 import metrics
 from clinical_r1 import paper as printed
 from clinical_r1.arms import METHODS
 from clinical_r1.files import write_text
-from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, METRIC_LABELS
+from clinical_r1.labels import BENCHMARK_LABELS, GUESSES, METHOD_LABELS, METRIC_LABELS
 from clinical_r1.metrics import (
     BENCHMARK_ORDER,
-    GUESSES,
     LOWER_IS_BETTER,
     METRIC_ORDER,
     PROCESS_METRICS,

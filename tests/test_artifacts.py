@@ -142,6 +142,35 @@ def test_a_users_own_file_is_followed_into_the_package(tmp_path, monkeypatch):
     artifacts._code_of.cache_clear()
 
 
+def test_what_is_bound_to_a_reward_is_part_of_its_stamp():
+    from functools import partial
+
+    def made(limit):
+        def reward(completions, **columns):
+            return [limit] * len(completions)
+
+        return reward
+
+    assert (
+        artifacts.callable_hash(made(1))
+        == artifacts.callable_hash(made(1))
+        != artifacts.callable_hash(made(2))
+    )
+    bound = [artifacts.callable_hash(partial(made(1), limit=value)) for value in (1, [1], {"a": 1}, made(2))]
+    assert len(set(bound)) == 4
+    with pytest.raises(ValueError, match="a object is bound to a reward function"):
+        artifacts.callable_hash(made(object()))
+
+
+def test_a_librarys_function_is_named_with_its_version():
+    from importlib import metadata
+
+    assert artifacts.callable_hash(shutil.copy).startswith("python shutil:copy")
+    assert artifacts.callable_hash(pytest.approx).startswith(
+        f"pytest {metadata.version('pytest')} _pytest.python_api:approx"
+    )
+
+
 # ---- what starts from what
 
 
@@ -173,7 +202,7 @@ def test_a_start_that_is_no_arm_and_a_circle_are_named(chain, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "a/b"}, "named 'a/b'"),
+        ({"name": "a/b"}, "arm 'a/b' has the label"),
         ({"stage": "dpo"}, "the stage 'dpo'; expected one of sft, rl"),
         ({"style": "x"}, "the style 'x'"),
     ],

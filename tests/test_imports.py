@@ -15,7 +15,7 @@ ROWS = {
     "ground": "files arms labels settings workers",
     "text": "questions prompts completions",
     "objective": "rewards citation advantages",
-    "policy": "extensions models artifacts engines trainer train generate",
+    "policy": "extensions extension_checks models artifacts engines trainer train generate",
     "results": "score metrics intervals paper tables plots",
 }
 # Wings: the whole root, and the wings named here.

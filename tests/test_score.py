@@ -238,7 +238,10 @@ def test_without_stored_scores_the_default_rules_stand_in(run):
     assert table.query("metric == 'accuracy'")["changed"].tolist() == [4, 4, 4, 4]
     record = json.loads((run.run_dir / "rescored" / "first" / "rules.json").read_text())
     assert record["against"] == {"stored score files": 0, "files scored by the default rules": 8}
-    assert record["rules"]["parse"] == {"name": "unboxed_letter", "code": None}  # written in this test
+    assert record["rules"]["parse"] == {
+        "name": "unboxed_letter",
+        "code": Rules(parse=unboxed_letter).to_json()["parse"]["code"],
+    }
     assert record["rules"]["judge"] == {"name": "exact_judge", "code": Rules().to_json()["judge"]["code"]}
     assert [rule["name"] for rule in record["rules"]["rewards"]] == [f.__name__ for f in Rules().rewards]
     assert "clinical_r1." not in json.dumps(record["rules"])  # a file may move
