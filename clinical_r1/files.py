@@ -53,7 +53,7 @@ def read_jsonl(path: str | Path) -> list[dict]:
         for number, line in enumerate(lines, 1):
             try:
                 rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:
                 raise ValueError(
                     f"{path}, line {number} is not JSON ({error}); fix or delete the file."
                 ) from error

@@ -132,38 +132,45 @@ def read_fields(
     placed = [_place(path, number, row, fields) for number, row in enumerate(rows, 1)]
     base = _index_base(path, placed) if index_base is None else index_base
     questions, seen = [], {}
-    for number, item in enumerate(placed, 1):
+    for number, (row, item) in enumerate(zip(rows, placed, strict=True), 1):
         where = f"{path.name}, row {number}"
         name = str(item["id"]) if item["id"] is not None else f"{benchmark}-{split}-{number - 1:05d}"
         if name in seen:
-            raise ValueError(
-                f"{where} has the id {name!r} of row {seen[name]}; give every question an id of its own."
-            )
+            raise ValueError(f"{where} has the id {name!r} of row {seen[name]}; give each an id of its own.")
         seen[name] = number
         letter = _letter_of(where, item["answer"], item["options"], item["keys"], base)
+        if answer is None and (other := _other_letter(where, row, item, base)) not in (None, letter):
+            raise ValueError(
+                f"{where} has answers that differ, {letter} and {other}; name the right field with answer=."
+            )
         choices = dict(zip(LETTERS, item["options"], strict=False))
         try:
-            questions.append(
-                Question(
-                    name, benchmark, split, item["stem"], choices, letter, {"file": path.name, "line": number}
-                )
-            )
+            meta = {"file": path.name, "line": number}
+            questions.append(Question(name, benchmark, split, item["stem"], choices, letter, meta))
         except ValueError as error:
             raise ValueError(f"{where} is no question: {error}") from error
     return questions
 
 
 def _rows(path: Path) -> list[dict]:
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         try:
             rows = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path} starts like a JSON list and is none ({error}); fix the file."
             ) from error
     else:
-        rows = read_jsonl(path)
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+        rows = []
+        for number, line in lines:
+            try:
+                rows.append(json.loads(line))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(
+                    f"{path}, line {number} is not JSON ({error}); expected one object a line, or one JSON list."
+                ) from error
     if not rows:
         raise ValueError(f"{path} holds no row; expected one question a line.")
     for number, row in enumerate(rows, 1):
@@ -189,7 +196,15 @@ def _place(path: Path, number: int, row: dict, fields: dict) -> dict:
                 f"or name the field with {what}=."
             )
 
-    lettered = [row[name] for name in LETTERED_FIELDS if row.get(name) is not None]
+    lettered = [row.get(name) for name in LETTERED_FIELDS]
+    while lettered and lettered[-1] is None:
+        del lettered[-1]
+    if None in lettered:
+        raise ValueError(
+            f"{where} has no {LETTERED_FIELDS[lettered.index(None)]} before a later option; fill the gap."
+        )
+    if lettered and not fields["options"] and any(name in row for name in OPTION_FIELDS[:2]):
+        raise ValueError(f"{where} has options and {LETTERED_FIELDS[0]}; say which with options=.")
     given = lettered if lettered and not fields["options"] else field("options", OPTION_FIELDS)
     texts, keys = _option_texts(where, given)
     return {
@@ -206,7 +221,8 @@ def _option_texts(where: str, given) -> tuple[list[str], list[str]]:
     if isinstance(given, dict) and {"text", "label"} <= given.keys():
         texts, keys = list(given["text"]), list(map(str, given["label"]))
     elif isinstance(given, dict):
-        texts, keys = list(given.values()), list(map(str, given))
+        keys = sorted(map(str, given)) if all(len(str(key)) == 1 for key in given) else list(map(str, given))
+        texts = [{str(key): text for key, text in given.items()}[key] for key in keys]
     elif isinstance(given, list) and given and all(isinstance(item, dict) for item in given):
         names = (("label", "key", "letter", "idx"), ("text", "value", "content"))
         try:
@@ -223,6 +239,11 @@ def _option_texts(where: str, given) -> tuple[list[str], list[str]]:
     texts = [
         str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in texts
     ]
+    letters = "".join(keys).upper()
+    if keys and all(len(key) == 1 and key.isalpha() for key in keys) and letters != LETTERS[: len(keys)]:
+        raise ValueError(
+            f"{where} has options labelled {', '.join(keys)}; expected A, B, … without a gap, in order."
+        )
     if not 2 <= len(texts) <= len(LETTERS) or (keys and len(keys) != len(texts)):
         raise ValueError(f"{where} has {len(texts)} options; expected 2 to {len(LETTERS)}.")
     return texts, keys
@@ -247,6 +268,16 @@ def _index_base(path: Path, placed: list[dict]) -> int | None:
             f"{path.name} has an answer index of 0 and one of the number of options; fix the file."
         )
     return 0 if first else 1 if last else None
+
+
+def _other_letter(where: str, row: dict, item: dict, base: int | None) -> str | None:
+    """What `answer` says where another field was read: MedQA has a letter and its text. None where it names no option."""
+    try:
+        return (
+            _letter_of(where, row["answer"], item["options"], item["keys"], base) if "answer" in row else None
+        )
+    except ValueError:
+        return None  # an explanation, or another wording
 
 
 def _letter_of(where: str, answer, texts: list[str], keys: list[str], base: int | None) -> str:

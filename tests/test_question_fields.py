@@ -79,6 +79,22 @@ def test_without_an_id_the_place_names(read):
         ({"question": "?", "options": ["B", "x", "A"], "answer": "B"}, "which reads as A and as B"),
         ({"question": "?", "options": ["x", "X"], "answer": "x"}, "the text of several options"),
         ({"question": "?", "options": ["1", "2", "3"], "answer": 2}, "whether the first option is 0 or 1"),
+        (
+            {"question": "?", "options": {"A": "Gout", "C": "Lupus"}, "answer": "C"},
+            "options labelled A, C; expected A, B",
+        ),
+        (
+            {"question": "?", "opa": "Gout", "opb": None, "opc": "Lupus", "answer": "C"},
+            "has no opb before a later option",
+        ),
+        (
+            {"question": "?", "options": TEXTS, "opa": "x", "opb": "y", "answer": "A"},
+            "has options and opa; say which",
+        ),
+        (
+            {"question": "?", "options": TEXTS, "answer": "Gout", "answer_idx": "B"},
+            "answers that differ, B and A",
+        ),
         ({"question": "?", "options": TEXTS[:1], "answer": "A"}, "has 1 options; expected 2 to 10"),
         ({"question": "?", "options": list("abcdefghijk"), "answer": "A"}, "has 11 options"),
         ({"question": "?", "options": "Gout", "answer": "A"}, "has options 'Gout'"),
@@ -89,6 +105,29 @@ def test_without_an_id_the_place_names(read):
 def test_what_cannot_be_placed_is_named_with_its_row(read, row, message):
     with pytest.raises(ValueError, match=message.replace("[", r"\[")):
         read(row)
+
+
+def test_a_dict_out_of_order_is_put_in_order(read):
+    (question,) = read(
+        {"question": "?", "options": {"C": "Sepsis", "A": "Gout", "B": "Lupus"}, "answer": "B"}
+    )
+    assert list(question.options.values()) == TEXTS and question.answer == "B"
+
+
+@pytest.mark.parametrize("text", ["\ufeff{row}\n", "{row}\r\n", "\n{row}\n\n"])
+def test_marks_and_blank_lines_are_no_questions(tmp_path, text):
+    row = json.dumps({"question": "one\u2028line", "options": TEXTS, "answer": "A"}, ensure_ascii=False)
+    path = tmp_path / "mine.jsonl"
+    path.write_bytes(text.replace("{row}", row).encode())
+    assert [q.stem for q in read_fields(path, "mine")] == ["one\u2028line"]
+
+
+@pytest.mark.parametrize("text", ["{\n 1}", '{"a":' + "9" * 5000 + "}", '{"a":' + "[" * 100_000])
+def test_what_is_no_json_line_is_said(tmp_path, text):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"line 1 is not JSON .*expected one object a line"):
+        read_fields(path, "mine")
 
 
 def test_an_id_twice_and_an_empty_file_are_refused(read):
