@@ -170,12 +170,8 @@ def _code_of(module: str) -> tuple[dict, dict]:
             del node.body[0]
     defined = {}
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
-        for leaf in (leaf for target in targets for leaf in getattr(target, "elts", [target])):
-            while isinstance(leaf, ast.Subscript | ast.Attribute):
-                leaf = leaf.value
-            if name := getattr(leaf, "id", getattr(leaf, "name", None)):
-                defined.setdefault(name, []).append(node)
+        for name in _names_made_by(node):
+            defined.setdefault(name, []).append(node)
     imported = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and _source_file(node.module):
@@ -184,7 +180,26 @@ def _code_of(module: str) -> tuple[dict, dict]:
                 imported[alias.asname or alias.name] = (
                     (inner, None) if _source_file(inner) else (node.module, alias.name)
                 )
+        elif isinstance(node, ast.Import):
+            found = [alias for alias in node.names if _source_file(alias.name)]
+            imported |= {alias.asname or alias.name: (alias.name, None) for alias in found}
     return defined, imported
+
+
+def _names_made_by(node) -> set[str]:
+    """Names that a top-level statement defines, also inside if, try, with or a loop, or changes by index or attribute."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return {node.name}
+    names = set()
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.stmt | ast.ExceptHandler):
+            names |= _names_made_by(child)
+    for target in getattr(node, "targets", [getattr(node, "target", None)]):
+        for leaf in getattr(target, "elts", [target]):
+            while isinstance(leaf, ast.Subscript | ast.Attribute):
+                leaf = leaf.value
+            names |= {leaf.id} if isinstance(leaf, ast.Name) else set()
+    return names
 
 
 def forget_code() -> None:

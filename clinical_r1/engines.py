@@ -1,11 +1,12 @@
 """Questions -> text: a policy of this run, or answers that another model has given elsewhere (replay)."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from clinical_r1.arms import ARMS, STYLES
-from clinical_r1.files import read_jsonl, sha256, write_json, write_jsonl
+from clinical_r1.files import read_jsonl, sha256, write_jsonl, write_text
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.settings import Settings
 
@@ -55,6 +56,10 @@ def replay(settings: Settings, model: str, benchmark: str, source: str | Path, s
     question, and for a question without an answer.
     """
     source, path = Path(source), settings.completions_path(benchmark, model, settings.seeds[0])
+    if not isinstance(model, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", model):
+        raise ValueError(
+            f"a model is named {model!r}; expected letters, digits, '.', '_' and '-', at most 81."
+        )
     if model in ARMS:
         raise ValueError(
             f"{model!r} is an arm of this run; replay another model's answers under a name of its own."
@@ -63,17 +68,18 @@ def replay(settings: Settings, model: str, benchmark: str, source: str | Path, s
         raise ValueError(f"style {style!r} is not known; expected one of {', '.join(STYLES)}.")
     asked = settings.questions_path(benchmark, "test")
     stamp = {"replayed": sha256(source), "questions": sha256(asked), "style": style}
+    made = path.with_suffix(".json")
     if (
         path.exists()
-        and path.with_suffix(".json").exists()
-        and json.loads(path.with_suffix(".json").read_text()) == stamp
+        and made.exists()
+        and made.read_text(encoding="utf-8") == json.dumps(stamp | {"answers": sha256(path)})
     ):
         return path
     rows = replayed_rows(source, read_questions(asked))
     common = {"benchmark": benchmark, "method": model, "seed": settings.seeds[0], "sample": 0}
     common |= {"protocol": "sampled", "style": style, "finish_reason": "replayed"}
     write_jsonl(path, [row | common for row in rows])
-    write_json(path.with_suffix(".json"), stamp)
+    write_text(made, json.dumps(stamp | {"answers": sha256(path)}))
     return path
 
 
@@ -81,9 +87,14 @@ def replayed_rows(source: Path, questions: Sequence[Question]) -> list[dict]:
     """{"id", "text", "prompt", "tokens"} of every question, in the questions' order. ValueError as in `replay`."""
     given: dict[str, dict] = {}
     for number, row in enumerate(read_jsonl(source), 1):
-        text = next((row[name] for name in ("text", "completion", "answer", "output") if name in row), None)
-        if "id" not in row or not isinstance(text, str):
-            raise ValueError(f"{source}, line {number} holds {sorted(row)}; expected an id and a text.")
+        fields = row if isinstance(row, dict) else {}
+        text = next(
+            (fields[name] for name in ("text", "completion", "answer", "output") if name in fields), None
+        )
+        if not isinstance(fields.get("id"), str) or not isinstance(text, str):
+            raise ValueError(
+                f"{source}, line {number} holds {list(fields) or row!r}; expected an id and a text."
+            )
         if row["id"] in given:
             raise ValueError(
                 f"{source}, line {number} answers {row['id']!r} again; keep one answer to each question."

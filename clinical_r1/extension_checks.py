@@ -126,7 +126,7 @@ def check_reward_set(own, name: str, rewards) -> None:
         for texts in (TRIAL_TEXTS, [[{"role": "assistant", "content": text}] for text in TRIAL_TEXTS]):
             try:
                 values = function(completions=list(texts), **columns)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 kind = "message lists, as training passes them" if texts is not TRIAL_TEXTS else "texts"
                 raise own.fault(
                     where,

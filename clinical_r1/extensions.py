@@ -17,6 +17,7 @@ stamps of just the arms that use it. Loading is all or nothing: a file with a fa
 """
 
 import hashlib
+import json
 import os
 import re
 import sys
@@ -76,8 +77,7 @@ class OwnFile:
         )
         changes["benchmarks"] = settings.benchmarks + tuple(self.questions)
         changes["outside"] = tuple((model, name) for model, files in self.answers.items() for name in files)
-        stem = re.sub(r"\W+", "_", self.path.stem)
-        changes |= {"profile": f"{settings.profile}-{stem}", "own_file": self.path.name}
+        changes |= {"profile": f"{settings.profile}-{self.path.stem}", "own_file": self.path.name}
         if unknown := sorted({name for _, name in changes["outside"]} - set(changes["benchmarks"])):
             raise self.fault(
                 "ANSWERS",
@@ -117,7 +117,25 @@ def settings_for(profile="cpu", out=".", seeds=None, own: str | Path | None = No
     """`settings.settings_for`, with the things of an own file where one is named here or in the environment."""
     settings = profiles.settings_for(profile, out, seeds)
     own = own or os.environ.get(VARIABLE)
-    return load(own).apply(settings) if own else settings
+    if not own:
+        return settings
+    before = _loaded
+    try:
+        return load(own).apply(settings)
+    except BaseException:
+        _restore(before)
+        raise
+
+
+def _restore(before: OwnFile | None) -> None:
+    """Put the own file back that was in force, whatever has been registered since."""
+    global _loaded
+    if _loaded is before:
+        return
+    unload()
+    if before:
+        _register(before)
+        _loaded, os.environ[VARIABLE] = before, str(before.path)
 
 
 def load_from_environment() -> OwnFile | None:
@@ -136,6 +154,10 @@ def load(path: str | Path) -> OwnFile:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise OwnFileError(f"own file {path} {what}; name a Python file, such as --with mine.py.")
+    if not re.fullmatch(r"[\w-]+", path.stem):
+        raise OwnFileError(
+            f"own file {path.name!r} names the folder of its run; use letters, digits, '_' and '-' only."
+        )
     if _loaded and (_loaded.path, _loaded.sha256) == (path, sha256(path)):
         return _loaded
     before = _loaded
@@ -144,9 +166,7 @@ def load(path: str | Path) -> OwnFile:
     try:
         own = _checked(_execute(path), path)
     except BaseException:
-        if before:
-            _register(before)
-            _loaded, os.environ[VARIABLE] = before, str(before.path)
+        _restore(before)
         raise
     _loaded = own
     os.environ[VARIABLE] = str(path)
@@ -236,7 +256,7 @@ def _checked(module, path: Path) -> OwnFile:
     for name, rewards in own.reward_sets.items():
         check_reward_set(own, name, rewards)
     known = {item.name for item in fields(Settings)} - set(NOT_TO_CHANGE)
-    if unknown := sorted(set(own.settings) - known):
+    if unknown := sorted(map(str, set(own.settings) - known)):
         raise own.fault("SETTINGS", f"{unknown} cannot be set; expected some of {', '.join(sorted(known))}")
     _check_arms(own)
     return own
@@ -266,6 +286,19 @@ def _check_arms(own: OwnFile) -> None:
 # ------------------------------------------------------------------------------------------------- own questions
 
 
+def inputs_hash() -> str | None:
+    """sha256 over the own file and all that it brings: its questions as they are read now, and its files of answers."""
+    if _loaded is None:
+        return None
+    read = {
+        f"{name}.{split}": [question.to_json() for question in questions_of(name, split)]
+        for name, readers in _loaded.questions.items()
+        for split in readers
+    }
+    files = [sha256(path) for model in _loaded.answers.values() for path in model.values()]
+    return hashlib.sha256(json.dumps([_loaded.sha256, read, files], sort_keys=True).encode()).hexdigest()
+
+
 def has_questions(benchmark: str) -> bool:
     """Whether the own file brings this benchmark."""
     return _loaded is not None and benchmark in _loaded.questions
@@ -279,29 +312,30 @@ def questions_of(benchmark: str, split: str) -> list[Question]:
     own, where = _loaded, f"QUESTIONS[{benchmark!r}]"
     if split not in own.questions[benchmark]:
         raise own.fault(where, f"has no split {split!r}; give a dict with a function for it")
+    questions = []
+    seen = set()
     try:
         given = own.questions[benchmark][split]()
-        questions = list(given) if isinstance(given, Iterable) else None
-    except Exception as error:
+        if not isinstance(given, Iterable):
+            raise own.fault(where, f"its reader of {split} gave a {type(given).__name__}; expected Questions")
+        for place, question in enumerate(given, 1):
+            if not isinstance(question, Question):
+                raise own.fault(
+                    where, f"item {place} of {split} is a {type(question).__name__}; expected a Question"
+                )
+            if question.id in seen:
+                raise own.fault(
+                    where, f"{split} holds the id {question.id!r} twice; give every question an id of its own"
+                )
+            if question.answer is None:
+                options = ", ".join(question.options)
+                raise own.fault(where, f"question {question.id!r} has no answer; expected one of {options}")
+            seen.add(question.id)
+            questions.append(question)
+    except OwnFileError:
+        raise
+    except (Exception, SystemExit) as error:
         raise own.fault(where, f"its reader of {split} fails ({type(error).__name__}: {error})") from error
-    if questions is None:
-        raise own.fault(where, f"its reader of {split} gave a {type(given).__name__}; expected Questions")
-    seen = set()
-    for place, question in enumerate(questions, 1):
-        if not isinstance(question, Question):
-            raise own.fault(
-                where, f"item {place} of {split} is a {type(question).__name__}; expected a Question"
-            )
-        if question.id in seen:
-            raise own.fault(
-                where, f"{split} holds the id {question.id!r} twice; give every question an id of its own"
-            )
-        if question.answer is None:
-            raise own.fault(
-                where,
-                f"question {question.id!r} has no answer; expected one of {', '.join(question.options)}",
-            )
-        seen.add(question.id)
     if not questions:
         raise own.fault(where, f"its reader of {split} yields no question; expected one at least")
     return [replace(question, benchmark=benchmark, split=split) for question in questions]

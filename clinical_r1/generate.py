@@ -10,9 +10,9 @@ from pathlib import Path
 
 from clinical_r1 import extensions
 from clinical_r1.arms import ARMS
-from clinical_r1.artifacts import RL_ON, is_trained, policy_of, same_settings, weights_hash
+from clinical_r1.artifacts import RL_ON, StaleError, is_trained, policy_of, same_settings, weights_hash
 from clinical_r1.engines import replay, sample_completions
-from clinical_r1.files import json_line, read_jsonl, write_json
+from clinical_r1.files import json_line, read_jsonl, sha256, write_json
 from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
@@ -24,9 +24,23 @@ GENERATED_WITH = RL_ON + ("n_test", "eval_temperature", "eval_top_p", "eval_samp
 def is_complete(settings, method, seed, benchmark, protocol) -> bool:
     """True when the completions are on disk. ValueError when they were made with other settings."""
     path = settings.completions_path(benchmark, method, seed, protocol)
-    return path.exists() and same_settings(
-        path.with_suffix(".json"), settings, GENERATED_WITH, weights=weights_hash(settings, method, seed)
-    )
+    made_from = {
+        "weights": weights_hash(settings, method, seed),
+        "questions": _questions_hash(settings, benchmark),
+    }
+    try:
+        return path.exists() and same_settings(
+            path.with_suffix(".json"), settings, GENERATED_WITH, **made_from
+        )
+    except StaleError as error:
+        if error.changed != ("questions",) or not extensions.has_questions(benchmark):
+            raise
+        path.unlink()  # a user's own questions have changed: they are answered again
+        return False
+
+
+def _questions_hash(settings, benchmark) -> str:
+    return sha256(settings.questions_path(benchmark, "test"))[:16]
 
 
 def complete_all(settings: Settings) -> list[Path]:
@@ -75,8 +89,9 @@ def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks,
     path = settings.completions_path(benchmark, method, seed, protocol)
     partial = path.with_suffix(".partial")
     stamped["weights"] = weights_hash(settings, method, seed)
+    stamped["questions"] = _questions_hash(settings, benchmark)
     if (
-        len(stamped) > 1
+        len(stamped) > 2
         and path.exists()
         and same_settings(path.with_suffix(".json"), settings, GENERATED_WITH, **stamped)
     ):

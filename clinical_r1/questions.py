@@ -122,15 +122,16 @@ def read_fields(
     stem, options, answer, id: names of the fields that hold them; None takes the first field that is there of STEM_FIELDS,
     OPTION_FIELDS (or opa, opb, …), ANSWER_FIELDS, ID_FIELDS. Options may be a list, a dict by letter or number, a list of records
     with a label and a text, or {"text": [...], "label": [...]}; 2 to 10 of them. The answer is a letter of either case, an
-    index, or an option's text. index_base: 0 or 1, what the first option's index is; None reads it off the file, where an index
-    of 0 or of the last option plus one can tell. Without an id field, questions are named by their place.
+    index, or an option's text. index_base: 0 or 1, the index of the first option; needed where answers are indices. Without an
+    id field, questions are named by their place.
     ValueError names the file, the row, what was got and what was expected: nothing is guessed and nothing left out.
     """
     path = Path(path)
     rows = _rows(path)
     fields = {"stem": stem, "options": options, "answer": answer, "id": id}
     placed = [_place(path, number, row, fields) for number, row in enumerate(rows, 1)]
-    base = _index_base(path, placed) if index_base is None else index_base
+    if index_base not in (None, 0, 1) or isinstance(index_base, bool):
+        raise ValueError(f"index_base is {index_base!r}; expected 0 or 1, the index of the first option.")
     questions, seen = [], {}
     for number, (row, item) in enumerate(zip(rows, placed, strict=True), 1):
         where = f"{path.name}, row {number}"
@@ -138,8 +139,8 @@ def read_fields(
         if name in seen:
             raise ValueError(f"{where} has the id {name!r} of row {seen[name]}; give each an id of its own.")
         seen[name] = number
-        letter = _letter_of(where, item["answer"], item["options"], item["keys"], base)
-        if answer is None and (other := _other_letter(where, row, item, base)) not in (None, letter):
+        letter = _letter_of(where, item["answer"], item["options"], item["keys"], index_base)
+        if answer is None and (other := _other_letter(where, row, item, index_base)) not in (None, letter):
             raise ValueError(
                 f"{where} has answers that differ, {letter} and {other}; name the right field with answer=."
             )
@@ -153,10 +154,13 @@ def read_fields(
 
 
 def _rows(path: Path) -> list[dict]:
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error}); save it as UTF-8.") from error
     if text.lstrip().startswith("["):
         try:
-            rows = json.loads(text)
+            rows = _strict_json(text)
         except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path} starts like a JSON list and is none ({error}); fix the file."
@@ -166,7 +170,7 @@ def _rows(path: Path) -> list[dict]:
         rows = []
         for number, line in lines:
             try:
-                rows.append(json.loads(line))
+                rows.append(_strict_json(line))
             except (ValueError, RecursionError) as error:
                 raise ValueError(
                     f"{path}, line {number} is not JSON ({error}); expected one object a line, or one JSON list."
@@ -179,6 +183,20 @@ def _rows(path: Path) -> list[dict]:
                 f"{path.name}, row {number} is a {type(row).__name__}; expected an object with fields."
             )
     return rows
+
+
+def _strict_json(text: str):
+    """JSON without what Python's reader lets pass: a key twice, of which one would be lost, and NaN."""
+
+    def whole(pairs):
+        if len({key for key, _ in pairs}) < len(pairs):
+            raise ValueError(f"an object holds a key twice: {', '.join(key for key, _ in pairs)}")
+        return dict(pairs)
+
+    def refused(constant):
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, object_pairs_hook=whole, parse_constant=refused)
 
 
 def _place(path: Path, number: int, row: dict, fields: dict) -> dict:
@@ -225,12 +243,12 @@ def _option_texts(where: str, given) -> tuple[list[str], list[str]]:
         texts = [{str(key): text for key, text in given.items()}[key] for key in keys]
     elif isinstance(given, list) and given and all(isinstance(item, dict) for item in given):
         names = (("label", "key", "letter", "idx"), ("text", "value", "content"))
-        try:
-            keys, texts = ([item[next(n for n in known if n in item)] for item in given] for known in names)
-        except StopIteration:
+        found = [[next((item[n] for n in known if n in item), None) for item in given] for known in names]
+        if any(value is None for values in found for value in values):
             raise ValueError(
                 f"{where} has options with the fields {list(given[0])}; expected a label and a text."
-            ) from None
+            )
+        keys, texts = found
         keys = list(map(str, keys))
     elif isinstance(given, list):
         texts, keys = list(given), []
@@ -239,6 +257,12 @@ def _option_texts(where: str, given) -> tuple[list[str], list[str]]:
     texts = [
         str(text) if isinstance(text, int | float) and not isinstance(text, bool) else text for text in texts
     ]
+    for place, text in enumerate(texts):
+        marked = re.match(r"\s*\(?([A-J])[.):]\s", str(text))
+        if marked and marked[1] != LETTERS[place]:
+            raise ValueError(
+                f"{where} has the option {text!r} at place {LETTERS[place]}; put options in order, or drop letters."
+            )
     letters = "".join(keys).upper()
     if keys and all(len(key) == 1 and key.isalpha() for key in keys) and letters != LETTERS[: len(keys)]:
         raise ValueError(
@@ -255,29 +279,17 @@ def _as_index(answer) -> int | None:
     return int(answer) if isinstance(answer, str) and re.fullmatch(r"\s*\d{1,2}\s*", answer) else None
 
 
-def _index_base(path: Path, placed: list[dict]) -> int | None:
-    """0 or 1, as the indices of the whole file tell; None where no answer is an index, or none can tell."""
-    indices = [(_as_index(item["answer"]), item) for item in placed]
-    indices = [
-        (i, item) for i, item in indices if i is not None and str(i) not in (*item["options"], *item["keys"])
-    ]
-    first = any(i == 0 for i, _ in indices)
-    last = any(i == len(item["options"]) for i, item in indices)
-    if first and last:
-        raise ValueError(
-            f"{path.name} has an answer index of 0 and one of the number of options; fix the file."
-        )
-    return 0 if first else 1 if last else None
-
-
 def _other_letter(where: str, row: dict, item: dict, base: int | None) -> str | None:
-    """What `answer` says where another field was read: MedQA has a letter and its text. None where it names no option."""
-    try:
-        return (
-            _letter_of(where, row["answer"], item["options"], item["keys"], base) if "answer" in row else None
-        )
-    except ValueError:
-        return None  # an explanation, or another wording
+    """The first answer field that disagrees, or what all say: MedQA has a letter and its text. None where none can be read."""
+    letters = []
+    for name in ANSWER_FIELDS:
+        try:
+            letters += (
+                [_letter_of(where, row[name], item["options"], item["keys"], base)] if name in row else []
+            )
+        except ValueError:
+            continue  # an explanation, or another wording
+    return next((letter for letter in letters if letter != letters[0]), letters[0] if letters else None)
 
 
 def _letter_of(where: str, answer, texts: list[str], keys: list[str], base: int | None) -> str:
@@ -294,10 +306,14 @@ def _letter_of(where: str, answer, texts: list[str], keys: list[str], base: int 
     index = _as_index(answer)
     if folded in (labels := [key.strip().casefold() for key in keys]):
         readings.add(labels.index(folded))
-    elif index is not None and (not readings or isinstance(answer, int)):
+    elif index is not None and keys and all(key.strip().isdigit() for key in keys):
+        raise ValueError(
+            f"{where} has the answer {answer!r}, and options labelled {', '.join(keys)}; {expected()}."
+        )
+    elif index is not None and (not readings or isinstance(answer, int) or base is not None):
         if base is None:
             raise ValueError(
-                f"{where} has the answer {answer!r}, and nothing in the file says whether the first option is 0 or 1; "
+                f"{where} has the answer {answer!r}, and nothing says whether the first option is 0 or 1; "
                 "pass index_base=0 or index_base=1."
             )
         if not 0 <= index - base < len(texts):

@@ -12,8 +12,7 @@ All reading of text is done by `completions`; what the paper leaves open about t
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
-from typing import SupportsFloat
+from functools import lru_cache, partial, wraps
 
 from clinical_r1.citation import (
     MAX_CONCLUSION_SHARE,
@@ -198,7 +197,8 @@ class RewardSet:
                 f"the reward functions are named {self.names}; expected a different name for each."
             )
         for name, limits in self.ranges.items():
-            if not isinstance(limits, tuple | list) or len(limits) != 2 or not limits[0] <= limits[1]:
+            numbers = isinstance(limits, tuple | list) and all(isinstance(end, int | float) for end in limits)
+            if not numbers or len(limits) != 2 or not limits[0] <= limits[1]:
                 raise ValueError(f"the range of {name} is {limits!r}; expected (lowest, highest).")
         if unknown := sorted(set(self.ranges) - set(self.names)):
             raise ValueError(f"ranges name {unknown}; expected some of {self.names}.")
@@ -211,7 +211,7 @@ class RewardSet:
 
 def check_values(name: str, values, count: int, limits: tuple[float, float] | None = None) -> None:
     """ValueError, naming the reward, unless `values` holds a number within `limits`, or None, for each completion."""
-    listed = hasattr(values, "__len__") and not isinstance(values, str | Mapping)
+    listed = hasattr(values, "__len__") and not isinstance(values, str | Mapping | set | frozenset)
     if not listed or len(values) != count:
         got = f"{len(values)} values" if listed else f"a {type(values).__name__}"
         raise ValueError(
@@ -221,14 +221,31 @@ def check_values(name: str, values, count: int, limits: tuple[float, float] | No
     for value in values:
         if value is None:
             continue
-        if isinstance(value, str) or not isinstance(value, SupportsFloat) or not math.isfinite(value):
+        try:
+            number = math.nan if isinstance(value, str) else float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):
+            number = math.nan
+        if not math.isfinite(number):
             raise ValueError(
                 f"reward {name} gave {value!r}; expected a finite number, or None where it cannot be scored."
             )
-        if not low <= value <= high:
+        if not low <= number <= high:
             raise ValueError(
-                f"reward {name} gave {float(value):g}; expected a value in its stated range [{low:g}, {high:g}]."
+                f"reward {name} gave {number:g}; expected a value in its stated range [{low:g}, {high:g}]."
             )
+
+
+def checked(function: Callable, limits: tuple[float, float] | None = None) -> Callable:
+    """The function, its values checked before anybody averages them: NaN must not pass for "cannot be scored"."""
+
+    @wraps(function)
+    def reward(completions, **columns):
+        count = len(completions)
+        values = function(completions=completions, **columns)
+        check_values(function.__name__, values, count, limits)
+        return list(values)
+
+    return reward
 
 
 def _accuracy_in(style: str):

@@ -181,6 +181,12 @@ def _check_values(settings: Settings) -> None:
         | dict.fromkeys(NOT_NEGATIVE, 0)
         | {"num_generations": 2, "n_sft": 0, "n_rl": 0, "n_test": 1}
     )
+    for name, known in (
+        ("backend", ("trl", "unsloth")),
+        ("device_dtype", ("float32", "bfloat16", "float16")),
+    ):
+        if getattr(settings, name) not in known:
+            raise ValueError(f"{name} is {getattr(settings, name)!r}; expected one of {', '.join(known)}.")
     for name, low in lowest.items():
         value = getattr(settings, name)
         if value is not None and value < low:

@@ -48,6 +48,7 @@ from clinical_r1.models import (
 )
 from clinical_r1.prompts import STYLES, build_messages
 from clinical_r1.questions import read_questions
+from clinical_r1.rewards import checked
 from clinical_r1.settings import Settings, settings_from_json
 from clinical_r1.speed.prefill import SharedPrefillMixin
 from clinical_r1.speed.prefix import GroupShuffleMixin, SharedPrefixMixin
@@ -86,11 +87,13 @@ def _given_traces(path: str, questions):
     """(question, style, text) of the traces that answer one of these. ValueError for a trace without one of its fields."""
     by_id = {question.id: question for question in questions}
     for number, trace in enumerate(read_jsonl(path), 1):
-        wrong = [
-            *(["id"] if not isinstance(trace.get("id"), str) else []),
-            *(["style"] if trace.get("style") not in STYLES else []),
-            *(["text"] if not isinstance(trace.get("text"), str) or not trace["text"].strip() else []),
-        ]
+        text, name = trace.get("text"), trace.get("id")
+        right = (
+            isinstance(name, str),
+            trace.get("style") in STYLES,
+            isinstance(text, str) and bool(text.strip()),
+        )
+        wrong = [field for field, fine in zip(("id", "style", "text"), right, strict=True) if not fine]
         if wrong:
             raise ValueError(
                 f"{path}, line {number} has no usable {', '.join(wrong)} (got {[trace.get(name) for name in wrong]}); expected "
@@ -276,14 +279,15 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
     model, tokenizer, adapter = load(_start(settings, name, seed), settings, seed, rollouts=True)
     trainer = trainer_class(settings)(
         model=model,
-        reward_funcs=list(rewards.functions),
+        reward_funcs=[
+            checked(function, rewards.ranges.get(function.__name__)) for function in rewards.functions
+        ],
         args=trl.GRPOConfig(**arguments | TRL_ARGUMENTS.get(arm.aggregation, {})),
         train_dataset=Dataset.from_list(reward_rows(settings, name)),
         processing_class=tokenizer,
         peft_config=adapter,
         aggregation=arm.aggregation,
         aggregation_options=dict(arm.options),
-        reward_ranges=rewards.ranges,
     )
     float32_adapter(trainer.model, settings)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
@@ -362,6 +366,8 @@ def train_all(settings: Settings) -> None:
     resolve_base(settings.base_model)  # a damaged base model is found here, not in every child
     jobs = [(arm, seed) for seed in settings.seeds for arm in in_order(settings.methods)]
     waiting = [job for job in jobs if not _is_kept(settings, *job)]
+    for job in waiting:
+        _set_aside_stale(settings, *job)
     running = {}
     with (
         ThreadPoolExecutor(settings.workers) as pool,
@@ -380,17 +386,21 @@ def train_all(settings: Settings) -> None:
 
 
 def _is_kept(settings: Settings, arm: str, seed: int) -> bool:
-    """`is_trained`; a user's own arm whose own rules have changed is set aside, so that it is trained again."""
+    """`is_trained`; False also for a user's own arm whose own rules have changed, which is then trained again."""
     try:
         return is_trained(settings, arm, seed)
     except StaleError as error:
         if not is_own(arm) or set(error.changed) - set(arm_stamp(arm)):
             raise
-        aside = set_aside(settings, arm, seed)
-        print(
-            f"{arm} with seed {seed} was made with other {', '.join(error.changed)}: moved to {aside}, trained again"
-        )
         return False
+
+
+def _set_aside_stale(settings: Settings, arm: str, seed: int) -> None:
+    """Move what was made with other rules out of the way; what is merely unfinished goes on."""
+    if (settings.model_dir(arm, seed) / "done.json").exists():
+        print(
+            f"{arm}, seed {seed}: made with other rules, moved to {set_aside(settings, arm, seed)}, trained again"
+        )
 
 
 def _may_start(settings, arm, seed) -> bool:

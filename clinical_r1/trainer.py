@@ -15,7 +15,6 @@ trl and torch are imported when called.
 """
 
 import json
-import math
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +27,6 @@ from clinical_r1.advantages import (
     weight_shares,
 )
 from clinical_r1.files import write_json
-from clinical_r1.rewards import check_values
 
 MULTIPLIERS_FILE = "multipliers.json"
 RATE = 0.1  # of dual ascent: a mean 0.3 below its target for ten steps adds 0.3 to the multiplier
@@ -43,13 +41,12 @@ def build_trainer_class():
 
 
 class MultiObjectiveMixin:
-    """Comes before `trl.GRPOTrainer` among the bases. Three keywords more than the trainer's:
+    """Comes before `trl.GRPOTrainer` among the bases. Two keywords more than the trainer's:
 
     aggregation: one of `advantages.AGGREGATIONS`. Those of `TRL_ARGUMENTS` need these values in the GRPOConfig.
     aggregation_options: keywords of `group_advantages`; gate may be a reward's name. For constrained: targets, K - 1
         numbers in the rewards' units or {reward name: target} for every reward but the first; rate of the dual ascent
         (default RATE); multipliers to start from (default zeros).
-    reward_ranges: {reward name: (lowest, highest)}; ValueError at the first value outside.
     ValueError for options that do not fit, before the first step. `multipliers` is part of every checkpoint.
     """
 
@@ -58,7 +55,6 @@ class MultiObjectiveMixin:
     ):
         super().__init__(*args, **kwargs)
         self.aggregation = aggregation
-        self.reward_ranges = dict(reward_ranges or {})
         self.aggregation_options = dict(aggregation_options or {})
         self.multipliers = None
         if aggregation == "constrained":
@@ -109,10 +105,6 @@ class MultiObjectiveMixin:
 
     def _calculate_rewards(self, *args, **kwargs):
         self._gathered_rewards = super()._calculate_rewards(*args, **kwargs)  # (N, K), all processes
-        for name, column in zip(self.reward_func_names, self._gathered_rewards.T.tolist(), strict=True):
-            if name in self.reward_ranges:  # TRL has turned None into NaN
-                values = [None if math.isnan(value) else value for value in column]
-                check_values(name, values, len(values), self.reward_ranges[name])
         return self._gathered_rewards
 
     def _generate_and_score_completions(self, inputs):

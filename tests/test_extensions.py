@@ -257,6 +257,7 @@ def test_only_own_arms_are_set_aside_when_they_are_stale(write, tmp_path):
         path.parent.mkdir(parents=True)
         path.write_text("{}\n")
     assert not train._is_kept(settings, "short", 0)
+    train._set_aside_stale(settings, "short", 0)
     aside = settings.run_dir / "set_aside" / "short.seed0.1"
     assert (aside / "models/short/seed0/done.json").is_file() and (
         aside / "scores/ward/short.seed0.jsonl"

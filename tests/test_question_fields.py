@@ -45,17 +45,29 @@ def test_common_layouts(read, row):
     assert question.options == dict(zip("ABC", TEXTS, strict=True))
 
 
-def test_an_index_is_counted_as_the_file_tells(read):
+def test_an_index_is_counted_from_what_is_said(read):
     rows = [{"question": f"{i}?", "options": TEXTS, "answer": i} for i in (0, 1, 2)]
-    assert [q.answer for q in read(*rows)] == ["A", "B", "C"]
+    assert [q.answer for q in read(*rows, index_base=0)] == ["A", "B", "C"]
     rows = [{"question": f"{i}?", **LETTERED, "cop": i} for i in (1, 2, 3)]
-    assert [q.answer for q in read(*rows)] == ["A", "B", "C"]
-    rows = [{"question": "?", "options": TEXTS, "answer": 1}]
-    assert [read(*rows, index_base=base)[0].answer for base in (0, 1)] == ["B", "A"]
+    assert [q.answer for q in read(*rows, index_base=1)] == ["A", "B", "C"]
     with pytest.raises(ValueError, match="whether the first option is 0 or 1; pass index_base"):
         read(*rows)
-    with pytest.raises(ValueError, match="an answer index of 0 and one of the number of options"):
-        read(*[{"question": "?", "options": TEXTS, "answer": i} for i in (0, 3)])
+    with pytest.raises(ValueError, match="row 4 has the answer 0 counted from 1"):
+        read(*rows, {"question": "?", **LETTERED, "cop": 0}, index_base=1)
+    for base in ("1", 2, True):
+        with pytest.raises(ValueError, match="index_base is"):
+            read(*rows, index_base=base)
+    with pytest.raises(ValueError, match="reads as A and as C|reads as C and as A|reads as B and as C"):
+        read({"question": "?", "options": ["3", "1", "2"], "answer": "2"}, index_base=1)
+
+
+@pytest.mark.parametrize("labels", ["1234", "0123"])
+def test_numbered_options_are_named_by_their_numbers_alone(read, labels):
+    options = dict(zip(labels, "wxyz", strict=True))
+    assert read({"question": "?", "options": options, "answer": int(labels[2])})[0].answer == "C"
+    outside = 0 if labels[0] == "1" else 4
+    with pytest.raises(ValueError, match=f"has the answer {outside}, and options labelled"):
+        read({"question": "?", "options": options, "answer": outside})
 
 
 def test_without_an_id_the_place_names(read):
@@ -95,6 +107,18 @@ def test_without_an_id_the_place_names(read):
             {"question": "?", "options": TEXTS, "answer": "Gout", "answer_idx": "B"},
             "answers that differ, B and A",
         ),
+        (
+            {"question": "?", "options": ["B. Gout", "A. Lupus"], "answer": "B"},
+            "has the option 'B. Gout' at place A",
+        ),
+        (
+            {"question": "?", "options": TEXTS, "answer": "B", "label": "Sepsis"},
+            "answers that differ, B and C",
+        ),
+        (
+            {"question": "?", "options": [{"text": "x"}, {"text": "y"}], "answer": "A"},
+            "expected a label and a text",
+        ),
         ({"question": "?", "options": TEXTS[:1], "answer": "A"}, "has 1 options; expected 2 to 10"),
         ({"question": "?", "options": list("abcdefghijk"), "answer": "A"}, "has 11 options"),
         ({"question": "?", "options": "Gout", "answer": "A"}, "has options 'Gout'"),
@@ -122,7 +146,16 @@ def test_marks_and_blank_lines_are_no_questions(tmp_path, text):
     assert [q.stem for q in read_fields(path, "mine")] == ["one\u2028line"]
 
 
-@pytest.mark.parametrize("text", ["{\n 1}", '{"a":' + "9" * 5000 + "}", '{"a":' + "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{\n 1}",
+        '{"options": {"A": "x", "A": "y"}}',
+        '{"a": NaN}',
+        '{"a":' + "9" * 5000 + "}",
+        '{"a":' + "[" * 100_000,
+    ],
+)
 def test_what_is_no_json_line_is_said(tmp_path, text):
     path = tmp_path / "mine.jsonl"
     path.write_text(text)

@@ -189,7 +189,12 @@ def settings_of(arguments: argparse.Namespace, seeds=None) -> Settings:
 def run_command(arguments, stages: Sequence[Stage], notebooks: Path) -> None:
     """Run, plan or publish the notebooks."""
     settings = settings_of(arguments, arguments.seeds)
-    run = Run(settings, Path(notebooks).resolve(), arguments.own and arguments.own.expanduser().resolve())
+    own = None
+    if settings.own_file:
+        from clinical_r1 import extensions
+
+        own = extensions.inputs_hash()
+    run = Run(settings, Path(notebooks).resolve(), own)
     chosen = choose(stages, arguments.only)
     if arguments.dry_run:
         print_plan(run, chosen)

@@ -51,7 +51,7 @@ class Run:
 
     settings: Settings
     notebooks: Path
-    own_file: Path | None = None  # the user's, see `extensions`
+    own: str | None = None  # hash of the user's own file and of what it brings, see `extensions.inputs_hash`
 
     @property
     def dir(self) -> Path:
@@ -103,7 +103,7 @@ class Run:
         parts = {
             "settings": self.settings.to_json(),
             "package": {p.relative_to(PACKAGE).as_posix(): sha256(p) for p in sorted(PACKAGE.rglob("*.py"))},
-            "own file": sha256(self.own_file) if self.own_file else None,
+            "own": self.own,
             "cells": [(cell["cell_type"], "".join(cell["source"])) for cell in cells],
             "reads": [sha256(path) for pattern in stage.reads for path in self.files(pattern)],
         }
