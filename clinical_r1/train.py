@@ -10,7 +10,6 @@ not on what ran before it; a killed process continues from its last whole checkp
 """
 
 import argparse
-import gc
 import json
 import os
 import subprocess
@@ -53,7 +52,7 @@ from clinical_r1.settings import Settings, settings_from_json
 from clinical_r1.speed.prefill import SharedPrefillMixin
 from clinical_r1.speed.prefix import GroupShuffleMixin, SharedPrefixMixin
 from clinical_r1.trainer import build_trainer_class
-from clinical_r1.workers import start_child, stop_with_parent
+from clinical_r1.workers import leave_processes, start_child, stop_with_parent
 
 # ------------------------------------------------------------------------------------------------------- cold start
 
@@ -437,17 +436,8 @@ def main(argv=None) -> int:
         stop_with_parent()
     load_from_environment()
     train_arm(settings_from_json(json.loads(args.settings), args.out), args.arm, args.seed)
-    _leave_processes()
+    leave_processes()
     return 0
-
-
-def _leave_processes() -> None:
-    """End the process group of `accelerate launch`, after the trainer: with a trainer still there, gloo can wait for ever."""
-    import torch
-
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        gc.collect()
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

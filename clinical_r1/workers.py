@@ -1,5 +1,6 @@
 """Child processes that end with their parent; training and the laboratory start their arms in them."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -25,3 +26,12 @@ def start_child(module: str, *arguments: str, threads: int = 1, **pipes) -> subp
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, env=environment, **pipes
     )
+
+
+def leave_processes() -> None:
+    """End the process group of `accelerate launch`, after the trainer: with a trainer still there, gloo can wait for ever."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
