@@ -183,7 +183,7 @@ def _check_values(settings: Settings) -> None:
     )
     for name, known in (
         ("backend", ("trl", "unsloth")),
-        ("device_dtype", ("float32", "bfloat16", "float16")),
+        ("device_dtype", ("float32", "bfloat16", "float16", "float64")),
     ):
         if getattr(settings, name) not in known:
             raise ValueError(f"{name} is {getattr(settings, name)!r}; expected one of {', '.join(known)}.")
