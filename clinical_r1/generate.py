@@ -33,7 +33,7 @@ def is_complete(settings, method, seed, benchmark, protocol) -> bool:
             path.with_suffix(".json"), settings, GENERATED_WITH, **made_from
         )
     except StaleError as error:
-        if error.changed != ("questions",) or not extensions.has_questions(benchmark):
+        if error.changed != ("asked",) or not extensions.has_questions(benchmark):
             raise
         path.unlink()  # a user's own questions have changed: they are answered again
         return False
@@ -89,7 +89,7 @@ def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks,
     path = settings.completions_path(benchmark, method, seed, protocol)
     partial = path.with_suffix(".partial")
     stamped["weights"] = weights_hash(settings, method, seed)
-    stamped["questions"] = _questions_hash(settings, benchmark)
+    stamped["asked"] = _questions_hash(settings, benchmark)
     if (
         len(stamped) > 2
         and path.exists()
