@@ -26,7 +26,7 @@ def is_complete(settings, method, seed, benchmark, protocol) -> bool:
     path = settings.completions_path(benchmark, method, seed, protocol)
     made_from = {
         "weights": weights_hash(settings, method, seed),
-        "questions": _questions_hash(settings, benchmark),
+        "asked": _questions_hash(settings, benchmark),
     }
     try:
         return path.exists() and same_settings(

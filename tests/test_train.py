@@ -249,3 +249,15 @@ def test_traces_that_do_not_fit_are_refused_before_training(tmp_path):
     ):
         train.train_sft(settings, COLD_START, 0)
     assert not (settings.model_dir(COLD_START, 0) / "done.json").exists()
+
+
+def test_completions_of_other_questions_are_refused(tmp_path):
+    settings = replace(prepare(tmp_path), methods=("baseline",), benchmarks=("clinic",), eval_greedy=False)
+    questions = load_set("clinic", "test", 3)
+    path = write_questions(settings.questions_path("clinic", "test"), questions)
+    job = ("baseline", 0, "clinic", "sampled")
+    generate.complete_all(settings)
+    assert generate.is_complete(settings, *job)
+    write_questions(path, [replace(question, stem=f"{question.stem} Again?") for question in questions])
+    with pytest.raises(ValueError, match="asked was"):
+        generate.is_complete(settings, *job)
