@@ -33,6 +33,7 @@ TRIAL_TEXTS = (
 
 
 def check_arm(own, arm: Arm) -> None:
+    """The fault of an own arm: its stage, label, start, rewards, weights, aggregation or changes do not fit."""
     where = f"arm {arm.name!r}"
     if not arm.stage or arm.family == "main":
         raise own.fault(
@@ -94,6 +95,7 @@ def _check_aggregation(own, arm: Arm, rewards: RewardSet) -> None:
 
 
 def check_reward_set(own, name: str, rewards) -> None:
+    """The fault of an own reward set, each function tried on texts and on message lists as training passes them."""
     if not isinstance(rewards, RewardSet):
         raise own.fault(
             f"REWARD_SETS[{name!r}]", f"is a {type(rewards).__name__}; expected clinical_r1.rewards.RewardSet"
@@ -139,6 +141,7 @@ def check_reward_set(own, name: str, rewards) -> None:
 
 
 def readers_by_split(own, name, given) -> dict[str, Callable]:
+    """An entry of QUESTIONS as {split: reader}; a function alone reads the test split."""
     where = f"QUESTIONS[{name!r}]"
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
         raise own.fault(where, "is no name for a folder; use letters, digits, '.', '_' and '-'")
@@ -153,6 +156,7 @@ def readers_by_split(own, name, given) -> dict[str, Callable]:
 
 
 def answer_files(own, given: Mapping) -> dict[str, dict[str, Path]]:
+    """ANSWERS as {model: {benchmark: existing file}}, paths taken from the own file."""
     answers = {}
     for model, files in given.items():
         where = f"ANSWERS[{model!r}]"

@@ -300,6 +300,7 @@ def prompt_text(prompt) -> str:
 
 
 def check_same_length(count: int, **columns: Sequence) -> None:
+    """ValueError unless each column holds one value a completion."""
     for name, values in columns.items():
         if len(values) != count:
             raise ValueError(
