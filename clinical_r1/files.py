@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -73,3 +74,29 @@ def sha256(path: Path) -> str:
 
 class PipelineError(RuntimeError):
     """A sentence for the person who typed the command: what was found, what was expected, how to fix it."""
+
+
+@contextmanager
+def locked(path: str | Path, what: str):
+    """Be the only process that holds the file `path`, and so the only one that writes `what`, for as long as `with` lasts.
+
+    The system drops the lock of a process that ends, however it ends: a file that is left over never blocks. PipelineError
+    names the process that holds it.
+    """
+    import fcntl
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise PipelineError(
+                f"{what} is being written by another run (process {file.read().strip() or 'unknown'}); "
+                "wait for it, or stop it and run this again."
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clinical_r1.arms import LABORATORY
-from clinical_r1.files import ROOT, PipelineError, write_text
+from clinical_r1.files import ROOT, PipelineError, locked, write_text
 from clinical_r1.pipeline.manifest import open_manifest
 from clinical_r1.pipeline.stages import (
     NOTEBOOKS,
@@ -34,7 +34,6 @@ from clinical_r1.pipeline.stages import (
     Stage,
     check_machine,
     choose,
-    locked,
     read_notebook,
     run_stages,
     set_aside,
@@ -202,7 +201,7 @@ def run_command(arguments, stages: Sequence[Stage], notebooks: Path) -> None:
         publish(run, chosen)
     else:
         check_machine(settings)
-        with locked(run):
+        with locked(run.dir.with_name(f"{run.dir.name}.lock"), run.shown(run.dir)):
             if arguments.fresh:
                 set_aside(run)
             run_stages(run, stages, chosen)

@@ -151,28 +151,6 @@ def is_finished(notebook: dict, parameters: dict) -> bool:
     )
 
 
-@contextmanager
-def locked(run: Run):
-    """Hold runs/<profile>.lock. The system drops the lock of a killed process, so a stale file never blocks."""
-    import fcntl
-
-    path = run.dir.with_name(f"{run.dir.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise PipelineError(
-                f"{run.shown(run.dir)} is being written by another run (process {file.read().strip() or 'unknown'}); "
-                "wait for it, or stop it and run this again."
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
 def set_aside(run: Run) -> None:
     """Move runs/<profile> to runs/<profile>.old-<n>, the first n that is free."""
     if not run.dir.exists():
