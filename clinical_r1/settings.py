@@ -99,6 +99,11 @@ class Settings:
         return Path(self.out) / "figures" / self.profile
 
     @property
+    def published_dir(self) -> Path:
+        """What README and docs/ speak of. No run writes here; `--publish` does."""
+        return Path(self.out) / "figures" / "published" / self.profile
+
+    @property
     def prompt_layout(self) -> str:
         """The clinic's base model knows a tiny vocabulary and gets the compact prompts; every other model the full ones."""
         rebuilt = (

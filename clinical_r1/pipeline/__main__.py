@@ -18,6 +18,7 @@ command imports what it needs.
 import argparse
 import errno
 import json
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -69,20 +70,38 @@ def print_results(run: Run) -> None:
 
 
 def publish(run: Run, stages: Sequence[Stage]) -> None:
-    """Copy the outputs of finished stages into notebooks/, so that readers on the web see them."""
+    """Copy what finished stages show into the repository: outputs into notebooks/, figures and tables into figures/published."""
     manifest = open_manifest(run.manifest_path, run.settings)
     for stage in stages:
         if reason := run.why_run(stage, manifest):
             raise PipelineError(f"{stage.notebook} cannot be published ({reason}); run it first.")
-        source, done = read_notebook(run.source(stage)), read_notebook(run.executed(stage))
-        ran = [
-            cell for cell in done["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])
-        ]
-        for cell, executed in zip(source["cells"], ran, strict=True):
-            if cell["cell_type"] == "code":
-                cell["outputs"], cell["execution_count"] = executed["outputs"], executed["execution_count"]
-        write_text(run.source(stage), json.dumps(source, indent=1, ensure_ascii=False) + "\n")
-        print(f"published the outputs of {stage.notebook}")
+    for stage in stages:
+        _publish_outputs(run, stage)
+        number = _publish_figures(run, stage)
+        print(f"published {stage.notebook}: its outputs, and {number} files of figures and tables")
+
+
+def _publish_outputs(run, stage):
+    source, done = read_notebook(run.source(stage)), read_notebook(run.executed(stage))
+    ran = [cell for cell in done["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    for cell, executed in zip(source["cells"], ran, strict=True):
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = executed["outputs"], executed["execution_count"]
+    write_text(run.source(stage), json.dumps(source, indent=1, ensure_ascii=False) + "\n")
+
+
+def _publish_figures(run, stage):
+    """Copy the stage's files of figures/<profile>; what it published under a name that it no longer writes goes."""
+    patterns = [pattern for pattern in stage.writes if pattern.startswith("figures/")]
+    files = [path for pattern in patterns for path in run.files(pattern)]
+    run.published.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        shutil.copyfile(path, run.published / path.name)
+    kept = {path.name for path in files}
+    for old in {old for pattern in patterns for old in run.published.glob(pattern.rsplit("/", 1)[1])}:
+        if old.name not in kept:
+            old.unlink()
+    return len(files)
 
 
 # ------------------------------------------------------------------------------------------------------- the arguments
@@ -116,7 +135,7 @@ RUN = (
         "--fresh", action="store_true", help="move runs/<profile> to runs/<profile>.old-<n> and start anew"
     ),
     _argument(
-        "--publish", action="store_true", help="copy a finished run's outputs into notebooks/; run nothing"
+        "--publish", action="store_true", help="copy a finished run into notebooks/ and figures/published"
     ),
     WITH,
 )
@@ -223,7 +242,9 @@ def readme_command(arguments, *_) -> None:
     if not arguments.dry_run:
         from clinical_r1.pipeline import readme
 
-        print(f"wrote the results of figures/{settings.profile} into {readme.write_readme(settings).name}")
+        print(
+            f"wrote the results of figures/published/{settings.profile} into {readme.write_readme(settings).name}"
+        )
 
 
 def rescore_command(arguments, *_) -> None:
@@ -288,7 +309,7 @@ COMMANDS = {
     "run": ("run the notebooks in order; go on where a run stopped (default command)", run_command, RUN),
     "explain": ("say where a number comes from: run, commit, hashes, seeds", explain_command, EXPLAIN),
     "readme": (
-        "rewrite the pages' generated results from figures/<profile>",
+        "rewrite the pages' generated results from figures/published/<profile>",
         readme_command,
         (PROFILE_OPTION,),
     ),

@@ -20,7 +20,7 @@ def explain(name: str, settings: Settings) -> str:
     """Where a number came from, as text; "ledger" explains the whole.
 
     name: "table1.medqa.crpo.accuracy"; the set that was measured may stand for the printed one (table1.clinic.…).
-    The run on disk is read, otherwise the committed copy, and the text says which. ValueError for an unknown name, with
+    The run on disk is read, otherwise the published copy, and the text says which. ValueError for an unknown name, with
     the nearest one; PipelineError when there is no ledger, or it is not the one that results.json describes.
     """
     rows, record, note = find_ledger(settings)

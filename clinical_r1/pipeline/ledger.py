@@ -292,17 +292,17 @@ def counts_sentence(rows):
 
 def find_ledger(settings):
     """(ledger, results.json, a line that says which of the two places they lie in)."""
-    live, committed = settings.run_dir / "tables", settings.figures_dir
-    shown = f"figures/{settings.profile}/ledger.csv"
+    live, published = settings.run_dir / "tables", settings.published_dir
+    shown = f"figures/published/{settings.profile}"
     if (live / "ledger.csv").exists():
         return *read_pair(live), f"source     runs/{settings.profile}/tables/ledger.csv (a run on disk)"
-    if not (committed / "ledger.csv").exists():
+    if not (published / "ledger.csv").exists():
         raise PipelineError(
-            f"neither runs/{settings.profile}/tables nor figures/{settings.profile} holds a ledger; run ./reproduce.sh "
+            f"neither runs/{settings.profile}/tables nor {shown} holds a ledger; run ./reproduce.sh "
             f"{settings.profile} first, or name another folder with --out."
         )
-    note = f"source     {shown}, the committed copy: runs/{settings.profile} holds no ledger here"
-    return *read_pair(committed), note
+    note = f"source     {shown}/ledger.csv, the published copy: runs/{settings.profile} holds no ledger here"
+    return *read_pair(published), note
 
 
 def read_pair(folder):

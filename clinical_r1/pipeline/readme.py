@@ -131,9 +131,9 @@ def published_block(folder: Path) -> str:
 
 
 def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
-    """Rewrite the results in docs/results.md from figures/<profile>, and the map in docs/map.md; all else is left alone."""
+    """Rewrite the results in docs/results.md from figures/published, and the map in docs/map.md; all else is left alone."""
     pages = {
-        RESULTS: (BEGIN, END, published_block(settings.figures_dir)),
+        RESULTS: (BEGIN, END, published_block(settings.published_dir)),
         MAP: (MAP_BEGIN, MAP_END, map_block()),
     }
     texts = {

@@ -62,6 +62,11 @@ class Run:
         return self.dir / "manifest.json"
 
     @property
+    def published(self) -> Path:
+        """Where `--publish` copies figures and tables to: in the repository of the notebooks, wherever the run lies."""
+        return self.notebooks.parent / "figures" / "published" / self.settings.profile
+
+    @property
     def parameters(self) -> dict:
         """What papermill injects. `out` is relative to the notebooks, so a moved checkout keeps its results."""
         out = os.path.relpath(self.settings.out, self.notebooks)
@@ -322,7 +327,7 @@ STAGES = (
     Stage(
         "02_reward_design",
         reads=("runs/{profile}/questions/*.jsonl", f"${DATA_VARIABLE}/real_completions/**/*"),
-        writes=("figures/{profile}/reward_design.png",),
+        writes=("figures/{profile}/reward_design.*",),
         minutes={"smoke": 0.1, "cpu": 0.1, "colab": 1, "paper": 1},
     ),
     Stage(
@@ -330,8 +335,8 @@ STAGES = (
         reads=("runs/{profile}/questions/*.jsonl", "clinical_r1/data/**/*"),
         writes=(
             "runs/{profile}/models/*/seed*/log_history.jsonl",
-            "figures/{profile}/training_curves.png",
-            "figures/{profile}/fig5_response_length.png",
+            "figures/{profile}/training_curves.*",
+            "figures/{profile}/fig5_response_length.*",
         ),
         minutes={"smoke": 0.5, "cpu": 3, "colab": 90, "paper": 1500},
         per_seed=True,
@@ -352,10 +357,11 @@ STAGES = (
             "runs/{profile}/tables/comparisons.csv",
             "runs/{profile}/lm_eval/*/results_*.json",
             "figures/{profile}/ledger.csv",
+            "figures/{profile}/comparisons.csv",
             "figures/{profile}/results.json",
-            "figures/{profile}/fig1_radar.png",
-            "figures/{profile}/fig3_cold_start_accuracy.png",
-            "figures/{profile}/fig4_accuracy.png",
+            "figures/{profile}/fig1_radar.*",
+            "figures/{profile}/fig3_cold_start_accuracy.*",
+            "figures/{profile}/fig4_accuracy.*",
         ),
         minutes={"smoke": 0.5, "cpu": 2.8, "colab": 25, "paper": 300},
         per_seed=True,
@@ -363,13 +369,13 @@ STAGES = (
     Stage(
         "05_objective_tradeoffs",
         reads=("clinical_r1/data/laboratory/*",),
-        writes=("figures/{profile}/tradeoffs_*.png",),
+        writes=("figures/{profile}/tradeoffs_*.*",),
         minutes={"smoke": 0.6, "cpu": 0.6, "colab": 0.6, "paper": 0.6},
     ),
     Stage(
         "06_paper_audit",
         reads=("clinical_r1/data/**/*",),
-        writes=("figures/{profile}/audit_*.png",),
+        writes=("figures/{profile}/audit_*.*",),
         minutes={"smoke": 0.2, "cpu": 0.2, "colab": 0.2, "paper": 0.2},
     ),
 )

@@ -1,6 +1,7 @@
 """The ledger of 135 cells, where a number came from, the harness's layout, the block of docs/results.md."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from clinical_r1 import metrics as measures
 from clinical_r1 import paper, tables
 from clinical_r1.arms import METHODS
-from clinical_r1.files import ROOT, PipelineError, sha256
+from clinical_r1.files import PipelineError, sha256
 from clinical_r1.labels import PAPER_BENCHMARKS
 from clinical_r1.pipeline import explain, ledger, lm_eval
 from clinical_r1.pipeline import map as house_map
@@ -315,13 +316,18 @@ def test_explain_sees_a_changed_answer_file(run):
     assert text.count("on disk, CHANGED since") == 1 and text.count("not on disk here") == 1
 
 
-def test_explain_falls_back_on_the_committed_copy_and_says_so(run):
+def test_explain_falls_back_on_the_published_copy_and_says_so(run):
     settings, table = run
     ledger.write_ledger(settings, table, MANIFEST)
     (settings.run_dir / "tables" / "ledger.csv").unlink()
-    assert "figures/smoke/ledger.csv, the committed copy" in explain.explain(CELL, settings)
-    (settings.figures_dir / "ledger.csv").unlink()
-    with pytest.raises(PipelineError, match="neither runs/smoke/tables nor figures/smoke holds a ledger"):
+    with pytest.raises(
+        PipelineError, match="neither runs/smoke/tables nor figures/published/smoke holds a ledger"
+    ):
+        explain.explain(CELL, settings)
+    shutil.copytree(settings.figures_dir, settings.published_dir)
+    assert "figures/published/smoke/ledger.csv, the published copy" in explain.explain(CELL, settings)
+    (settings.published_dir / "ledger.csv").unlink()
+    with pytest.raises(PipelineError, match="holds a ledger"):
         explain.explain(CELL, settings)
 
 
@@ -461,6 +467,7 @@ def test_results_say_which_run_they_are_of(run):
 def test_pages_keep_what_stands_around_their_blocks(run, tmp_path):
     settings, table = run
     ledger.write_ledger(settings, table, MANIFEST)
+    shutil.copytree(settings.figures_dir, settings.published_dir)
     begins = {
         "results.md": (readme_module.BEGIN, readme_module.END),
         "map.md": (house_map.MAP_BEGIN, house_map.MAP_END),
@@ -484,9 +491,9 @@ def test_pages_keep_what_stands_around_their_blocks(run, tmp_path):
         assert "edited" in (tmp_path / "map.md").read_text()  # all pages or none
 
 
-def test_the_committed_results_name_no_place_on_a_machine():
-    text = (ROOT / "figures" / "cpu" / "results.json").read_text(encoding="utf-8")
-    assert json.loads(text)["ledger"]["sha256"] == sha256(ROOT / "figures" / "cpu" / "ledger.csv")
+def test_the_published_results_name_no_place_on_a_machine(published):
+    text = (published / "results.json").read_text(encoding="utf-8")
+    assert json.loads(text)["ledger"]["sha256"] == sha256(published / "ledger.csv")
     assert not any(f'"{root}' in text for root in ("/home", "/root", "/tmp", "/work", "/mnt", "/opt"))
 
 

@@ -38,11 +38,19 @@ from pathlib import Path
 folder = Path(out, "runs", profile, "tables")
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "table1.csv").write_text(f"seeds,{seeds}")
+figures = Path(out, "figures", profile)
+figures.mkdir(parents=True, exist_ok=True)
+(figures / "fig4.png").write_text(f"picture of {seeds}")
 with open(Path(out, "log.txt"), "a") as log: log.write("04 ")
 """
 STAGES = (
     Stage("01_first", (), ("runs/{profile}/questions/*.jsonl",), MINUTES),
-    Stage("04_last", ("runs/{profile}/questions/*.jsonl",), ("runs/{profile}/tables/table1.csv",), MINUTES),
+    Stage(
+        "04_last",
+        ("runs/{profile}/questions/*.jsonl",),
+        ("runs/{profile}/tables/table1.csv", "figures/{profile}/fig*.*"),
+        MINUTES,
+    ),
 )
 
 
@@ -158,6 +166,29 @@ def test_outputs_stored_in_a_notebook_do_not_repeat_it(finished):
     assert json.loads((finished.notebooks / "04_last.ipynb").read_text())["cells"][1]["execution_count"] == 3
     assert finished() == 0
     assert finished.executed() == ["01", "04"]
+
+
+def test_a_run_writes_nothing_outside_its_folder_and_publishing_copies_what_it_made(finished, capsys):
+    assert sorted(path.name for path in finished.notebooks.parent.iterdir()) == ["notebooks", "with space"]
+    published = finished.notebooks.parent / "figures" / "published" / "smoke"
+    published.mkdir(parents=True)
+    for name in ("fig3_old.png", "reward_design.png"):
+        (published / name).write_text("of an earlier version")
+    assert finished("--publish") == 0
+    assert "published 04_last: its outputs, and 1 files" in capsys.readouterr().out
+    assert (published / "fig4.png").read_text() == "picture of 1"
+    # the stage writes no fig3_old any more; reward_design is another stage's
+    assert sorted(path.name for path in published.iterdir()) == ["fig4.png", "reward_design.png"]
+    assert finished("--seeds", "2") == 0
+    assert (published / "fig4.png").read_text() == "picture of 1", "a run publishes nothing"
+
+
+def test_an_unfinished_run_publishes_nothing(finished, capsys):
+    (finished.run_dir / "tables" / "table1.csv").unlink()
+    before = files_under(finished.notebooks.parent)
+    assert finished("--publish") == 1
+    assert "04_last cannot be published (runs/smoke/tables/table1.csv is gone)" in capsys.readouterr().err
+    assert files_under(finished.notebooks.parent) == before
 
 
 def test_lost_result_is_made_again(finished):
@@ -364,19 +395,21 @@ def test_declared_stages_are_the_notebooks_in_order():
 # ---- questions about a finished run ----
 
 
-def test_explain_prints_a_committed_number_and_fails_with_the_statuses_of_main(tmp_path, capsys):
-    assert command.main(["explain", "table1.medqa.crpo.accuracy"]) == 0
+def test_explain_prints_a_published_number_and_fails_with_the_statuses_of_main(published, tmp_path, capsys):
+    clone = ["--out", str(tmp_path / "clone")]
+    shutil.copytree(published, tmp_path / "clone" / "figures" / "published" / "cpu")
+    assert command.main(["explain", "table1.medqa.crpo.accuracy", *clone]) == 0
     said = capsys.readouterr().out
     assert "52.41" in said and "not attempted" in said and "./reproduce.sh cpu" in said
-    assert command.main(["explain", "ledger", "--profile", "cpu"]) == 0
+    assert command.main(["explain", "ledger", "--profile", "cpu", *clone]) == 0
     assert "135 not attempted" in capsys.readouterr().out
-    assert command.main(["explain", "table1.medqa.crpo.acuracy"]) == 2
+    assert command.main(["explain", "table1.medqa.crpo.acuracy", *clone]) == 2
     assert "nearest name is 'table1.medqa.crpo.accuracy'" in capsys.readouterr().err
     assert command.main(["explain", "ledger", "--profile", "gpu"]) == 2
     assert "smoke, cpu, colab, paper" in capsys.readouterr().err
-    assert command.main(["explain", "ledger", "--out", str(tmp_path)]) == 1
+    assert command.main(["explain", "ledger", "--out", str(tmp_path / "empty")]) == 1
     assert "run ./reproduce.sh cpu first" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["clone"]
 
 
 def test_explain_without_a_cell_is_a_wrong_argument(capsys):
@@ -388,7 +421,7 @@ def test_explain_without_a_cell_is_a_wrong_argument(capsys):
 def test_readme_without_a_ledger_gives_one_sentence(monkeypatch, capsys):
     page = (command.ROOT / "docs/results.md").read_text()
     assert command.main(["readme", "--profile", "paper"]) == 1
-    assert "figures/paper/ledger.csv is missing" in capsys.readouterr().err
+    assert "figures/published/paper/ledger.csv is missing" in capsys.readouterr().err
     assert (command.ROOT / "docs/results.md").read_text() == page
 
 
