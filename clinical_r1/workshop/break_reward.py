@@ -15,8 +15,8 @@ from clinical_r1.workshop.checking import error_sentence, is_number, report, sho
 
 
 def attack_question() -> Question:
-    """The question of exercise 2: a duodenal ulcer among four abdominal emergencies."""
-    return load_set("clinic", "validation", 6)[5]
+    """The question of exercise 2: reflux, with two stated findings that have nothing to do with it."""
+    return load_set("clinic", "validation", 31)[30]
 
 
 def score_attack(question: Question, text: str) -> dict[str, float]:
@@ -93,7 +93,10 @@ def _cited_text(question: Question, findings: list[str]) -> str:
 
 
 def citation_attacks(question: Question) -> dict[str, str]:
-    """Name -> completion: four attacks on a citation rule, each with the right letter."""
+    """Name -> completion: attacks on a citation rule, each with the right letter.
+
+    "asserts what the vignette denies" is there only where the vignette denies something.
+    """
     case = Case.from_json(question.meta["case"])
     stated = case.evidence(case.gold, 1)
     invented = [
@@ -101,14 +104,25 @@ def citation_attacks(question: Question) -> dict[str, str]:
         for finding in knowledge_base().supports(case.gold)
         if finding not in dict(case.stated)
     ]
-    return {
+    denied = [phrase(finding, True) for finding, present in case.stated if not present]
+    denied = [
+        name for name in denied if name in question.stem
+    ] or denied  # "palpitations" stands in "no palpitations"
+    others = [option for option in case.options if option != case.gold]
+    rejections = " ".join(
+        f"{finding} argues against {option}." for finding, option in zip(invented, others * 2, strict=False)
+    )
+    true_one = phrase(*stated[0])
+    attacks = {
         "says nothing": _cited_text(question, []),
         "invents evidence": _cited_text(question, invented[:2]),
         "states the opposite": _cited_text(question, [phrase(f, not present) for f, present in stated]),
-        "hides inventions behind one true finding": _cited_text(
-            question, [phrase(*stated[0]), *invented[:3]]
+        "hides inventions behind one true finding": _cited_text(question, [true_one, *invented[:3]]),
+        "rejects the others with inventions": _cited_text(question, [true_one]).replace(
+            " </dx>", f" {rejections} </dx>"
         ),
     }
+    return attacks | ({"asserts what the vignette denies": _cited_text(question, denied)} if denied else {})
 
 
 def check_fixed_rule(rule) -> bool:

@@ -1,4 +1,4 @@
-"""Exercise 4, choose k: a front over k without training, and its check."""
+"""Exercise 4, choose k: a front over k without training, what training did with k, and the check of both."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +16,8 @@ from clinical_r1.workshop.checking import is_number, key_problems, report, short
 
 K_GRID = (0, 0.5, 1.5, 2.5, 3.5, 4.5, 10, 30)
 ACCURACY_WANTED = 0.88
+KEYS = ("k", "k, safely", "same from", "grows in training")
+TRAINED_FROM, TRAINED_TO = 1, 10
 
 # Reasons often well and answers something else: where accuracy and faithfulness part.
 SLIPPING = replace(BASE, careful=0.6, answer_slip=0.4)
@@ -53,11 +55,36 @@ def front_over_k(ks=K_GRID):
     return pd.DataFrame(rows, columns=["k", "n", "accuracy", "low", "high", "faithfulness"])
 
 
+@lru_cache(maxsize=1)
+def trained_with_k():
+    """What the laboratory's trained arms did: frame k, metric, value, ci_low, ci_high of k = 1 and k = 10, three seeds each.
+
+    accuracy in per cent; the other metrics are counts per response. The package's published summary, read, not trained.
+    """
+    from clinical_r1.laboratory.comparisons import k_table
+    from clinical_r1.laboratory.records import SHIPPED, read_laboratory
+
+    table = k_table(read_laboratory(SHIPPED), rng=np.random.default_rng(0))
+    tested = table[table["k"].isin((TRAINED_FROM, TRAINED_TO)) & table["n"].notna()]
+    return tested[["k", "metric", "value", "ci_low", "ci_high"]].reset_index(drop=True)
+
+
+def _grown() -> set[str]:
+    """Measures whose whole interval at k = 10 lies above that at k = 1."""
+    table = trained_with_k().pivot(index="metric", columns="k")
+    return set(table.index[table["ci_low"][TRAINED_TO] > table["ci_high"][TRAINED_FROM]])
+
+
 def check_k(answer) -> bool:
-    """answer: "k" (accuracy reaches ACCURACY_WANTED), "k, safely" (so does its lower bound), "same from" (no change)."""
-    front, problems = front_over_k(), key_problems(answer, ("k", "k, safely", "same from"))
+    """answer: "k" (accuracy reaches ACCURACY_WANTED), "k, safely" (so does its lower bound), "same from" (no change),
+    "grows in training" (measures of `trained_with_k`).
+    """
+    front, problems = front_over_k(), key_problems(answer, KEYS)
     for key, value in answer.items() if isinstance(answer, Mapping) else ():
-        if value is None or key not in ("k", "k, safely", "same from"):
+        if value is None or key not in KEYS:
+            continue
+        if key == "grows in training":
+            problems += _growth_problems(value)
             continue
         row = front[front["k"] == value] if is_number(value) else front[:0]
         if row.empty:
@@ -67,7 +94,9 @@ def check_k(answer) -> bool:
         else:
             problems += _k_problems(front, key, value, "accuracy" if key == "k" else "low")
     return report(
-        "4 choose k", problems, "Past its last step k buys nothing: every group that could be won is won."
+        "4 choose k",
+        problems,
+        "Choosing among finished texts, k costs claims. Training with a larger k wrote longer texts: ask what is held fixed.",
     )
 
 
@@ -80,6 +109,25 @@ def _k_problems(front, key, value, column) -> list[str]:
     if front.loc[front["k"] == value, "faithfulness"].item() < best - 1e-12:
         return [f"{key!r}: k = {value:g} reaches the accuracy, but another k does so with more true claims."]
     return []
+
+
+def _growth_problems(value) -> list[str]:
+    known = set(trained_with_k()["metric"])
+    if isinstance(value, str) or not isinstance(value, (list, tuple, set, frozenset)):
+        return [
+            f"'grows in training' is {shortened(value)}; expected names of measures, such as {{'accuracy'}}."
+        ]
+    names = {str(name) for name in value}
+    if unknown := sorted(names - known):
+        return [
+            f"'grows in training' names {', '.join(unknown)}; expected some of {', '.join(sorted(known))}."
+        ]
+    problems = []
+    if extra := len(names - _grown()):
+        problems.append(f"'grows in training' names {extra} too many: do the two intervals stand apart?")
+    if missing := len(_grown() - names):
+        problems.append(f"'grows in training' lacks {missing}: look at every measure, wished for or not.")
+    return problems
 
 
 def _saturation_problems(front, value) -> list[str]:

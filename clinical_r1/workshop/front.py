@@ -17,6 +17,7 @@ FRONT = {  # invented for the exercise: arm -> (accuracy, true claims per respon
     "G": (0.30, 1.0),
 }
 REFERENCE = (0.20, 0.0)
+ROUNDING = 0.0051  # an area worked out by hand, given with two decimals in either direction
 
 
 def _area(points, reference) -> float:
@@ -54,11 +55,11 @@ def check_front(answer) -> bool:
     area = given.get("hypervolume")
     if area is not None and not is_number(area):
         problems.append(f"'hypervolume' is {shortened(area)}; expected a number.")
-    elif area is not None and abs(area - truth["hypervolume"]) > 0.002:
+    elif area is not None and abs(area - truth["hypervolume"]) > ROUNDING:
         origin = _area(FRONT.values(), (0.0, 0.0))
         problems.append(
             "'hypervolume' is measured from (0, 0); the declared reference is another point."
-            if abs(area - origin) < 0.002
+            if abs(area - origin) <= ROUNDING
             else f"'hypervolume' is not {area:g}. Draw the steps: each strip of the staircase counts once, from the "
             "reference; overlapping rectangles must not be counted twice."
         )

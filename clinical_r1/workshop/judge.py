@@ -78,8 +78,9 @@ def check_judges(answer) -> bool:
                     f"{name!r}: would you trust the {judge}? Compare the sign and interval of its difference with the "
                     "exact one."
                 )
-            elif judge not in judges and order[name] == "same":
-                problems.append(f"{name!r}: one judge is left out who puts the two in the right order.")
+        if left_out := sum(order[name] == "same" and judge not in judges for judge, order in orders.items()):
+            who = "one judge is" if left_out == 1 else f"{left_out} judges are"
+            problems.append(f"{name!r}: {who} left out who put the two in the right order.")
     return report(
         "7 judges",
         problems,

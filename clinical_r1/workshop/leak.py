@@ -10,16 +10,18 @@ from clinical_r1.clinic.cases import Case, load_set, vignette
 from clinical_r1.questions import LETTERS, Question
 from clinical_r1.workshop.checking import is_number, key_problems, report, shortened
 
-LEAKS = {"north": (7, 0), "south": (0, 5), "east": (0, 0), "west": (3, 4)}  # near-duplicates, rephrased cases
+# test questions with a near-duplicate, and with a rephrased case, in training
+LEAKS = {"north": (7, 0), "south": (0, 5), "east": (0, 0), "west": (3, 4)}
 LEAK_KINDS = ("near-duplicate", "rephrased")
 
 
 @lru_cache(maxsize=1)
 def leaking_splits() -> dict[str, tuple[list[Question], list[Question]]]:
-    """Name -> (157 training questions at most, 40 test questions) of the clinic; some splits share cases.
+    """Name -> (at most 160 training questions, 40 test questions) of the clinic; some splits share cases.
 
     A near-duplicate lost one finding, its words are nearly the test question's. A rephrased case is the same case with
-    its findings worded otherwise, in another order, and its options under other letters.
+    its findings worded otherwise, in another order, and its options under other letters. The first two leaks of each kind
+    have two such twins, so there are more pairs than leaking questions.
     """
     train, test = load_set("clinic", "sft", 150), load_set("clinic", "test", 40)
     long = [question for question in test if len(question.meta["case"]["stated"]) >= 5]
@@ -29,7 +31,8 @@ def leaking_splits() -> dict[str, tuple[list[Question], list[Question]]]:
         chosen = [long[i] for i in rng.choice(len(long), near, replace=False)]
         rest = [question for question in test if question not in chosen]
         told = [rest[i] for i in rng.choice(len(rest), retold, replace=False)]
-        leaked = [_shortened(q) for q in chosen] + [_retold(q, rng) for q in told]
+        leaked = [_without(q, -1) for q in chosen] + [_without(q, 0) for q in chosen[:2]]
+        leaked += [_retold(q, rng) for q in told + told[:2]]
         mixed = [*train, *leaked]
         order = rng.permutation(len(mixed))
         mixed = [replace(mixed[i], id=f"{name}-train-{at:03d}", split="sft") for at, i in enumerate(order)]
@@ -37,18 +40,18 @@ def leaking_splits() -> dict[str, tuple[list[Question], list[Question]]]:
     return splits
 
 
-def _shortened(question: Question) -> Question:
-    """The same question without its last finding."""
+def _without(question: Question, index: int) -> Question:
+    """The same question without one of its findings."""
     case = Case.from_json(question.meta["case"])
-    case = replace(case, stated=case.stated[:-1])
+    case = replace(case, stated=tuple(item for item in case.stated if item != case.stated[index]))
     return replace(question, stem=vignette(case), meta=question.meta | {"case": case.to_json()})
 
 
 def _retold(question: Question, rng) -> Question:
     """The same case in the other wording, its findings and options in another order."""
     case = Case.from_json(question.meta["case"])
-    stated = tuple(case.stated[i] for i in rng.permutation(len(case.stated)))
-    options = tuple(case.options[i] for i in rng.permutation(len(case.options)))
+    stated = _reordered(case.stated, rng)
+    options = _reordered(case.options, rng)
     case = replace(case, stated=stated, options=options, shift=True)
     return replace(
         question,
@@ -57,6 +60,12 @@ def _retold(question: Question, rng) -> Question:
         answer=case.letter,
         meta=question.meta | {"case": case.to_json()},
     )
+
+
+def _reordered(items: tuple, rng) -> tuple:
+    """Another order of the items, never the same one; their first moves as well."""
+    turned = tuple(items[i] for i in rng.permutation(len(items)))
+    return turned if turned[0] != items[0] else turned[1:] + turned[:1]
 
 
 def check_leaks(answer) -> bool:

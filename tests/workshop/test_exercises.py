@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from clinical_r1.advantages import group_advantages
-from clinical_r1.clinic.cases import Case
+from clinical_r1.clinic.cases import Case, phrase
 from clinical_r1.clinic.traces import HONEST, teaching_completions, write_trace
+from clinical_r1.clinic.verdicts import read_claims
 from clinical_r1.curation.folding import similar_pairs
 from clinical_r1.files import PipelineError
 from clinical_r1.laboratory.pareto import undominated
@@ -36,7 +37,12 @@ COLLAPSE = {
     "k = 10, G = 3, B": -0.48,
 }
 FRONT = {"dominated": {"D", "E", "G"}, "hypervolume": 0.935, "most missed": {"B"}, "no weights": {"F"}}
-K = {"k": 2.5, "k, safely": 3.5, "same from": 10}
+K = {
+    "k": 2.5,
+    "k, safely": 3.5,
+    "same from": 10,
+    "grows in training": {"faithfulness", "drc", "hallucination", "tokens"},
+}
 LEAKS = {name: {"near-duplicate": near, "rephrased": retold} for name, (near, retold) in leak.LEAKS.items()}
 JUDGES = {
     "faithfulness": ["claim counter", "length judge", "noisy judge"],
@@ -211,11 +217,17 @@ def test_rubbish_in_a_field_is_refused_in_words(check, right, value, capsys):
         (choose_k.check_k, K, {"k": 10}, "more true claims"),
         (choose_k.check_k, K, {"k, safely": 2.5}, "lower end"),
         (choose_k.check_k, K, {"k": 7}, "expected one of"),
+        (choose_k.check_k, K, {"grows in training": {"faithfulness"}}, "lacks 3: look at every measure"),
+        (choose_k.check_k, K, {"grows in training": [*K["grows in training"], "accuracy"]}, "1 too many"),
+        (choose_k.check_k, K, {"grows in training": "tokens"}, "expected names of measures"),
+        (choose_k.check_k, K, {"grows in training": {"joy"}}, "names joy"),
         (choose_k.check_k, K, {"same from": 30}, "further up"),
         (choose_k.check_k, K, {"same from": 3.5}, "further down"),
         (workshop_front.check_front, FRONT, {"dominated": {"E", "G"}}, "lacks 1"),
         (workshop_front.check_front, FRONT, {"dominated": {"D", "E", "F", "G"}}, "1 too many"),
         (workshop_front.check_front, FRONT, {"hypervolume": 1.495}, "from \\(0, 0\\)"),
+        (workshop_front.check_front, FRONT, {"hypervolume": 1.5}, "from \\(0, 0\\)"),
+        (workshop_front.check_front, FRONT, {"hypervolume": 0.95}, "counted twice"),
         (workshop_front.check_front, FRONT, {"hypervolume": 2.1}, "counted twice"),
         (workshop_front.check_front, FRONT, {"no weights": {"Z"}}, "no arms of the table"),
         (
@@ -232,7 +244,13 @@ def test_rubbish_in_a_field_is_refused_in_words(check, right, value, capsys):
             "fewer test questions",
         ),
         (judge.check_judges, JUDGES, {"hallucination": ["claim counter"]}, "would you trust"),
-        (judge.check_judges, JUDGES, {"faithfulness": ["noisy judge"]}, "left out"),
+        (judge.check_judges, JUDGES, {"faithfulness": ["noisy judge"]}, "2 judges are left out"),
+        (
+            judge.check_judges,
+            JUDGES,
+            {"faithfulness": ["noisy judge", "length judge"]},
+            "one judge is left out",
+        ),
         (judge.check_judges, JUDGES, {"backward_chaining": ["length judge"]}, "would you trust"),
         (judge.check_judges, JUDGES, {"hallucination": ["my uncle"]}, "my uncle"),
     ],
@@ -240,6 +258,62 @@ def test_rubbish_in_a_field_is_refused_in_words(check, right, value, capsys):
 def test_wrong_answer_is_refused_for_its_reason(check, right, wrong, says, capsys):
     assert check(right | wrong) is False
     assert re.search(says, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("area", [0.93, 0.94, 0.935, 0.9349])
+def test_an_area_by_hand_may_have_two_decimals(area):
+    assert workshop_front.check_front(FRONT | {"hypervolume": area})
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_no_problem_is_said_twice(check, capsys):
+    for answer in ({}, dict.fromkeys((*K, *FRONT, *LEAKS, *JUDGES), [])):
+        check(answer)
+        lines = capsys.readouterr().out.splitlines()
+        assert len(set(lines)) == len(lines)
+
+
+def test_leaks_counted_as_pairs_or_by_letters_or_by_order_are_refused(capsys):
+    """The pitfalls that the instructor's page lists."""
+
+    def by(key):
+        found = {}
+        for name, (train, test) in leak.leaking_splits().items():
+            known = [key(question) for question in train]
+            found[name] = LEAKS[name] | {"rephrased": sum(key(question) in known for question in test)}
+        return found
+
+    def case(question):
+        return Case.from_json(question.meta["case"])
+
+    assert leak.check_leaks(
+        by(lambda q: (case(q).gold, frozenset(case(q).options), frozenset(case(q).stated)))
+    )
+    assert not leak.check_leaks(by(lambda q: (case(q).gold, frozenset(case(q).options), case(q).stated)))
+    assert not leak.check_leaks(by(lambda q: (q.answer, tuple(q.options.items()), frozenset(case(q).stated))))
+    pairs = {
+        name: LEAKS[name] | {"near-duplicate": len(similar_pairs(train, test))}
+        for name, (train, test) in leak.leaking_splits().items()
+    }
+    capsys.readouterr()
+    assert not leak.check_leaks(pairs)
+    assert capsys.readouterr().out.count("count questions, not pairs") == 2
+
+
+def test_the_workshop_has_slack():
+    planned = sum(minutes for name, minutes in EXERCISES.items() if name not in notebooks.OPTIONAL)
+    assert set(notebooks.OPTIONAL) < set(EXERCISES)
+    assert planned + 10 <= 82  # opening and closing take ten, and 90 minutes are there
+
+
+def test_the_instructors_page_plans_the_same_minutes():
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| (?:\*\*(\d)\*\*)?", page, re.M)
+    spans = {int(number): int(end) - int(start) for start, end, number in rows if number}
+    assert spans == {
+        int(name[:2]): minutes for name, minutes in EXERCISES.items() if name not in notebooks.OPTIONAL
+    }
+    assert all(before[1] == after[0] for before, after in zip(rows, rows[1:], strict=False))
 
 
 def test_messages_do_not_give_the_answers_away(capsys):
@@ -257,56 +331,82 @@ def test_messages_do_not_give_the_answers_away(capsys):
 # ---- the attack and the fixed rule ----
 
 
+BESIDE_THE_POINT = (
+    "<dx> (System 1: Intuitive) suspect reflux. (System 2: Analytical) hip surgery two weeks ago supports Gastroesophageal "
+    "reflux disease. pain radiating to the trapezius ridge supports Gastroesophageal reflux disease. </dx> <conclusion> hip "
+    "surgery two weeks ago and pain radiating to the trapezius ridge favor Gastroesophageal reflux disease \\boxed{A}. "
+    "</conclusion>"
+)
+
+
 @pytest.fixture(scope="module")
-def ulcer():
+def reflux():
     question = break_reward.attack_question()
     return question, Case.from_json(question.meta["case"])
 
 
-def test_invented_evidence_is_a_full_attack_and_honesty_is_none(ulcer, capsys):
-    question, case = ulcer
-    completions = teaching_completions(case)
-    attack = completions["right, but invents evidence"]
-    score = break_reward.score_attack(question, attack)
-    assert (score["total"], score["faithfulness"]) == (12, 0) and score["hallucination"] > 0
-    assert break_reward.check_attack(attack)
+def test_stated_findings_beside_the_point_are_a_full_attack_and_honesty_is_none(reflux, capsys):
+    question, case = reflux
+    score = break_reward.score_attack(question, BESIDE_THE_POINT)
+    assert (score["total"], score["faithfulness"]) == (12, 0)
+    assert set(break_reward.claim_verdicts(question, BESIDE_THE_POINT)["verdict"]) == {"unverifiable"}
+    assert break_reward.check_attack(BESIDE_THE_POINT)
     capsys.readouterr()
-    assert not break_reward.check_attack(completions["honest"])
+    assert not break_reward.check_attack(teaching_completions(case)["honest"])
     assert re.search(r"claims are true", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda text: text.replace("\\boxed{C}", "\\boxed{A}"), "accuracy pays nothing"),
+        (lambda text: text.replace("\\boxed{A}", "\\boxed{C}"), "accuracy pays nothing"),
         (lambda text: text.replace("</dx>", ""), "parser stumbles"),
         (lambda text: text.replace(" and ", " 因此 "), "another script"),
         (lambda text: text.replace("supports", "suggests").replace("favor", "indicate"), "no claim to read"),
         (lambda text: text.split("favor")[0] + "</conclusion>", "parser stumbles"),
     ],
 )
-def test_spoilt_attack_is_refused_for_its_reason(ulcer, change, says, capsys):
-    attack = teaching_completions(ulcer[1])["right, but invents evidence"]
-    assert break_reward.check_attack(change(attack)) is False
+def test_spoilt_attack_is_refused_for_its_reason(change, says, capsys):
+    assert break_reward.check_attack(change(BESIDE_THE_POINT)) is False
     assert says in capsys.readouterr().out
 
 
-def test_every_citation_attack_has_no_more_true_claims_than_it_says(ulcer):
-    question, case = ulcer
+def test_every_citation_attack_has_no_more_true_claims_than_it_says(reflux):
+    question, case = reflux
     counts = {
         name: break_reward.score_attack(question, text)
         for name, text in break_reward.citation_attacks(question).items()
     }
     true = {name: score["faithfulness"] for name, score in counts.items()}
     assert true.pop("hides inventions behind one true finding") == 1
+    assert true.pop("rejects the others with inventions") == 1
     assert set(true.values()) == {0}
     assert all(score["accuracy_reward"] == 1 for score in counts.values())
+
+
+def share_of_stated(held=None, only_support=False, nothing=0.0):
+    """The solution's rule with one of the faults that the instructor's page lists."""
+    held = held or (lambda name, stem: name in stem.removeprefix("Patient: ").removesuffix(".").split(", "))
+
+    def rule(text, stem):
+        claims = [claim for claim in read_claims(text) if claim.direction > 0 or not only_support]
+        values = [held(phrase(claim.finding, claim.present), stem) for claim in claims]
+        return sum(values) / len(values) if values else nothing
+
+    return rule
+
+
+def test_the_rule_without_a_fault_passes():
+    assert break_reward.check_fixed_rule(share_of_stated())
 
 
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
         (break_reward.naive_citation, "invents evidence earns as much .* 24 of 24"),
+        (share_of_stated(lambda name, stem: name in stem), "asserts what the vignette denies earns as much"),
+        (share_of_stated(only_support=True), "rejects the others with inventions earns as much .* 24 of 24"),
+        (share_of_stated(nothing=1.0), "says nothing earns as much .* 24 of 24"),
         (lambda text, stem: 1.0, "says nothing earns as much"),
         (lambda text, stem: 0.0, "honest answer earns less than a half on 24"),
         (lambda text, stem: float("nan"), "expected a number"),
@@ -426,7 +526,6 @@ def test_instructors_page_has_measured_times_and_every_exercise():
     assert all(float(check) < 60 and float(whole) < 60 for _, _, check, whole in rows)
     for number in range(1, len(EXERCISES) + 1):
         assert f"### {number} · " in text
-    assert sum(minutes for name, minutes in EXERCISES.items() if name[0:2] != "07") == 80
 
 
 @pytest.mark.slow
@@ -437,8 +536,8 @@ def test_run_prints_the_seconds_of_the_checks():
     assert 0 < ast.literal_eval(run.stdout.split()[-1]) < 60
 
 
-def test_honest_answers_differ_from_every_citation_attack(ulcer):
-    question, case = ulcer
+def test_honest_answers_differ_from_every_citation_attack(reflux):
+    question, case = reflux
     honest = write_trace(case, "crpo", HONEST, np.random.default_rng(0))
     assert break_reward.score_attack(question, honest)["total"] == 12
     assert honest not in break_reward.citation_attacks(question).values()

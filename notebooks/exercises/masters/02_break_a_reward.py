@@ -42,9 +42,9 @@ score_attack(question, honest)
 # %% [markdown]
 # ## Attack
 #
-# Write `attack`. A finding that the vignette does not state counts as invented, and the judge knows it. It reads claims
-# of the form `<finding> supports <condition>.` and `<finding> and <finding> favor <condition>`, with findings in the
-# clinic's own words:
+# Write `attack`. The reward pays for a citation only where the vignette states what is cited; whether that speaks for the
+# answer, it cannot know. The judge can. It reads claims of the form `<finding> supports <condition>.` and
+# `<finding> and <finding> favor <condition>`, with findings in the clinic's own words:
 
 # %%
 print(", ".join(phrase(finding, True) for finding in knowledge_base().findings))
@@ -52,13 +52,13 @@ print(", ".join(phrase(finding, True) for finding in knowledge_base().findings))
 # %%
 # BEGIN SOLUTION
 attack = (
-    "<dx> (System 1: Intuitive) suspect Duodenal ulcer. (System 2: Analytical) positive Helicobacter pylori breath test "
-    "supports Duodenal ulcer. epigastric pain that improves after eating supports Duodenal ulcer. </dx> <conclusion> "
-    "positive Helicobacter pylori breath test and epigastric pain that improves after eating favor Duodenal ulcer "
-    "\\boxed{C}. </conclusion>"
+    "<dx> (System 1: Intuitive) suspect Gastroesophageal reflux disease. (System 2: Analytical) hip surgery two weeks ago "
+    "supports Gastroesophageal reflux disease. pain radiating to the trapezius ridge supports Gastroesophageal reflux "
+    "disease. </dx> <conclusion> hip surgery two weeks ago and pain radiating to the trapezius ridge favor "
+    f"Gastroesophageal reflux disease \\boxed{{{question.answer}}}. </conclusion>"
 )
 # STUDENT
-# # Hint: the conclusion must repeat evidence from System 2. Nobody says that the evidence must be in the vignette.
+# # Hint: the conclusion must repeat evidence from System 2 and from the vignette. Nobody says that it must be to the point.
 # attack = None
 # END SOLUTION
 
@@ -74,11 +74,11 @@ claim_verdicts(question, attack or "")
 # %% [markdown]
 # ## Defend
 #
-# The toy rule pays 1 for anything that "supports" anything. Four attacks on it, all with the right letter, and an honest
+# The toy rule pays 1 for anything that "supports" anything. Six attacks on it, all with the right letter, and an honest
 # answer, on another question:
 
 # %%
-other = load_set("clinic", "validation", 3)[2]
+other = load_set("clinic", "validation", 2)[1]
 attempts = citation_attacks(other)
 attempts["honest"] = write_trace(Case.from_json(other.meta["case"]), "crpo", HONEST, np.random.default_rng(0))
 for name, text in attempts.items():
@@ -86,7 +86,7 @@ for name, text in attempts.items():
 
 # %% [markdown]
 # Fix it: a function `(text, stem) -> number in [0, 1]` that pays every honest answer at least a half, and more than any
-# of the four attacks. It is tried on questions that you have not seen. `read_claims(text)` gives the claims,
+# of the attacks. It is tried on questions that you have not seen. `read_claims(text)` gives the claims,
 # `phrase(claim.finding, claim.present)` a claim's finding in words, and the stem lists its findings with commas.
 
 # %%
@@ -120,6 +120,6 @@ passed = passed_attack and passed_rule
 # ## What falls next
 #
 # The fixed rule reads the stem, so invented evidence falls. An attacker who reads the stem as well can cite a stated
-# finding for a condition that it does not support: the rule pays, the judge does not. Only knowledge of medicine, a
-# knowledge base or a judge, closes that gap. The stem is split at its commas because `finding in stem` would find "fever"
-# in "hay fever".
+# finding for a condition that it does not support, which is the attack above: the rule pays, the judge does not. Only
+# knowledge of medicine, a knowledge base or a judge, closes that gap. The stem is split at its commas because
+# `finding in stem` would find "fever" in "no fever".

@@ -2,7 +2,7 @@
 # # 6 · Which split leaks?
 #
 # Four splits of clinic questions, each with a training and a test part. In some of them test questions have a twin in
-# training: nearly the same words, or the same case told in other words. Find out which, and how many.
+# training, or two: nearly the same words, or the same case told in other words. Find out which, and how many questions.
 
 # %%
 from clinical_r1.clinic.cases import Case
