@@ -16,7 +16,7 @@ from pathlib import Path
 
 from clinical_r1.advantages import TRL_ARGUMENTS
 from clinical_r1.arms import ARMS, in_order
-from clinical_r1.files import PACKAGE, read_jsonl
+from clinical_r1.files import PACKAGE, read_jsonl, sha256
 from clinical_r1.laboratory.variants import VARIANT_SETS
 from clinical_r1.models import resolve_base
 from clinical_r1.rewards import REWARD_SETS, RewardSet
@@ -319,23 +319,41 @@ def is_trained(settings, arm: str, seed: int) -> bool:
     )
 
 
-def weights_hash(settings, method: str, seed: int) -> str:
-    """sha256 (16 digits) of the weights a method answers with: its own, and those it was laid on; a Hub id as it is."""
+SILENT = (
+    "README.md",
+    "LICENSE",
+    "sha256.json",
+)  # files of a model's folder that change nothing of what it says
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """{path within the folder: sha256} of all that a model or an adapter is loaded from: weights, configuration of either,
+    generation_config, tokenizer, chat template. Hidden files and `SILENT` are left out.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and path.name not in SILENT and not any(part[0] == "." for part in name.parts):
+            state = path.stat()
+            found[name.as_posix()] = _file_hash(path.resolve(), state.st_size, state.st_mtime_ns)
+    return found
+
+
+def policy_hash(settings, method: str, seed: int) -> str:
+    """sha256 (16 digits) of all that speaks when a method answers: every file of its own policy (`hashes_of`) and of the folder
+    it is laid on. A Hub id stands for itself.
+    """
     base, adapter = policy_of(settings, method, seed)
-    folders = [Path(resolve_base(base)), *([adapter] if adapter else [])]
-    files = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
-    digest = hashlib.sha256(b"" if folders[0].is_dir() else base.encode())
-    for path in files:
-        state = path.stat()
-        digest.update(_file_hash(path, state.st_size, state.st_mtime_ns))
-    return digest.hexdigest()[:16]
+    folder = Path(resolve_base(base))
+    parts = [*hashes_of(folder).items()] if folder.is_dir() else [("hub", base)]
+    parts += [("adapter", ""), *hashes_of(adapter).items()] if adapter else []
+    return digest(json.dumps(parts))
 
 
 @cache
-def _file_hash(path: Path, size: int, modified: int) -> bytes:
+def _file_hash(path: Path, size: int, modified: int) -> str:
     """sha256 of a file, read once while it stays as it is: merged 3B weights are asked for by every completion file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    return sha256(path)
 
 
 def read_logs(settings):

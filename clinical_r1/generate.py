@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clinical_r1 import extensions
 from clinical_r1.arms import ARMS
-from clinical_r1.artifacts import RL_ON, StaleError, is_trained, policy_of, same_settings, weights_hash
+from clinical_r1.artifacts import RL_ON, StaleError, is_trained, policy_hash, policy_of, same_settings
 from clinical_r1.engines import replay, sample_completions
 from clinical_r1.files import json_line, read_jsonl, sha256, write_json
 from clinical_r1.models import load_policy, load_tokenizer
@@ -25,7 +25,7 @@ def is_complete(settings, method, seed, benchmark, protocol) -> bool:
     """True when the completions are on disk. ValueError when they were made with other settings."""
     path = settings.completions_path(benchmark, method, seed, protocol)
     made_from = {
-        "weights": weights_hash(settings, method, seed),
+        "weights": policy_hash(settings, method, seed),
         "asked": _questions_hash(settings, benchmark),
     }
     try:
@@ -88,7 +88,7 @@ def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks,
     """
     path = settings.completions_path(benchmark, method, seed, protocol)
     partial = path.with_suffix(".partial")
-    stamped["weights"] = weights_hash(settings, method, seed)
+    stamped["weights"] = policy_hash(settings, method, seed)
     stamped["asked"] = _questions_hash(settings, benchmark)
     if (
         len(stamped) > 2

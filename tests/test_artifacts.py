@@ -220,3 +220,60 @@ def test_what_is_loaded_follows_the_start(chain):
     assert artifacts.policy_of(replace(SMOKE, lora_rank=0), "second", 0) == (str(folder / "policy"), None)
     assert artifacts.start_of(SMOKE, "cold_start_crpo", 0) == str(SMOKE.model_dir("cold_start", 0) / "policy")
     assert arm_stamp("second")["start"] == {"first": arm_stamp("first")}
+
+
+# ---- what speaks
+
+
+@pytest.fixture
+def laid(tmp_path):
+    """Settings whose base is a folder, and an arm's policy beside it: files with the names of real ones."""
+    settings = replace(SMOKE, out=str(tmp_path), base_model=str(tmp_path / "base"))
+    policy = settings.model_dir("crpo", 0) / "policy"
+    for folder, names in (
+        (tmp_path / "base", ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json")),
+        (policy, ("adapter_model.safetensors", "adapter_config.json", "chat_template.jinja", "README.md")),
+    ):
+        folder.mkdir(parents=True)
+        for name in names:
+            (folder / name).write_text(f"what {name} says")
+    return settings, tmp_path / "base", policy
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        (0, "model.safetensors"),
+        (0, "config.json"),
+        (0, "generation_config.json"),
+        (0, "tokenizer.json"),
+        (0, "added_tokens.json"),
+        (0, "additional_chat_templates/other.jinja"),
+        (1, "adapter_model.safetensors"),
+        (1, "adapter_config.json"),
+        (1, "chat_template.jinja"),
+        (1, "generation_config.json"),
+    ],
+)
+def test_the_hash_of_a_policy_covers_everything_that_speaks(laid, where, name):
+    settings, *folders = laid
+    before, base = (artifacts.policy_hash(settings, method, 0) for method in ("crpo", "baseline"))
+    path = folders[where] / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("other")
+    assert artifacts.policy_hash(settings, "crpo", 0) != before
+    assert (artifacts.policy_hash(settings, "baseline", 0) == base) == (where == 1)
+
+
+def test_the_hash_of_a_policy_is_not_about_what_is_silent_nor_where_it_lies(laid, tmp_path):
+    settings, base, policy = laid
+    before = artifacts.policy_hash(settings, "crpo", 0)
+    for folder in (base, policy):
+        for name in ("README.md", ".DS_Store", "LICENSE"):
+            (folder / name).write_text("no word of the model's")
+    assert artifacts.policy_hash(settings, "crpo", 0) == before
+    shutil.copytree(tmp_path, tmp_path.with_name("moved"))
+    moved = replace(settings, out=str(tmp_path.with_name("moved")))
+    assert artifacts.policy_hash(moved, "crpo", 0) == before
+    hub = replace(settings, base_model="org/model")
+    assert artifacts.policy_hash(hub, "baseline", 0) != artifacts.policy_hash(settings, "baseline", 0)

@@ -18,9 +18,9 @@ from clinical_r1.artifacts import (
     RL_ON,
     TRAINED_ON,
     is_trained,
+    policy_hash,
     policy_of,
     settings_of,
-    weights_hash,
 )
 from clinical_r1.files import write_text
 from clinical_r1.models import load_tokenizer, merge_adapter
@@ -153,7 +153,7 @@ def measured(settings: Settings, method: str, seed: int):
 
     table = pd.read_csv(path)
     rows = table[table["method"] == method]
-    now, answered = weights_hash(settings, method, seed), []
+    now, answered = policy_hash(settings, method, seed), []
     for benchmark in rows["benchmark"].unique():
         stamp = settings.completions_path(benchmark, method, seed).with_suffix(".json")
         if not stamp.is_file():
@@ -263,7 +263,7 @@ def _provenance(settings, method, seed, manifest) -> str:
         ["trained at commit", stages.get(TRAINING_STAGE, {}).get("git_sha") or "not recorded"],
         ["evaluated at commit", stages.get(EVALUATION_STAGE, {}).get("git_sha") or "not recorded"],
         ["uncommitted changes", {True: "yes", False: "no"}.get(git.get("dirty"), "not recorded")],
-        ["weights", weights_hash(settings, method, seed)],
+        ["weights", policy_hash(settings, method, seed)],
         ["precision", settings.device_dtype + (", trained on a 4-bit base" if settings.load_in_4bit else "")],
     ]
     versions = manifest.get("versions", {})

@@ -38,7 +38,7 @@ def run(tmp_path):
     finish(settings, policy)
     write_json(
         settings.completions_path("clinic", "crpo", 0).with_suffix(".json"),
-        {"weights": artifacts.weights_hash(settings, "crpo", 0)},
+        {"weights": artifacts.policy_hash(settings, "crpo", 0)},
     )
     table = settings.run_dir / "tables" / "table1.csv"
     table.parent.mkdir()
@@ -135,7 +135,7 @@ def test_card_says_what_it_is_and_how_good_with_n_and_interval(run, tmp_path):
         "| `uncommitted changes` | no |",
         "| `rl_steps` | 2 |",
         "| `seed` | 0 |",
-        artifacts.weights_hash(run, "crpo", 0),
+        artifacts.policy_hash(run, "crpo", 0),
     ):
         assert said in card.text
     assert "12.35" not in card.text  # another method's number
