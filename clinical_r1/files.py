@@ -1,20 +1,42 @@
-"""Reading and writing JSON so that a killed process leaves either the old file or the new one."""
+"""Reading and writing files: what cannot be read is named with what it is; a killed write leaves the old file or the new."""
 
+import csv
 import hashlib
+import io
 import json
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
+# ---------------------------------------------------------------- writing
 
-def write_text(path: str | Path, text: str) -> Path:
-    """Write through a temporary file beside the target, then rename."""
+
+@contextmanager
+def replacing(path: str | Path):
+    """A path beside `path` to write to: it takes the place of `path` when the block ends, and is removed when the block fails."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """UTF-8, whole or not at all. ValueError for half a surrogate pair, which UTF-8 cannot hold."""
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text for {path} holds {error.object[error.start]!a} at character {error.start}, half a surrogate pair that "
+            "no UTF-8 file can hold; take it out."
+        ) from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
 
 
 def replace_block(text: str, begin: str, end: str, content: str) -> str:
@@ -29,7 +51,7 @@ def replace_block(text: str, begin: str, end: str, content: str) -> str:
 
 def write_json(path: str | Path, value) -> Path:
     """One JSON value, indented; whole or not at all."""
-    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    return write_text(path, _json_text(value, indent=1))
 
 
 def write_jsonl(path: str | Path, rows) -> Path:
@@ -39,26 +61,215 @@ def write_jsonl(path: str | Path, rows) -> Path:
 
 def json_line(value) -> str:
     """One line of JSON Lines, readable as it is; half a surrogate pair, which UTF-8 cannot hold, makes it ASCII with escapes."""
-    line = json.dumps(value, ensure_ascii=False) + "\n"
-    return (
-        line
-        if line.isascii() or not any("\ud800" <= char <= "\udfff" for char in line)
-        else json.dumps(value) + "\n"
-    )
+    return _json_text(value)
+
+
+def _json_text(value, indent=None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        text = json.dumps(value, indent=indent)
+    return text + "\n"
+
+
+# ---------------------------------------------------------------- reading
+
+# What is found under the name of a text file: its first bytes, what it is, what to do
+SIGNATURES = (
+    (b"PAR1", "a Parquet table", "save its rows as text, one JSON object a line"),
+    (b"ARROW1", "an Arrow table", "save its rows as text, one JSON object a line"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it with gunzip"),
+    (b"BZh", "compressed with bzip2", "unpack it with bunzip2"),
+    (b"\xfd7zXZ", "compressed with xz", "unpack it with unxz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "unpack it with unzstd"),
+    (b"PK\x03\x04", "a zip archive or an Excel workbook", "unpack it, or export it as text"),
+    (b"%PDF", "a PDF", "give the file of rows"),
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+)
+MARKS = (
+    ("version https://git-lfs", "a Git LFS pointer, not the file it stands for", "run `git lfs pull`"),
+    ("<!doctype", "a web page, such as an error page", "download the file itself"),
+    ("<html", "a web page, such as an error page", "download the file itself"),
+    ("<?xml", "XML, such as an error page of a file store", "download the file itself"),
+)
+DEEPEST = 64  # levels of a JSON value; what walks through a deeper one may end in a RecursionError
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a data file, without a byte order mark.
+
+    FileNotFoundError, or a ValueError that says what the file is instead (Parquet, gzip, UTF-16, a web page, ...) and the fix.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file in it.")
+    data = path.read_bytes()
+    head = data[:200].decode("utf-8", "replace").lstrip("\ufeff \t\r\n").lower()
+    found = [(what, fix) for mark, what, fix in SIGNATURES if data.startswith(mark)]
+    found += [(what, fix) for mark, what, fix in MARKS if head.startswith(mark)]
+    if not found and b"\0" in data[:4]:
+        found = [("UTF-16 text, or no text at all", "save it as UTF-8")]
+    if found:
+        raise ValueError(f"{path} is {found[0][0]}; {found[0][1]}.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path} is not UTF-8 (byte 0x{data[error.start]:02x} on line {line}, perhaps Latin-1); save it as UTF-8."
+        ) from error
+
+
+def parse_json(text: str, finite: bool = False):
+    """One JSON value. ValueError also for a key twice, of which one would be lost, numbers of thousands of digits, and more than
+    `DEEPEST` levels; with `finite` for NaN and Infinity, which Python writes and JSON has not.
+    """
+
+    def refused(constant):
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        value = json.loads(text, object_pairs_hook=_whole, **({"parse_constant": refused} if finite else {}))
+    except RecursionError:
+        raise ValueError(f"nested more than {DEEPEST} levels deep") from None
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(str(error).partition("; use sys.")[0]) from None
+    if text.count("[") + text.count("{") > DEEPEST:
+        _check_depth(value)
+    return value
+
+
+def _whole(pairs):
+    if len(found := dict(pairs)) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"an object holds a key twice: {next(key for key in keys if keys.count(key) > 1)}")
+    return found
+
+
+def _check_depth(value) -> None:
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        boxes = [item for item in level if isinstance(item, dict | list)]
+        level = [child for box in boxes for child in (box.values() if isinstance(box, dict) else box)]
+        if not boxes:
+            return
+    raise ValueError(f"nested more than {DEEPEST} levels deep")
+
+
+_COLUMN = re.compile(r'"?[\w .()/-]{1,60}"?')
+
+
+def layout_of(text: str) -> str | None:
+    """What a text is that is not JSON Lines: one JSON list, JSON over several lines, or CSV. None where it looks like none."""
+    start = text.strip()
+    try:
+        value, end = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        header, *second = start.split("\n", 2)[:2]
+        for mark in (",", "\t", ";"):
+            names = header.strip().split(mark)
+            if len(names) > 1 and all(map(_COLUMN.fullmatch, names)) and all(mark in line for line in second):
+                return f"a CSV table with the header {header.strip()[:100]!r}"
+        return None
+    if isinstance(value, list) and end == len(start):
+        return "one JSON list"
+    return "JSON over several lines an object" if "\n" in start[:end] else None
+
+
+class BadLine(ValueError):
+    """Why one line of a file is no JSON value; `line` is its text."""
+
+    def __init__(self, reason: str, line: str):
+        super().__init__(reason)
+        self.line = line
+
+
+def json_lines(path: str | Path, finite: bool = False) -> list[tuple[int, object]]:
+    """(line, JSON value or BadLine) of every line that is not blank.
+
+    Lines end at "\\n" alone: a text may hold other separators. ValueError where the file as a whole is something else.
+    """
+    text = read_text(path)
+    lines, rows = text.split("\n"), []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                rows.append((number, parse_json(line, finite)))
+            except ValueError as error:
+                rows.append((number, BadLine(str(error), line)))
+    broken = [number for number, row in rows if isinstance(row, BadLine)]
+    one_list = len(rows) == 1 and isinstance(rows[0][1], list)
+    if (broken or one_list) and (layout := layout_of(text)):
+        raise ValueError(f"{path} is {layout}; expected one JSON object a line: convert it.")
+    if broken and broken[-1] == len(lines):  # the last line lacks both its end and its newline
+        raise ValueError(
+            f"{path}, line {broken[-1]} is not JSON ({rows[-1][1]}): the file is truncated there; make or download it again."
+        )
+    return rows
+
+
+def numbered_rows(path: str | Path, finite: bool = False) -> list[tuple[int, dict]]:
+    """(line, object) of a JSON Lines file, blank lines left out. ValueError names the file and the line that is no object."""
+    rows = json_lines(path, finite)
+    for number, row in rows:
+        if isinstance(row, BadLine):
+            raise ValueError(
+                f"{path}, line {number} is not JSON ({row}); expected one object a line: fix or delete the file."
+            ) from row
+        if not isinstance(row, dict):
+            raise ValueError(
+                f"{path}, line {number} is not an object but a {type(row).__name__}; fix or delete the file."
+            )
+    return rows
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    """All rows of a JSON Lines file. ValueError names the file and the line that is not JSON."""
-    rows = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                rows.append(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"{path}, line {number} is not JSON ({error}); fix or delete the file."
-                ) from error
-    return rows
+    """All objects of a JSON Lines file. Errors as `numbered_rows`."""
+    return [row for _, row in numbered_rows(path)]
+
+
+def read_json(path: str | Path) -> dict:
+    """The JSON object that is a file. FileNotFoundError, or a ValueError that says what the file is instead."""
+    text = read_text(path)
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        what = layout_of(text) or f"not JSON ({error})" if text.strip() else "empty"
+        raise ValueError(
+            f"{path} is {what}; expected one JSON object: restore it, or make it again."
+        ) from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}; expected one JSON object.")
+    return value
+
+
+def read_csv(path: str | Path, columns=(), **options):
+    """Frame of a CSV file, read with pandas' `options`. FileNotFoundError, or a ValueError that names what is wrong.
+
+    Rows must be as long as the header: pandas would fill a short one, and take the first cell of a long one for an index.
+    columns: must be there, with one row at least.
+    """
+    import pandas as pd
+
+    text = read_text(path)
+    try:
+        reader, width = csv.reader(io.StringIO(text)), None
+        for row in reader:
+            width = width or len(row)
+            if row and len(row) != width:
+                raise ValueError(f"line {reader.line_num} has {len(row)} cells, the header {width}")
+        table = pd.read_csv(io.StringIO(text), **options)
+    except (ValueError, csv.Error) as error:  # pandas' errors are ValueErrors
+        what = "empty" if not text.strip() else f"no CSV table ({str(error).splitlines()[0]})"
+        raise ValueError(f"{path} is {what}; restore it, or make it again.") from error
+    missing = [column for column in columns if column not in table.columns]
+    if missing or (columns and not len(table)):
+        raise ValueError(
+            f"{path} has {len(table)} rows with columns {list(table.columns)}; expected some with {list(columns)}."
+        )
+    return table
 
 
 PACKAGE = Path(__file__).resolve().parent

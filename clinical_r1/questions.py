@@ -1,12 +1,11 @@
 """Questions: one record for every benchmark, its file on disk, and a reader for other people's layouts."""
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clinical_r1.files import read_jsonl, write_jsonl
+from clinical_r1.files import numbered_rows, parse_json, read_text, write_jsonl
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -43,6 +42,10 @@ class Question:
                 raise ValueError(
                     f"question {self.id!r}: {what} is {text!r}, expected a text that is not empty."
                 )
+            if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+                raise ValueError(
+                    f"question {self.id!a}: {what} holds half a surrogate pair, which no tokenizer takes; mend the text."
+                )
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -78,7 +81,7 @@ def write_questions(path, questions: Iterable[Question]) -> Path:
 def read_questions(path) -> list[Question]:
     """What `write_questions` wrote. ValueError names the file and the line that is not a question."""
     questions = []
-    for line, row in enumerate(read_jsonl(path), 1):
+    for line, row in numbered_rows(path):
         try:
             questions.append(Question.from_json(row))
         except (TypeError, ValueError) as error:
@@ -129,13 +132,13 @@ def read_fields(
     path = Path(path)
     rows = _rows(path)
     fields = {"stem": stem, "options": options, "answer": answer, "id": id}
-    placed = [_place(path, number, row, fields) for number, row in enumerate(rows, 1)]
+    placed = [_place(path, number, row, fields) for number, row in rows]
     if index_base not in (None, 0, 1) or isinstance(index_base, bool):
         raise ValueError(f"index_base is {index_base!r}; expected 0 or 1, the index of the first option.")
     questions, seen = [], {}
-    for number, (row, item) in enumerate(zip(rows, placed, strict=True), 1):
+    for place, ((number, row), item) in enumerate(zip(rows, placed, strict=True)):
         where = f"{path.name}, row {number}"
-        name = str(item["id"]) if item["id"] is not None else f"{benchmark}-{split}-{number - 1:05d}"
+        name = str(item["id"]) if item["id"] is not None else f"{benchmark}-{split}-{place:05d}"
         if name in seen:
             raise ValueError(f"{where} has the id {name!r} of row {seen[name]}; give each an id of its own.")
         seen[name] = number
@@ -153,50 +156,27 @@ def read_fields(
     return questions
 
 
-def _rows(path: Path) -> list[dict]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}); save it as UTF-8.") from error
+def _rows(path: Path) -> list[tuple[int, dict]]:
+    """(line of JSON Lines or place in one JSON list, from 1; row)."""
+    text = read_text(path)
     if text.lstrip().startswith("["):
         try:
-            rows = _strict_json(text)
-        except (ValueError, RecursionError) as error:
+            listed = parse_json(text, finite=True)
+        except ValueError as error:
             raise ValueError(
                 f"{path} starts like a JSON list and is none ({error}); fix the file."
             ) from error
+        rows = list(enumerate(listed, 1))
     else:
-        lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        rows = []
-        for number, line in lines:
-            try:
-                rows.append(_strict_json(line))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(
-                    f"{path}, line {number} is not JSON ({error}); expected one object a line, or one JSON list."
-                ) from error
+        rows = numbered_rows(path, finite=True)
     if not rows:
         raise ValueError(f"{path} holds no row; expected one question a line.")
-    for number, row in enumerate(rows, 1):
+    for number, row in rows:
         if not isinstance(row, dict):
             raise ValueError(
                 f"{path.name}, row {number} is a {type(row).__name__}; expected an object with fields."
             )
     return rows
-
-
-def _strict_json(text: str):
-    """JSON without what Python's reader lets pass: a key twice, of which one would be lost, and NaN."""
-
-    def whole(pairs):
-        if len({key for key, _ in pairs}) < len(pairs):
-            raise ValueError(f"an object holds a key twice: {', '.join(key for key, _ in pairs)}")
-        return dict(pairs)
-
-    def refused(constant):
-        raise ValueError(f"{constant} is no JSON")
-
-    return json.loads(text, object_pairs_hook=whole, parse_constant=refused)
 
 
 def _place(path: Path, number: int, row: dict, fields: dict) -> dict:
@@ -237,6 +217,8 @@ def _place(path: Path, number: int, row: dict, fields: dict) -> dict:
 def _option_texts(where: str, given) -> tuple[list[str], list[str]]:
     """Texts and labels of the options, in order."""
     if isinstance(given, dict) and {"text", "label"} <= given.keys():
+        if not all(isinstance(given[name], list) for name in ("text", "label")):
+            raise ValueError(f"{where} has options {given!r}; expected a list of texts and one of labels.")
         texts, keys = list(given["text"]), list(map(str, given["label"]))
     elif isinstance(given, dict):
         keys = sorted(map(str, given)) if all(len(str(key)) == 1 for key in given) else list(map(str, given))

@@ -123,7 +123,12 @@ def test_without_an_id_the_place_names(read):
         ({"question": "?", "options": list("abcdefghijk"), "answer": "A"}, "has 11 options"),
         ({"question": "?", "options": "Gout", "answer": "A"}, "has options 'Gout'"),
         ({"question": " ", "options": TEXTS, "answer": "A"}, "row 1 is no question"),
-        (3, "row 1 is a int"),
+        ({"question": "?", "options": {"text": "xy", "label": "AB"}, "answer": "A"}, "a list of texts"),
+        ({"question": "?", "options": {"text": 2, "label": ["A"]}, "answer": "A"}, "a list of texts"),
+        ({"question": "\ud800?", "options": TEXTS, "answer": "A"}, "stem holds half a surrogate pair"),
+        ({"question": "?", "options": ["x", "y\udfff"], "answer": "A"}, "B holds half a surrogate pair"),
+        (3, "line 1 is not an object but a int"),
+        ([3], "row 1 is a int; expected an object"),
     ],
 )
 def test_what_cannot_be_placed_is_named_with_its_row(read, row, message):
@@ -143,22 +148,25 @@ def test_marks_and_blank_lines_are_no_questions(tmp_path, text):
     row = json.dumps({"question": "one\u2028line", "options": TEXTS, "answer": "A"}, ensure_ascii=False)
     path = tmp_path / "mine.jsonl"
     path.write_bytes(text.replace("{row}", row).encode())
-    assert [q.stem for q in read_fields(path, "mine")] == ["one\u2028line"]
+    (question,) = read_fields(path, "mine")
+    assert (question.stem, question.id) == ("one\u2028line", "mine-test-00000")
+    assert question.meta["line"] == 1 + text.startswith("\n")
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "{\n 1}",
+        "{ 1}",
         '{"options": {"A": "x", "A": "y"}}',
         '{"a": NaN}',
         '{"a":' + "9" * 5000 + "}",
         '{"a":' + "[" * 100_000,
+        '{"a":' + "[" * 70 + "]" * 70 + "}",
     ],
 )
 def test_what_is_no_json_line_is_said(tmp_path, text):
     path = tmp_path / "mine.jsonl"
-    path.write_text(text)
+    path.write_text(text + "\n")
     with pytest.raises(ValueError, match=r"line 1 is not JSON .*expected one object a line"):
         read_fields(path, "mine")
 
@@ -175,6 +183,9 @@ def test_one_json_list_is_read_too(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps([{"question": "?", "options": TEXTS, "answer": "A"}], indent=2))
     assert len(read_fields(path, "mine")) == 1
+    path.write_text("[3]")
+    with pytest.raises(ValueError, match="row 1 is a int"):
+        read_fields(path, "mine")
     path.write_text("[1,")
     with pytest.raises(ValueError, match="starts like a JSON list and is none"):
         read_fields(path, "mine")

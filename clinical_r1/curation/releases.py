@@ -8,13 +8,12 @@ A fault of a file (missing, truncated, of another schema) is always an error. A 
 too, unless the caller hands in a list to collect it: len(rows) == len(questions) + len(quarantined).
 """
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from clinical_r1.clinic.cases import load_set
+from clinical_r1.files import BadLine, json_lines, sha256
 from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.questions import LETTERS, Quarantined, Question
 
@@ -113,9 +112,9 @@ RELEASES = {
 class RowFault(ValueError):
     """This row cannot be used; `check` names why."""
 
-    def __init__(self, check: str, reason: str, record: str | None = None):
+    def __init__(self, check: str, reason: str):
         super().__init__(reason)
-        self.check, self.record = check, record
+        self.check = check
 
 
 class FileFault(ValueError):
@@ -206,7 +205,7 @@ def _question(row, name: str, split: str, row_name: str, stamp: dict, from_hub: 
 
 
 def _convert(rows, name: str, split: str, file: str, stamp: dict, from_hub: bool):
-    """rows: [(line, parsed row or RowFault)] -> (questions, quarantined). Halves are cut before any check."""
+    """rows: [(line, parsed row or BadLine)] -> (questions, quarantined). Halves are cut before any check."""
     of_file = "train" if split in HALVES else split
     numbered = list(enumerate(rows))
     if split in HALVES:
@@ -217,8 +216,8 @@ def _convert(rows, name: str, split: str, file: str, stamp: dict, from_hub: bool
     for index, (line, row) in numbered:
         row_name = f"{name}-{of_file}-{index:04d}"  # from 0, as most published lists of item numbers count
         try:
-            if isinstance(row, RowFault):
-                raise row
+            if isinstance(row, BadLine):
+                raise RowFault("not_json", f"not JSON ({row})")
             question = _question(row, name, split, row_name, {"file": file, "line": line} | stamp, from_hub)
             if question.id in seen:
                 raise RowFault("duplicate_id", f"id {question.id!r} is already on line {seen[question.id]}")
@@ -226,7 +225,7 @@ def _convert(rows, name: str, split: str, file: str, stamp: dict, from_hub: bool
             questions.append(question)
         except RowFault as fault:
             own_id = str(row["id"]) if isinstance(row, dict) and row.get("id") else row_name
-            record = fault.record if isinstance(row, RowFault) else row
+            record = row.line if isinstance(row, BadLine) else row
             quarantined.append(Quarantined(fault.check, str(fault), name, split, own_id, file, line, record))
         except FileFault as fault:
             raise ValueError(f"{file}, line {line}: {fault}.") from fault
@@ -242,34 +241,6 @@ def _convert(rows, name: str, split: str, file: str, stamp: dict, from_hub: bool
 # ---------------------------------------------------------------- files and the Hub
 
 
-def _json_lines(path: Path) -> tuple[str, list]:
-    """(sha256, [(line, row or RowFault)]), blank lines skipped. ValueError for a fault of the whole file."""
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error}); download the file again.") from error
-    if text.lstrip().startswith("["):
-        raise ValueError(
-            f"{path} is one JSON array, expected one JSON object a line; give the official file."
-        )
-    rows, lines = [], text.split("\n")  # not splitlines(), which also splits at separators inside a text
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append((number, json.loads(line)))
-        except json.JSONDecodeError as error:
-            if number == len(lines):  # the last line lacks both its end and its newline
-                raise ValueError(
-                    f"{path} is truncated: line {number} ends in mid-row ({error}); download the file again."
-                ) from error
-            rows.append((number, RowFault("not_json", f"not JSON ({error})", line)))
-    if not rows:
-        raise ValueError(f"{path} holds no rows; download the file again.")
-    return hashlib.sha256(data).hexdigest(), rows
-
-
 def read_raw(path, name: str, split: str) -> tuple[list[Question], list[Quarantined]]:
     """All rows of one official raw file as (questions, quarantined); their numbers add up to the file's rows.
 
@@ -279,8 +250,9 @@ def read_raw(path, name: str, split: str) -> tuple[list[Question], list[Quaranti
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give the {name} {split} file.")
-    digest, rows = _json_lines(path)
-    return _convert(rows, name, split, path.name, {"sha256": digest}, from_hub=False)
+    if not (rows := json_lines(path, finite=True)):
+        raise ValueError(f"{path} is empty; download the file again.")
+    return _convert(rows, name, split, path.name, {"sha256": sha256(path)}, from_hub=False)
 
 
 def find_files(source) -> dict[tuple[str, str], Path]:

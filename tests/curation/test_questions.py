@@ -26,7 +26,7 @@ from clinical_r1.curation.folding import (
 )
 from clinical_r1.curation.releases import RELEASES, load_benchmark, read_raw
 from clinical_r1.curation.splits import ELSEWHERE, curate, free_baselines
-from clinical_r1.files import ROOT
+from clinical_r1.files import ROOT, json_line
 from clinical_r1.questions import GLOSSARY, Question, question_row, read_questions, write_questions
 
 # ---------------------------------------------------------------- hand-made rows
@@ -61,7 +61,7 @@ def medxpertqa(n=0, **changes):
 
 def write_rows(path, rows, end="\n"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    lines = [row if isinstance(row, str) else json_line(row).rstrip("\n") for row in rows]
     path.write_text("\n".join(lines) + end, encoding="utf-8")
     return path
 
@@ -197,10 +197,21 @@ def test_official_halves_have_the_papers_size():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no rows"),
-        ("\n\n", "holds no rows"),
-        (json.dumps(medqa()) + "\n" + json.dumps(medqa(1))[:40], r"dev\.jsonl is truncated: line 2"),
-        (json.dumps([medqa()]), "is one JSON array"),
+        ("", "dev.jsonl is empty"),
+        ("\n\n", "dev.jsonl is empty"),
+        (json.dumps(medqa()) + "\n" + json.dumps(medqa(1))[:40], r"line 2 is not JSON.*is truncated there"),
+        (json.dumps([medqa()]), "dev.jsonl is one JSON list; expected one JSON object a line"),
+        (json.dumps([medqa(), medqa(1)], indent=1) + "\n", "dev.jsonl is one JSON list"),
+        (json.dumps(medqa(), indent=1), "dev.jsonl is JSON over several lines an object"),
+        (json.dumps(medqa(), indent=1) + "\n" + json.dumps(medqa(1), indent=1), "is JSON over several lines"),
+        (
+            "id,question,opa,opb\n1,Which?,x,y\n",
+            "dev.jsonl is a CSV table with the header 'id,question,opa,opb'",
+        ),
+        ("id\tquestion\n1\tWhich?", "dev.jsonl is a CSV table"),
+        ("<!DOCTYPE html><title>404</title>", "dev.jsonl is a web page"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "dev.jsonl is a Git LFS pointer"),
+        ("PAR1\x15\x04", "dev.jsonl is a Parquet table"),
         ("hello\nworld\n", r"dev\.jsonl does not look like medqa: none of its 2 rows .*line 1: not JSON"),
         (json.dumps(medmcqa()) + "\n", r"does not look like medqa.*line 1: no field 'options'"),  # trap 27
         (json.dumps(medxpertqa()) + "\n", r"does not look like medqa.*no field 'answer_idx'"),
@@ -222,6 +233,11 @@ def test_not_utf8(tmp_path):
 
 BAD_ROWS = [
     ("medqa", "{not json", "not_json", "not JSON"),
+    ("medqa", '{"question": ' + "9" * 5000 + "}", "not_json", "Exceeds the limit"),
+    ("medqa", '{"question": ' + "[" * 9000, "not_json", "nested more than"),
+    ("medqa", '{"question": "a", "question": "b"}', "not_json", "a key twice: question"),
+    ("medqa", '{"question": NaN}', "not_json", "NaN is no JSON"),
+    ("medqa", medqa(question="\ud83d?"), "wrong_schema", "stem holds half a surrogate pair"),
     ("medqa", [1, 2], "wrong_schema", "a row is list"),
     ("medqa", {"question": "?"}, "wrong_schema", "no field 'options'"),
     ("medqa", medqa(options="A gout"), "wrong_schema", "options are str"),
