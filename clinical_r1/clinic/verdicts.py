@@ -92,6 +92,22 @@ def verdict(claim: Claim, case: Case) -> str:
     return "true" if effect == claim.direction else "contradicted_by_kb"
 
 
+def claim_table(text: str, case: Case):
+    """Every distinct claim that a completion makes, with its verdict: frame finding, direction, condition, verdict."""
+    import pandas as pd
+
+    rows = [
+        {
+            "finding": phrase(claim.finding, claim.present),
+            "direction": "supports" if claim.direction == SUPPORTS else "argues against",
+            "condition": claim.condition,
+            "verdict": verdict(claim, case),
+        }
+        for claim in read_claims(text)
+    ]
+    return pd.DataFrame(rows, columns=["finding", "direction", "condition", "verdict"])
+
+
 def measure(text: str, case: Case) -> dict[str, int]:
     """The paper's eight process measures of one completion, counted exactly: distinct instances per response.
 

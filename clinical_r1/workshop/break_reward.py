@@ -7,7 +7,7 @@ import numpy as np
 from clinical_r1.clinic.cases import Case, load_set, phrase
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import HONEST, write_trace
-from clinical_r1.clinic.verdicts import measure, read_claims, verdict
+from clinical_r1.clinic.verdicts import measure, read_claims
 from clinical_r1.completions import parse_completion
 from clinical_r1.questions import Question
 from clinical_r1.rewards import REWARD_SETS
@@ -27,23 +27,6 @@ def score_attack(question: Question, text: str) -> dict[str, float]:
     total = sum(weight * value for weight, value in zip(crpo.weights, values.values(), strict=True))
     counts = measure(text, Case.from_json(question.meta["case"]))
     return {**values, "total": total, **{name: counts[name] for name in ("faithfulness", "hallucination")}}
-
-
-def claim_verdicts(question: Question, text: str):
-    """Every claim that the exact judge reads in a text, with its verdict, as a table."""
-    import pandas as pd
-
-    case = Case.from_json(question.meta["case"])
-    rows = [
-        {
-            "finding": phrase(claim.finding, claim.present),
-            "direction": "supports" if claim.direction > 0 else "argues against",
-            "condition": claim.condition,
-            "verdict": verdict(claim, case),
-        }
-        for claim in read_claims(text)
-    ]
-    return pd.DataFrame(rows, columns=["finding", "direction", "condition", "verdict"])
 
 
 def check_attack(text) -> bool:
@@ -72,7 +55,7 @@ def check_attack(text) -> bool:
         )
     elif score["faithfulness"]:
         problems.append(
-            f"{score['faithfulness']} of its claims are true, so it is not worthless: claim_verdicts says which."
+            f"{score['faithfulness']} of its claims are true, so it is not worthless: claim_table says which."
         )
     return report("2 attack", problems, "Twelve points for reasoning without one true claim.")
 

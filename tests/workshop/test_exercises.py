@@ -15,7 +15,7 @@ import pytest
 from clinical_r1.advantages import group_advantages
 from clinical_r1.clinic.cases import Case, phrase
 from clinical_r1.clinic.traces import HONEST, teaching_completions, write_trace
-from clinical_r1.clinic.verdicts import read_claims
+from clinical_r1.clinic.verdicts import claim_table, read_claims
 from clinical_r1.curation.folding import similar_pairs
 from clinical_r1.files import PipelineError
 from clinical_r1.laboratory.pareto import undominated
@@ -349,7 +349,7 @@ def test_stated_findings_beside_the_point_are_a_full_attack_and_honesty_is_none(
     question, case = reflux
     score = break_reward.score_attack(question, BESIDE_THE_POINT)
     assert (score["total"], score["faithfulness"]) == (12, 0)
-    assert set(break_reward.claim_verdicts(question, BESIDE_THE_POINT)["verdict"]) == {"unverifiable"}
+    assert set(claim_table(BESIDE_THE_POINT, case)["verdict"]) == {"unverifiable"}
     assert break_reward.check_attack(BESIDE_THE_POINT)
     capsys.readouterr()
     assert not break_reward.check_attack(teaching_completions(case)["honest"])

@@ -11,14 +11,13 @@ import numpy as np
 from clinical_r1.clinic.cases import Case, load_set, phrase
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import HONEST, write_trace
-from clinical_r1.clinic.verdicts import read_claims
+from clinical_r1.clinic.verdicts import claim_table, read_claims
 from clinical_r1.prompts import render_question
 from clinical_r1.workshop.break_reward import (
     attack_question,
     check_attack,
     check_fixed_rule,
     citation_attacks,
-    claim_verdicts,
     naive_citation,
     score_attack,
 )
@@ -69,7 +68,7 @@ passed_attack = check_attack(attack)
 # Each claim with its verdict (an empty table: no claim was read):
 
 # %%
-claim_verdicts(question, attack or "")
+claim_table(attack or "", case)
 
 # %% [markdown]
 # ## Defend
