@@ -61,6 +61,35 @@ def build_messages(question, style: str, layout: str = "full") -> list[dict]:
     ]
 
 
+# ----------------------------------------------------------------------------------------------------- chat templates
+
+
+def fold_system(messages: list[dict]) -> list[dict]:
+    """The same words for a model that knows no system turn: its instructions stand before the first user turn's own words."""
+    system = [message["content"] for message in messages if message["role"] == "system"]
+    first, *rest = [message for message in messages if message["role"] != "system"]
+    return [first | {"content": "\n\n".join([*system, first["content"]])}, *rest]
+
+
+def render_chat(tokenizer, messages: list[dict]) -> str:
+    """The messages in the words of a chat template, ready to be answered. ValueError, naming the template's model, when the
+    template refuses the messages, or leaves out a turn that it does not know.
+    """
+    from jinja2.exceptions import TemplateError
+
+    name = getattr(tokenizer, "name_or_path", None) or "the tokenizer"
+    try:
+        text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise ValueError(f"the chat template of {name} refuses these messages ({error}).") from None
+    for message in messages:
+        if message["content"].strip() not in text:
+            raise ValueError(
+                f"the chat template of {name} leaves out the {message['role']} turn; the model would never see it."
+            )
+    return text
+
+
 # ----------------------------------------------------------------------------------------------------- judges
 JUDGE_RUBRICS = {  # measure -> what one instance is; the paper names and describes the eight, the wording is ours
     "backtracking": "BACKTRACKING. The answer openly gives up a line of thought it was following and goes back to an earlier "
