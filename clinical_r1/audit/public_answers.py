@@ -8,6 +8,7 @@ join to questions by id; a question without a row is wrong and counted. No frame
 import json
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from clinical_r1.completions import SECTIONS, Completion, parse_completion, parse_mirage
 from clinical_r1.curation.releases import find_files, load_benchmark
-from clinical_r1.files import read_jsonl
+from clinical_r1.files import read_csv, read_jsonl
 from clinical_r1.intervals import (
     holm,
     mcnemar_exact,
@@ -115,9 +116,7 @@ def _multi(questions) -> set[str]:
 
 def _unique(path: Path, names: list[str], ids: dict[str, str]) -> None:
     """ValueError when rows repeat a name or name no question. ids: the file's name -> question id."""
-    repeated = (
-        sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    )
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     unknown = sorted(set(names) - ids.keys())
     for what, some in (("repeat an id", repeated), ("name no question", unknown)):
         if some:
@@ -127,18 +126,9 @@ def _unique(path: Path, names: list[str], ids: dict[str, str]) -> None:
             )
 
 
-def _need(path: Path, table, columns: list[str]) -> None:
-    missing = [column for column in columns if column not in table.columns]
-    if missing or not len(table):
-        raise ValueError(
-            f"{path} has {len(table)} rows with columns {list(table.columns)}; expected some with {columns}: give the "
-            "released file."
-        )
-
-
-def _chains(folder: Path, benchmark: str, questions: list[Question]):
+def _chains(folder: Path, benchmark: str, questions: list[Question], models=CHAIN_MODELS):
     """(model, question, raw, Completion) of every chain, model by model. ValueError for a row of no question."""
-    for model in CHAIN_MODELS:
+    for model in models:
         path = folder / chain_file(benchmark, model)
         if path.is_file():
             by_name = {chain_name(question): question for question in questions}
@@ -161,49 +151,52 @@ def chain_name(question: Question) -> str:
     return f"test_{question.meta['line'] - 1:04d}"
 
 
-def read_answers(source=None) -> list[Answers]:
+def read_answers(source=None, faults: list | None = None) -> list[Answers]:
     """The letters of every model in `<source>/real_completions`; None takes CLINICAL_R1_DATA. Empty without files.
 
     A benchmark whose questions are not there is left out. MedMCQA chains come twice: all items, and those with a single
     answer, which are all that the letter files hold. Raises FileNotFoundError for a folder that does not exist,
-    ValueError for a file whose rows repeat, name no question, or carry another key than ours.
+    ValueError for a file whose rows repeat, name no question, or carry another key than ours. faults: a list that receives
+    {benchmark, model (the file's name), reason} of such a file instead, so that one foreign file does not hide the others.
     """
     folder = _folder(source)
     answers = []
     for benchmark, questions in _questions(folder).items() if folder else ():
-        answers += _chain_answers(folder, benchmark, questions)
-        answers += _letter_answers(folder, benchmark, questions)
+        files = {chain_file(benchmark, model): (_chain_answers, model) for model in CHAIN_MODELS}
+        files[f"medagents_zeroshot_letters_{benchmark.removesuffix('-4')}.csv"] = (_letter_answers, None)
+        for name, (read, model) in files.items():
+            if (folder / name).is_file():
+                try:
+                    answers += read(folder / name, benchmark, questions, model)
+                except ValueError as error:
+                    if faults is None:
+                        raise
+                    faults.append({"benchmark": benchmark, "model": name, "reason": str(error)})
     return answers
 
 
-def _chain_answers(folder, benchmark, questions):
-    letters = {}
-    for model, question, _, parsed in _chains(folder, benchmark, questions):
-        letters.setdefault(model, {})[question.id] = parsed.letter
+def _chain_answers(path, benchmark, questions, model):
+    letters = {
+        question.id: parsed.letter
+        for _, question, _, parsed in _chains(path.parent, benchmark, questions, [model])
+    }
+    if not letters:
+        raise ValueError(f"{path} is empty; give the released file.")
     gold = {question.id: question.answer for question in questions}
     multi = _multi(questions)
-    for model, read in letters.items():
-        every = Answers(benchmark, model, CHAINS, len(questions[0].options), ALL, read, gold)
-        yield every
-        if multi:
-            yield every.single_only(multi)
+    every = Answers(benchmark, model, CHAINS, len(questions[0].options), ALL, letters, gold)
+    return [every, every.single_only(multi)] if multi else [every]
 
 
-def _letter_answers(folder, benchmark, questions):
+def _letter_answers(path, benchmark, questions, _):
     """The letter files hold every MedQA item, but only MedMCQA's items with a single answer."""
-    import pandas as pd
-
-    path = folder / f"medagents_zeroshot_letters_{benchmark.removesuffix('-4')}.csv"
-    if not path.is_file():
-        return
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = read_csv(path, ["realidx", "gold"], dtype=str, keep_default_na=False)
     multi = _multi(questions)
     asked = {
         question.id if benchmark == "medmcqa" else str(question.meta["line"] - 1): question
         for question in questions
         if question.id not in multi
     }
-    _need(path, table, ["realidx", "gold"])
     names = table["realidx"].tolist()
     _unique(path, names, asked)
     other_key = sum(asked[name].answer != letter for name, letter in zip(names, table["gold"], strict=True))
@@ -212,14 +205,17 @@ def _letter_answers(folder, benchmark, questions):
             f"{path}: {other_key} of {len(names)} keys differ from {benchmark}'s; give matching files."
         )
     gold = {question.id: question.answer for question in asked.values()}
+    items, answers = SINGLE if multi else ALL, []
     for model in table.columns.drop(["realidx", "gold"]):
         letters = {
             asked[name].id: letter if letter in asked[name].options else None
             for name, letter in zip(names, table[model], strict=True)
             if letter  # an empty cell is a row that the released run lacks
         }
-        items = SINGLE if multi else ALL
-        yield Answers(benchmark, model, LETTERS_ONLY, len(questions[0].options), items, letters, gold)
+        answers.append(
+            Answers(benchmark, model, LETTERS_ONLY, len(questions[0].options), items, letters, gold)
+        )
+    return answers
 
 
 # --- accuracy
@@ -230,13 +226,16 @@ def real_accuracy_table(source=None):
 
     n: questions asked, accuracy's denominator; 95 % Wilson interval. answered: rows that the file holds; coverage: share
     of n with a readable letter; answered_only: accuracy over the readable ones, the flattering figure. A row without
-    accuracy says in `reason` why nothing can be scored. Errors as `read_answers`.
+    accuracy says in `reason` why nothing can be scored, be it a file that is not what its name says.
+    FileNotFoundError for a folder that does not exist.
     """
     import pandas as pd
 
-    rows = [_accuracy_row(answers) for answers in read_answers(source)]
+    faults: list[dict] = []
+    rows = [_accuracy_row(answers) for answers in read_answers(source, faults)]
     folder = _folder(source)
-    rows += _free_text_rows(folder) if folder else []
+    rows += _free_text_rows(folder, faults) if folder else []
+    rows += faults
     table = pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
     return table.astype(dict.fromkeys(("options", "correct"), "Int64")).round(2)
 
@@ -251,14 +250,15 @@ def _accuracy_row(answers: Answers) -> dict:
     return row | {"answered_only": 100 * correct / read if read else None, "reason": ""}
 
 
-def _free_text_rows(folder: Path) -> list[dict]:
+def _free_text_rows(folder: Path, faults: list) -> list[dict]:
     """What the two Qwen files hold, told from their content, because their names are swapped."""
-    import pandas as pd
-
     rows = []
     for path in sorted(folder.glob("qwen25_3b_model_predictions_*.csv")):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        _need(path, table, ["input", "actual", "model_output"])
+        try:
+            table = read_csv(path, ["input", "actual", "model_output"], dtype=str, keep_default_na=False)
+        except ValueError as error:
+            faults.append({"model": path.name, "reason": str(error)})
+            continue
         letters = sum(
             any(parse_completion(text, style).letter for style in SECTIONS) for text in table["model_output"]
         )
@@ -286,7 +286,8 @@ def real_comparison(source, rng: np.random.Generator, model="gpt-4-32k", against
     """
     import pandas as pd
 
-    every = read_answers(source)
+    faults: list[dict] = []
+    every = read_answers(source, faults)
     rows = []
     for benchmark in dict.fromkeys(answers.benchmark for answers in every):
         first = {}
@@ -295,7 +296,10 @@ def real_comparison(source, rng: np.random.Generator, model="gpt-4-32k", against
                 first.setdefault(answers.model, answers)
         missing = [name for name in (model, against) if name not in first]
         if missing:
-            raise ValueError(f"{benchmark} has no answers of {missing}; expected some of {sorted(first)}.")
+            why = "".join(f" {fault['reason']}" for fault in faults if fault["benchmark"] == benchmark)
+            raise ValueError(
+                f"{benchmark} has no answers of {missing}; expected some of {sorted(first)}.{why}"
+            )
         rows.append(compare_answers(first[model], first[against], rng))
     table = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
     if len(table):

@@ -120,7 +120,45 @@ def test_chains_of_other_questions_are_refused(source, fault):
     path = source / "real_completions" / "mirage_cot_medmcqa_gpt-4-32k.jsonl"
     write_jsonl(path, spoil([json.loads(row) for row in path.read_text().splitlines()]))
     with pytest.raises(ValueError, match=message):
-        public_answers.real_accuracy_table(source)
+        public_answers.read_answers(source)
+
+
+FOREIGN = {
+    "medagents_zeroshot_letters_medmcqa.csv": [
+        ("id;gold\nm0;A\n", "expected some with"),
+        ("realidx,gold,one\nm0,A\n", "line 2 has 2 cells, the header 3"),
+        ("realidx,gold,one\nm0,B,B\n", "1 of 1 keys differ"),
+        ("<html>404</html>", "is a web page"),
+        ("", "is empty"),
+    ],
+    "mirage_cot_medmcqa_gpt-4-32k.jsonl": [
+        ("realidx,gold\nm0,A\n", "is a CSV table"),
+        ('{"id": "test_0000", "raw": "x"}\n', "name no question"),
+        ("", "is empty"),
+    ],
+    "qwen25_3b_model_predictions_mine.csv": [
+        ("id,text\n1,x\n", "expected some with"),
+        ("PAR1\x15", "is a Parquet table"),
+        ("input,actual,model_output\n", "has 0 rows"),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"), [(n, *case) for n, cases in FOREIGN.items() for case in cases]
+)
+def test_one_foreign_file_is_a_row_with_its_reason_and_hides_no_other(source, name, text, message):
+    before = public_answers.real_accuracy_table(source)
+    (source / "real_completions" / name).write_text(text)
+    table = public_answers.real_accuracy_table(source)
+    told = line(table.assign(benchmark="x"), name, "x")
+    assert message in told["reason"] and pd.isna(told["accuracy"]) and pd.isna(told["n"])
+    kept = table[table["model"] != name]
+    lost = {"meda": ["one", "other"], "mira": ["gpt-4-32k"], "qwen": []}[name[:4]]
+    expected = before[~((before["benchmark"] == "medmcqa") & before["model"].isin(lost))]
+    pd.testing.assert_frame_equal(
+        kept.reset_index(drop=True), expected.reset_index(drop=True), check_dtype=False
+    )
 
 
 def test_letters_with_another_key_are_refused(source):
