@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clinical_r1.arms import ARMS, STYLES
-from clinical_r1.files import read_jsonl, sha256, write_jsonl, write_text
+from clinical_r1.files import numbered_rows, sha256, write_jsonl, write_text
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.settings import Settings
 
@@ -86,7 +86,7 @@ def replay(settings: Settings, model: str, benchmark: str, source: str | Path, s
 def replayed_rows(source: Path, questions: Sequence[Question]) -> list[dict]:
     """{"id", "text", "prompt", "tokens"} of every question, in the questions' order. ValueError as in `replay`."""
     given: dict[str, dict] = {}
-    for number, row in enumerate(read_jsonl(source), 1):
+    for number, row in numbered_rows(source):
         fields = row if isinstance(row, dict) else {}
         text = next(
             (fields[name] for name in ("text", "completion", "answer", "output") if name in fields), None

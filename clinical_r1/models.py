@@ -6,13 +6,12 @@ matrices, and both generate through `model.generate`.
 """
 
 import importlib.util
-import json
 import os
 import sys
 from functools import cache
 from pathlib import Path
 
-from clinical_r1.files import PACKAGE, sha256
+from clinical_r1.files import PACKAGE, read_json, sha256, write_json
 from clinical_r1.settings import CLINIC_BASE
 
 PATCHED_BY_UNSLOTH = ("trl", "transformers", "peft")
@@ -85,7 +84,7 @@ def clinic_base_path() -> Path:
 def check_hashes(folder: Path) -> None:
     """Compare every file with `sha256.json`. ValueError names the file, what was got and how to fix it."""
     try:
-        listed = json.loads((folder / "sha256.json").read_text())
+        listed = read_json(folder / "sha256.json")
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"{folder} holds no base model (sha256.json is missing); rebuild it with "
@@ -117,9 +116,7 @@ def load_tokenizer(name: str):
 
     folder = resolve_base(name)
     config = Path(folder) / "tokenizer_config.json"
-    generic = (
-        config.is_file() and json.loads(config.read_text()).get("tokenizer_class") == "TokenizersBackend"
-    )
+    generic = config.is_file() and read_json(config).get("tokenizer_class") == "TokenizersBackend"
     tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
         folder, padding_side="left"
     )
@@ -346,4 +343,4 @@ def write_hashes(folder: Path, recipe: dict) -> None:
     """sha256.json: the hash of every file beside it, and how they were made."""
     files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()}
     files.pop("sha256.json", None)
-    (folder / "sha256.json").write_text(json.dumps({"recipe": recipe, "files": files}, indent=1))
+    write_json(folder / "sha256.json", {"recipe": recipe, "files": files})

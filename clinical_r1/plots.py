@@ -3,13 +3,13 @@
 A method has one colour and one marker in every figure (Okabe-Ito palette, safe for colour blindness).
 """
 
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from clinical_r1.arms import METHODS
+from clinical_r1.files import replacing
 from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, OBJECTIVE_LABELS, objective_label
 
 METHOD_COLOURS = dict(zip(METHODS, ("#6E6E6E", "#0072B2", "#D55E00", "#56B4E9", "#E69F00"), strict=True))
@@ -61,12 +61,8 @@ def save_figure(fig, name, directory, data=None):
     paths = []
     for suffix, write in writers.items():
         path = directory / f"{name}.{suffix}"
-        unfinished = directory / f".{name}.{suffix}.{os.getpid()}"
-        try:
+        with replacing(path) as unfinished:
             write(unfinished)
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
         paths.append(path)
     return paths
 

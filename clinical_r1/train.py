@@ -33,7 +33,7 @@ from clinical_r1.artifacts import (
     start_of,
 )
 from clinical_r1.extensions import is_own, load_from_environment
-from clinical_r1.files import read_jsonl, write_json, write_jsonl
+from clinical_r1.files import numbered_rows, write_json, write_jsonl
 from clinical_r1.models import (
     float32_adapter,
     largest_divisor,
@@ -85,7 +85,7 @@ def teacher_rows(settings: Settings) -> list[dict]:
 def _given_traces(path: str, questions):
     """(question, style, text) of the traces that answer one of these. ValueError for a trace without one of its fields."""
     by_id = {question.id: question for question in questions}
-    for number, trace in enumerate(read_jsonl(path), 1):
+    for number, trace in numbered_rows(path):
         text, name = trace.get("text"), trace.get("id")
         right = (
             isinstance(name, str),

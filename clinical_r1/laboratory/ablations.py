@@ -9,7 +9,6 @@ them: it renders without training anything.
 
 import argparse
 import gzip
-import os
 import shutil
 import statistics
 import sys
@@ -21,7 +20,7 @@ from clinical_r1.artifacts import policy_of
 from clinical_r1.completions import parse_completion
 from clinical_r1.curation.splits import ensure_splits
 from clinical_r1.engines import sample_completions
-from clinical_r1.files import read_jsonl, write_jsonl, write_text
+from clinical_r1.files import read_jsonl, replacing, write_jsonl, write_text
 from clinical_r1.generate import complete, is_complete, load_method
 from clinical_r1.laboratory.records import FILES, SHIPPED
 from clinical_r1.models import load_policy, load_tokenizer
@@ -107,10 +106,10 @@ def _write(path: Path, frame) -> Path:
     text = frame.to_csv(index=False, float_format="%.5g")
     if path.suffix != ".gz":
         return write_text(path, text)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(gzip.compress(text.encode(), mtime=0))  # no time stamp: equal results, equal bytes
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_bytes(
+            gzip.compress(text.encode(), mtime=0)
+        )  # no time stamp: equal results, equal bytes
     return path
 
 

@@ -1,5 +1,6 @@
 """The laboratory's files: the four that `./reproduce.sh ablations` makes, found, read and checked."""
 
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ def _read(path, columns):
         raise FileNotFoundError(f"{path} is missing; expected a file of the ablations: {FIX}.")
     try:
         frame = pd.read_csv(path)
-    except (OSError, EOFError, ValueError) as error:  # gzip, encoding and parsing faults
+    except (OSError, EOFError, ValueError, zlib.error) as error:  # gzip, encoding and parsing faults
         raise ValueError(f"{path} cannot be read ({error}); delete it and {FIX}.") from error
     missing = [column for column in columns if column not in frame]
     if missing or frame.empty:
