@@ -1,10 +1,30 @@
-"""Scored records small enough to check by hand, shared by the tests of measures and tables."""
+"""Scored records small enough to check by hand, and manifests, shared by tests."""
 
 import numpy as np
 
 from clinical_r1 import metrics
 
 QUESTIONS = ("q1", "q2", "q3", "q4")
+
+
+def whole_manifest(settings, /, **parts):
+    """A whole manifest of a run that has not finished a notebook, with some parts replaced."""
+    return {
+        "profile": settings.profile,
+        "seeds": list(settings.seeds),
+        "settings": settings.to_json(),
+        "git": {"sha": None, "dirty": None},
+        "versions": {},
+        "hardware": {},
+        "sha256": {},
+        "stages": {},
+    } | parts
+
+
+def stage_record(**parts):
+    """A stage's record in a manifest, with some parts replaced."""
+    made = {"fingerprint": "f", "git_sha": None, "finished": "2026-01-01T00:00:00+00:00", "seconds": 1.0}
+    return made | {"peak_memory_mb": 100, "outputs": {}} | parts
 
 
 def rng(seed=0):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from records import whole_manifest
 
 from clinical_r1 import score, tables
 from clinical_r1.clinic.cases import load_set
@@ -321,7 +322,7 @@ def test_scorings_of_other_completions_are_not_compared():
 @pytest.fixture
 def whole(tmp_path):
     settings = make_run(replace(SMOKE, out=str(tmp_path), seeds=(0, 1)))
-    write_json(settings.run_dir / "manifest.json", {"settings": settings.to_json()})
+    write_json(settings.run_dir / "manifest.json", whole_manifest(settings))
     return settings
 
 
@@ -358,4 +359,4 @@ def test_command_says_what_is_wrong(tmp_path, capsys, arguments, status, message
 def test_command_with_a_damaged_manifest_says_so(whole, capsys):
     (whole.run_dir / "manifest.json").write_text("{")
     assert command.main(["rescore", "smoke", "--out", whole.out]) == 1
-    assert "pass --seeds" in capsys.readouterr().err
+    assert "manifest.json is damaged" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from clinical_r1.arms import LABORATORY
 from clinical_r1.files import ROOT, PipelineError, locked, write_text
-from clinical_r1.pipeline.manifest import open_manifest
+from clinical_r1.pipeline.manifest import read_manifest
 from clinical_r1.pipeline.stages import (
     NOTEBOOKS,
     STAGES,
@@ -44,7 +44,7 @@ from clinical_r1.settings import Settings, settings_for
 
 def print_plan(run: Run, chosen: Sequence[Stage]) -> None:
     """What a run would do, from what is on disk now; writes nothing."""
-    manifest, total = open_manifest(run.manifest_path, run.settings), 0.0
+    manifest, total = run.manifest(), 0.0
     for stage in chosen:
         reason, minutes = run.why_run(stage, manifest), stage.expected_minutes(run.settings)
         total += minutes if reason else 0
@@ -71,7 +71,7 @@ def print_results(run: Run) -> None:
 
 def publish(run: Run, stages: Sequence[Stage]) -> None:
     """Copy what finished stages show into the repository: outputs into notebooks/, figures and tables into figures/published."""
-    manifest = open_manifest(run.manifest_path, run.settings)
+    manifest = run.manifest()
     for stage in stages:
         if reason := run.why_run(stage, manifest):
             raise PipelineError(f"{stage.notebook} cannot be published ({reason}); run it first.")
@@ -92,7 +92,7 @@ def _publish_outputs(run, stage):
 
 def _publish_figures(run, stage):
     """Copy the stage's files of figures/<profile>; what it published under a name that it no longer writes goes."""
-    patterns = [pattern for pattern in stage.writes if pattern.startswith("figures/")]
+    patterns = [name for name in (*stage.writes, *stage.may_write) if name.startswith("figures/")]
     files = [path for pattern in patterns for path in run.files(pattern)]
     run.published.mkdir(parents=True, exist_ok=True)
     for path in files:
@@ -211,20 +211,22 @@ def run_command(arguments, stages: Sequence[Stage], notebooks: Path) -> None:
     if settings.own_file:
         from clinical_r1 import extensions
 
-        own = extensions.inputs_hash()
-    run = Run(settings, Path(notebooks).resolve(), own)
+        own = extensions.inputs_hash(), arguments.own.resolve()
+    run = Run(settings, Path(notebooks).resolve(), *(own or ()))
     chosen = choose(stages, arguments.only)
     if arguments.dry_run:
         print_plan(run, chosen)
-    elif arguments.publish:
-        publish(run, chosen)
-    else:
+        return
+    if not arguments.publish:
         check_machine(settings)
-        with locked(run.dir.with_name(f"{run.dir.name}.lock"), run.shown(run.dir)):
-            if arguments.fresh:
-                set_aside(run)
-            run_stages(run, stages, chosen)
-        print_results(run)
+    with locked(run.dir.with_name(f"{run.dir.name}.lock"), run.shown(run.dir)):
+        if arguments.publish:
+            publish(run, chosen)
+            return
+        if arguments.fresh:
+            set_aside(run)
+        run_stages(run, stages, chosen)
+    print_results(run)
 
 
 def explain_command(arguments, *_) -> None:
@@ -270,12 +272,7 @@ def rescore_command(arguments, *_) -> None:
 def _seeds_of_run(settings: Settings) -> tuple[int, ...]:
     """The seeds that the run's manifest names; the profile's where there is no manifest."""
     path = settings.run_dir / "manifest.json"
-    if not path.exists():
-        return settings.seeds
-    try:
-        return tuple(json.loads(path.read_text(encoding="utf-8"))["settings"]["seeds"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"{path} is damaged ({type(error).__name__}: {error}); pass --seeds.") from error
+    return tuple(read_manifest(path)["settings"]["seeds"]) if path.exists() else settings.seeds
 
 
 def ablations_command(arguments, *_) -> None:

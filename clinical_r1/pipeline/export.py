@@ -24,6 +24,7 @@ from clinical_r1.artifacts import (
 )
 from clinical_r1.files import write_text
 from clinical_r1.models import load_tokenizer, merge_adapter
+from clinical_r1.pipeline.manifest import read_manifest
 from clinical_r1.settings import CLINIC_BASE, Settings
 from clinical_r1.tables import interval, markdown, number
 
@@ -113,7 +114,9 @@ def _copy_weights(source: Path, folder: Path) -> None:
 
 def model_card(settings: Settings, method: str, seed: int) -> str:
     """README.md of an exported arm: YAML front matter for the Hub, then what it is, its numbers, and how it was made."""
-    manifest, rows = _read_manifest(settings), measured(settings, method, seed)
+    path = settings.run_dir / "manifest.json"
+    manifest = read_manifest(path) if path.is_file() else {}
+    rows = measured(settings, method, seed)
     title = f"{settings.profile}-{method}-seed{seed}".replace("_", "-")
     base = public_name(settings.base_model)
     parts = [
@@ -166,16 +169,6 @@ def measured(settings: Settings, method: str, seed: int):
             )
         answered.append(benchmark)
     return rows[rows["benchmark"].isin(answered)] if answered else None
-
-
-def _read_manifest(settings) -> dict:
-    path = settings.run_dir / "manifest.json"
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}); run the profile again to make it anew.") from error
 
 
 def _front_matter(settings, method, title, rows) -> str:
@@ -260,8 +253,8 @@ def _provenance(settings, method, seed, manifest) -> str:
     keys = TRAINED_ON if ARMS[method].stage == "sft" else RL_ON
     made = [
         ["seed", str(seed)],
-        ["trained at commit", stages.get(TRAINING_STAGE, {}).get("git_sha") or "not recorded"],
-        ["evaluated at commit", stages.get(EVALUATION_STAGE, {}).get("git_sha") or "not recorded"],
+        ["trained at commit", (stages.get(TRAINING_STAGE) or {}).get("git_sha") or "not recorded"],
+        ["evaluated at commit", (stages.get(EVALUATION_STAGE) or {}).get("git_sha") or "not recorded"],
         ["uncommitted changes", {True: "yes", False: "no"}.get(git.get("dirty"), "not recorded")],
         ["weights", policy_hash(settings, method, seed)],
         ["precision", settings.device_dtype + (", trained on a 4-bit base" if settings.load_in_4bit else "")],

@@ -191,7 +191,7 @@ def provenance(settings: Settings, manifest: Mapping | str | Path | None = None)
     stages = {
         name: {key: stage[key] for key in ("git_sha", "finished")}
         for name, stage in sorted(manifest["stages"].items())
-        if name < EVALUATION
+        if stage and name < EVALUATION
     }
     inputs = manifest["sha256"]
     questions = sorted((settings.run_dir / "questions").glob("*.jsonl"))
@@ -219,6 +219,7 @@ def _manifest(settings, manifest):
         manifest = open_manifest(Path(manifest or settings.run_dir / "manifest.json"), settings)
     if "git" in manifest:
         return manifest
+    # a notebook opened by itself: no run has been described
     shipped = (path for path in (PACKAGE / "data").rglob("*") if path.is_file())
     return {"stages": {}} | describe(settings, shipped)
 

@@ -22,6 +22,48 @@ def needs_cuda(settings: Settings) -> bool:
 EXTENDABLE = ("seeds", "methods", "benchmarks", "outside")
 
 
+# What each part of a manifest is, and of a stage's record in it
+PARTS = {
+    "settings": dict, "stages": dict, "seeds": list, "profile": str, "git": dict, "versions": dict, "hardware": dict,
+    "sha256": dict,
+}  # fmt: skip
+RECORD = {
+    "fingerprint": str, "git_sha": str | None, "finished": str, "seconds": int | float, "peak_memory_mb": int | float,
+    "outputs": dict,
+}  # fmt: skip
+
+
+def read_manifest(path: Path) -> dict:
+    """The manifest at `path`; PipelineError when it is damaged. A stage whose record is no record is None in "stages"."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        fault = None if isinstance(manifest, dict) else f"it is a {type(manifest).__name__}"
+        fault = fault or _fault(manifest, PARTS) or _fault(manifest["settings"], {"seeds": list})
+        fault = fault or _fault(manifest["git"], {"sha": str | None, "dirty": bool | None})
+    except (ValueError, RecursionError) as error:
+        fault = f"{type(error).__name__}: {error}"
+    if fault:
+        raise PipelineError(
+            f"{path} is damaged ({fault}); delete it, and the notebooks run again on the arms that are trained."
+        )
+    stages = manifest["stages"].items()
+    manifest["stages"] = {
+        name: record if isinstance(record, dict) and not _fault(record, RECORD) else None
+        for name, record in stages
+    }
+    return manifest
+
+
+def _fault(record, kinds):
+    """The first part that is lacking or of another kind, as words; None where there is none."""
+    for name, kind in kinds.items():
+        if name not in record:
+            return f"{name} is lacking"
+        if not isinstance(record[name], kind):
+            return f"{name} is a {type(record[name]).__name__}"
+    return None
+
+
 def open_manifest(path: Path, settings: Settings) -> dict:
     """The manifest at `path`, or an empty one; PipelineError if it is damaged or was made with other settings.
 
@@ -30,16 +72,8 @@ def open_manifest(path: Path, settings: Settings) -> dict:
     if not path.exists():
         return {"stages": {}}
     folder = path.parent.relative_to(settings.out)
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        made, _ = manifest["settings"], manifest["stages"].items()
-        if not isinstance(made, dict) or not isinstance(made["seeds"], list):
-            raise TypeError("settings or seeds are of another kind")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise PipelineError(
-            f"{folder}/{path.name} is damaged ({reason}); move {folder} away or pass --fresh."
-        ) from error
+    manifest = read_manifest(path)
+    made = manifest["settings"]
     now = json.loads(json.dumps(settings.to_json()))
     changed = [key for key in sorted(made.keys() | now.keys()) if made.get(key) != now.get(key)]
     changed = [key for key in changed if key not in EXTENDABLE or not _extends(made.get(key, []), now[key])]

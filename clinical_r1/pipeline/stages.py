@@ -1,23 +1,22 @@
 """Stages: what makes one stale, and how one is executed.
 
-A stage is one notebook. It is kept, not repeated, while its executed copy is whole and nothing it came from has
-changed: the settings, the package, its own cells, the files it reads, and the files it wrote are there. Nothing here
-deletes a result.
+A stage is one notebook. It is kept, not repeated, while nothing it came from has changed (the settings, the package, its
+own cells, the files it reads) and every file it wrote, its executed copy among them, still has the sha256 that the manifest
+records. Nothing here deletes a result.
 """
 
 import hashlib
 import json
 import os
 import shutil
-import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, sha256, write_json
+from clinical_r1.pipeline import kernel
 from clinical_r1.pipeline.manifest import describe, needs_cuda, open_manifest
 from clinical_r1.settings import Settings
 
@@ -27,8 +26,9 @@ class Stage:
     """One notebook and what it takes.
 
     reads, writes: file patterns with {profile}; relative to the output folder, except clinical_r1/… (the package)
-        and $CLINICAL_R1_DATA/… (real benchmark files, where the variable is set).
+        and $CLINICAL_R1_DATA/… (real benchmark files, where the variable is set). Each must match a file.
     minutes: profile -> expected minutes, for one seed if per_seed.
+    may_write: patterns of files that not every run has. What no pattern names is no result, such as a log.
     """
 
     notebook: str
@@ -36,6 +36,7 @@ class Stage:
     writes: tuple[str, ...]
     minutes: Mapping[str, float]
     per_seed: bool = False
+    may_write: tuple[str, ...] = ()
 
     @property
     def number(self) -> str:
@@ -52,6 +53,7 @@ class Run:
     settings: Settings
     notebooks: Path
     own: str | None = None  # hash of the user's own file and of what it brings, see `extensions.inputs_hash`
+    own_path: Path | None = None
 
     @property
     def dir(self) -> Path:
@@ -71,6 +73,25 @@ class Run:
         """What papermill injects. `out` is relative to the notebooks, so a moved checkout keeps its results."""
         out = os.path.relpath(self.settings.out, self.notebooks)
         return {"profile": self.settings.base_profile, "out": out, "seeds": len(self.settings.seeds)}
+
+    @property
+    def own_record(self) -> dict | None:
+        """What tells the own file from another of its name; of its place only a hash, since a manifest names no path."""
+        if self.own_path is None:
+            return None
+        place = os.path.relpath(self.own_path, self.settings.out)
+        return {"place": hashlib.sha256(place.encode()).hexdigest(), "inputs": self.own}
+
+    def manifest(self) -> dict:
+        """`open_manifest` of this run; PipelineError too when another own file of the same name has made it."""
+        manifest = open_manifest(self.manifest_path, self.settings)
+        made, now = manifest.get("own"), self.own_record
+        if isinstance(made, dict) and now and not made.items() & now.items():
+            raise PipelineError(
+                f"{self.shown(self.dir)} was made with a {self.own_path.name} of another folder; give {self.own_path} another "
+                "name, choose another folder with --out, or pass --fresh."
+            )
+        return manifest
 
     def source(self, stage: Stage) -> Path:
         return self.notebooks / f"{stage.notebook}.ipynb"
@@ -107,25 +128,49 @@ class Run:
         cells = read_notebook(self.source(stage))["cells"]
         parts = {
             "settings": self.settings.to_json(),
-            "package": {p.relative_to(PACKAGE).as_posix(): sha256(p) for p in sorted(PACKAGE.rglob("*.py"))},
+            "package": {p.relative_to(PACKAGE).as_posix(): digest(p) for p in sorted(PACKAGE.rglob("*.py"))},
             "own": self.own,
             "cells": [(cell["cell_type"], "".join(cell["source"])) for cell in cells],
-            "reads": [sha256(path) for pattern in stage.reads for path in self.files(pattern)],
+            "reads": [digest(path) for pattern in stage.reads for path in self.files(pattern)],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def why_run(self, stage: Stage, manifest: dict) -> str | None:
         """Why the stage must run, in a few words; None when its result stands."""
-        record = manifest["stages"].get(stage.notebook)
-        if record is None or not self.executed(stage).exists():
+        if stage.notebook not in manifest["stages"]:
             return "not finished yet" if self.partial(stage).exists() else "not run yet"
-        if missing := self.missing(stage.writes):
-            return f"{missing[0]} is gone"
+        record = manifest["stages"][stage.notebook]
+        if record is None:
+            return "its record in manifest.json is damaged"
         if record["fingerprint"] != self.fingerprint(stage):
             return "settings, code or input changed"
-        if not is_finished(read_notebook(self.executed(stage)), self.parameters):
-            return "its executed notebook is incomplete"
+        for name, recorded in record["outputs"].items():
+            path = Path(self.settings.out, name)
+            if not path.is_file():
+                return f"{name} is gone"
+            if digest(path) != recorded:
+                return f"{name} has changed since it was written"
         return None
+
+    def outputs(self, stage: Stage) -> dict[str, str]:
+        """Each file that the stage wrote, relative to the output folder, with its sha256."""
+        patterns = (*stage.writes, *stage.may_write)
+        paths = {self.executed(stage), *(path for pattern in patterns for path in self.files(pattern))}
+        return {path.relative_to(self.settings.out).as_posix(): digest(path) for path in sorted(paths)}
+
+
+def digest(path: Path) -> str:
+    """`sha256`; a file is read once in a process, as long as its size and its time of writing stay."""
+    state = path.stat()
+    return _digest(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@cache
+def _digest(path, *_):
+    return sha256(path)
+
+
+SHOWN = ("runs/{profile}/tables/", "figures/{profile}/")  # what readers look at
 
 
 def read_notebook(path: Path) -> dict:
@@ -142,143 +187,65 @@ def read_notebook(path: Path) -> dict:
     return notebook
 
 
-def is_finished(notebook: dict, parameters: dict) -> bool:
-    """True if papermill ran every code cell of this executed notebook, without an exception, with these parameters."""
-    record = notebook["metadata"].get("papermill", {})
-    cells = [
-        cell["metadata"].get("papermill", {}) for cell in notebook["cells"] if cell["cell_type"] == "code"
-    ]
-    return (
-        not record.get("exception", True)
-        and record.get("end_time") is not None
-        and record.get("parameters") == parameters
-        and all(cell.get("status") == "completed" for cell in cells)
-    )
-
-
 def set_aside(run: Run) -> None:
     """Move runs/<profile> to runs/<profile>.old-<n>, the first n that is free."""
-    if not run.dir.exists():
-        return
+    if run.dir.exists():
+        aside = first_free(run.dir.with_name(f"{run.dir.name}.old"))
+        run.dir.rename(aside)
+        print(f"moved {run.shown(run.dir)} to {run.shown(aside)}")
+
+
+def first_free(path: Path) -> Path:
+    """<path>-1, or the first number that is free."""
     number = 1
-    while (aside := run.dir.with_name(f"{run.dir.name}.old-{number}")).exists():
+    while (free := path.with_name(f"{path.name}-{number}")).exists():
         number += 1
-    run.dir.rename(aside)
-    print(f"moved {run.shown(run.dir)} to {run.shown(aside)}")
+    return free
 
 
-class Watch(threading.Thread):
-    """Seconds and peak memory of what runs inside `with`, and a line of progress each minute.
-
-    peak_memory_mb sums the resident size of this process and all its descendants, every half second; pages that two
-    of them share count twice.
-    """
-
-    def __init__(self, label: str, notebook: Path):
-        super().__init__(daemon=True)
-        self.label, self.notebook = label, notebook
-        self.peak_memory_mb, self.started = 0.0, time.monotonic()
-        self._over = threading.Event()
-
-    def __enter__(self):
-        self.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        self.join()
-        self.seconds = time.monotonic() - self.started
-
-    def run(self):
-        last_said = self.started
-        while True:
-            self.peak_memory_mb = max(self.peak_memory_mb, _tree_memory_mb())
-            if time.monotonic() - last_said >= 60:
-                last_said = time.monotonic()
-                minutes = (last_said - self.started) / 60
-                memory = self.peak_memory_mb / 1000
-                print(f"  {self.label}: {minutes:.0f} min, {self._cells()}, peak {memory:.1f} GB", flush=True)
-            if self._over.wait(0.5):
-                return
-
-    def _cells(self) -> str:
-        try:
-            cells = json.loads(self.notebook.read_text(encoding="utf-8"))["cells"]
-        except (OSError, ValueError):  # read in the middle of an autosave
-            return "running"
-        done = sum(cell["metadata"].get("papermill", {}).get("status") == "completed" for cell in cells)
-        return f"{done} of {len(cells)} cells"
-
-
-def _tree_memory_mb() -> float:
-    import psutil
-
-    me, total = psutil.Process(), 0
-    for process in [me, *me.children(recursive=True)]:
-        try:
-            total += process.memory_info().rss
-        except psutil.NoSuchProcess:  # ended since the listing
-            continue
-    return total / 1e6
-
-
-@contextmanager
-def kernel_environment():
-    """What every kernel is started with, whatever the caller's shell has set."""
-    wanted = {
-        "PYTHONHASHSEED": "0",
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # pictures land in the executed notebook
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-
-
-def execute(run: Run, stage: Stage) -> Watch:
-    """Run one notebook; its whole copy replaces the earlier one only at the end. PipelineError if it fails."""
-    import papermill
-
+def execute(run: Run, stage: Stage) -> kernel.Watch:
+    """Run one stage; the executed notebook replaces the earlier one only at the end. PipelineError if it fails."""
     partial = run.partial(stage)
-    partial.parent.mkdir(parents=True, exist_ok=True)
     way_on = (
         f"what ran is in {run.shown(partial)}. Fix the cause and run the same command: finished work is kept."
     )
-    try:
-        with kernel_environment(), Watch(stage.notebook, partial) as watch:
-            papermill.execute_notebook(
-                str(run.source(stage)),
-                str(partial),
-                parameters=run.parameters,
-                kernel_name="python3",
-                language="python",
-                cwd=str(run.notebooks),
-                progress_bar=False,
-                request_save_on_cell_execute=True,
-                autosave_cell_every=30,
-                # ipykernel warns at every start that the local connection is not encrypted
-                extra_arguments=["--log-level=40"],
-            )
-    except papermill.PapermillExecutionError as error:
-        what = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
-        raise PipelineError(
-            f"{stage.notebook} stopped in cell {error.cell_index} ({what}); {way_on}"
-        ) from None
-    except RuntimeError as error:  # nbclient's DeadKernelError: killed, or out of memory
-        raise PipelineError(f"{stage.notebook} stopped, its kernel ended ({error}); {way_on}") from error
+    before = _shown_files(run, stage)
+    watch = kernel.execute(run.source(stage), partial, run.parameters, way_on)
     if missing := run.missing(stage.writes):
         raise PipelineError(f"{stage.notebook} ended without writing {', '.join(missing)}; {way_on}")
+    left = [path for path, written in _shown_files(run, stage).items() if before.get(path) == written]
+    _put_away(run, left)
     partial.replace(run.executed(stage))
     return watch
 
 
+def _shown_files(run, stage):
+    """The stage's tables and figures, each with what tells whether it was written again."""
+    shown = (pattern for pattern in (*stage.writes, *stage.may_write) if pattern.startswith(SHOWN))
+    return {
+        path: (path.stat().st_ino, path.stat().st_mtime_ns)
+        for pattern in shown
+        for path in run.files(pattern)
+    }
+
+
+def _put_away(run, files):
+    """Move tables and figures that only an earlier run of the stage has made where nobody takes them for this run's."""
+    if not files:
+        return
+    aside = first_free(run.dir / "set_aside" / "shown")
+    for path in files:
+        target = aside / path.relative_to(run.settings.out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+        print(
+            f"  {run.shown(path)} is of an earlier run and was not made again: moved to {run.shown(target)}"
+        )
+
+
 def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> None:
     """Run what is stale among `chosen`; the manifest is rewritten after each stage."""
-    manifest = open_manifest(run.manifest_path, run.settings)
+    manifest = run.manifest()
     described = False
     for stage in chosen:
         reason = run.why_run(stage, manifest)
@@ -293,7 +260,7 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
             )
         if not described:
             read = [path for each in stages for pattern in each.reads for path in run.files(pattern)]
-            manifest |= describe(run.settings, read)
+            manifest |= describe(run.settings, read) | {"own": run.own_record}
             described = True
         manifest["unfinished"] = stage.notebook
         write_json(run.manifest_path, manifest)
@@ -306,6 +273,7 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(watch.seconds, 1),
             "peak_memory_mb": round(watch.peak_memory_mb),
+            "outputs": run.outputs(stage),
         }
         manifest["unfinished"] = None
         write_json(run.manifest_path, manifest)
@@ -334,10 +302,12 @@ STAGES = (
         "03_crpo_training",
         reads=("runs/{profile}/questions/*.jsonl", "clinical_r1/data/**/*"),
         writes=(
+            "runs/{profile}/models/*/seed*/done.json",
             "runs/{profile}/models/*/seed*/log_history.jsonl",
             "figures/{profile}/training_curves.*",
             "figures/{profile}/fig5_response_length.*",
         ),
+        may_write=("runs/{profile}/models/*/seed*/policy/**/*",),
         minutes={"smoke": 0.5, "cpu": 3, "colab": 90, "paper": 1500},
         per_seed=True,
     ),
@@ -352,17 +322,16 @@ STAGES = (
             "runs/{profile}/completions/*/*.jsonl",
             "runs/{profile}/scores/*/*.jsonl",
             "runs/{profile}/tables/table1.csv",
-            "runs/{profile}/tables/table1.md",
             "runs/{profile}/tables/ledger.csv",
             "runs/{profile}/tables/comparisons.csv",
             "runs/{profile}/lm_eval/*/results_*.json",
             "figures/{profile}/ledger.csv",
             "figures/{profile}/comparisons.csv",
             "figures/{profile}/results.json",
-            "figures/{profile}/fig1_radar.*",
             "figures/{profile}/fig3_cold_start_accuracy.*",
             "figures/{profile}/fig4_accuracy.*",
         ),
+        may_write=("runs/{profile}/tables/*.*", "figures/{profile}/fig1_radar.*"),  # no radar without a judge
         minutes={"smoke": 0.5, "cpu": 2.8, "colab": 25, "paper": 300},
         per_seed=True,
     ),

@@ -10,9 +10,10 @@ import httpx
 import huggingface_hub
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
+from records import stage_record, whole_manifest
 
 from clinical_r1 import artifacts, models
-from clinical_r1.files import write_json
+from clinical_r1.files import PipelineError, write_json
 from clinical_r1.pipeline import __main__ as command
 from clinical_r1.pipeline import export
 from clinical_r1.settings import PAPER, SMOKE
@@ -50,11 +51,12 @@ def run(tmp_path):
     )
     write_json(
         settings.run_dir / "manifest.json",
-        {
-            "git": {"sha": SHA, "dirty": False},
-            "stages": {"03_crpo_training": {"git_sha": SHA}},
-            "versions": {"trl": "1.14.2"},
-        },
+        whole_manifest(
+            settings,
+            git={"sha": SHA, "dirty": False},
+            stages={"03_crpo_training": stage_record(git_sha=SHA)},
+            versions={"trl": "1.14.2"},
+        ),
     )
     return settings
 
@@ -165,7 +167,7 @@ def test_numbers_of_other_weights_are_refused(run, tmp_path):
 
 def test_damaged_manifest_is_named(run):
     (run.run_dir / "manifest.json").write_text('{"stages": ')
-    with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+    with pytest.raises(PipelineError, match=r"manifest\.json is damaged"):
         export.model_card(run, "crpo", 0)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from records import whole_manifest
 
 from clinical_r1 import metrics as measures
 from clinical_r1 import paper, tables
@@ -242,7 +243,7 @@ def test_a_notebook_opened_by_itself_is_described_now(run):
 def test_another_runs_manifest_is_refused(run):
     settings, table = run
     (settings.run_dir / "manifest.json").write_text(
-        json.dumps(MANIFEST | {"settings": settings.to_json() | {"rl_steps": 7}})
+        json.dumps(whole_manifest(settings, settings=settings.to_json() | {"rl_steps": 7}))
     )
     with pytest.raises(PipelineError, match="rl_steps 7, now 2"):
         ledger.write_ledger(settings, table)

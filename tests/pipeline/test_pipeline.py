@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from records import whole_manifest
 
 from clinical_r1 import files
 from clinical_r1.files import ROOT
 from clinical_r1.pipeline import __main__ as command
-from clinical_r1.pipeline import stages
+from clinical_r1.pipeline import kernel, stages
 from clinical_r1.pipeline.manifest import open_manifest
 from clinical_r1.pipeline.stages import Stage
 from clinical_r1.settings import settings_for
@@ -38,6 +39,7 @@ from pathlib import Path
 folder = Path(out, "runs", profile, "tables")
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "table1.csv").write_text(f"seeds,{seeds}")
+(folder / "more.csv").write_text("more")
 figures = Path(out, "figures", profile)
 figures.mkdir(parents=True, exist_ok=True)
 (figures / "fig4.png").write_text(f"picture of {seeds}")
@@ -50,6 +52,7 @@ STAGES = (
         ("runs/{profile}/questions/*.jsonl",),
         ("runs/{profile}/tables/table1.csv", "figures/{profile}/fig*.*"),
         MINUTES,
+        may_write=("runs/{profile}/tables/*.csv",),
     ),
 )
 
@@ -114,6 +117,7 @@ def finished(finished_files, tmp_path):
     copy = object.__new__(Bench)
     copy.out, copy.notebooks = tmp_path / "with space", tmp_path / "notebooks"
     copy.run_dir = copy.out / "runs" / "smoke"
+    copy.whole = finished_files.out
     return copy
 
 
@@ -191,8 +195,73 @@ def test_an_unfinished_run_publishes_nothing(finished, capsys):
     assert files_under(finished.notebooks.parent) == before
 
 
-def test_lost_result_is_made_again(finished):
-    (finished.run_dir / "tables" / "table1.csv").unlink()
+OUTPUTS = {
+    "table": "runs/smoke/tables/table1.csv",
+    "optional table": "runs/smoke/tables/more.csv",
+    "picture": "figures/smoke/fig4.png",
+    "executed notebook": "runs/smoke/notebooks/04_last.ipynb",
+    "questions": "runs/smoke/questions/clinic.test.jsonl",
+}
+HARM = {
+    "lost": lambda path: path.unlink(),
+    "emptied": lambda path: path.write_bytes(b""),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "edited": lambda path: path.write_text(path.read_text().replace("1", "2") + " "),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_whatever_a_stage_wrote_is_made_again_once_it_differs(finished, harm, capsys):
+    for name in OUTPUTS.values():
+        HARM[harm](finished.out / name)
+        assert finished("--dry-run") == 0
+        said = capsys.readouterr().out
+        assert f"{name} {'is gone' if harm == 'lost' else 'has changed since it was written'}" in said, name
+        assert finished.executed() == ["01", "04"]
+        restore(finished, name)
+
+
+def restore(bench, name):
+    """Put an output back as the finished run wrote it."""
+    whole = bench.whole / name
+    shutil.copyfile(whole, bench.out / name)
+
+
+def test_a_harmed_result_is_made_again_as_it_was(finished, capsys):
+    table, picture = finished.out / OUTPUTS["table"], finished.out / OUTPUTS["picture"]
+    before = table.read_bytes(), picture.read_bytes()
+    table.write_text("")
+    picture.unlink()
+    assert finished() == 0
+    assert finished.executed() == ["01", "04", "04"]
+    assert (table.read_bytes(), picture.read_bytes()) == before
+    assert finished() == 0
+    assert finished.executed() == ["01", "04", "04"]
+
+
+def test_files_written_again_with_the_same_bytes_are_kept(finished):
+    for name in OUTPUTS.values():
+        (finished.out / name).write_bytes((finished.out / name).read_bytes())
+    assert finished() == 0
+    assert finished.executed() == ["01", "04"]
+
+
+def test_a_run_that_is_read_from_elsewhere_is_kept(finished):
+    """The folder of results moves, the notebooks do not."""
+    finished.out.rename(finished.out.with_name("moved"))
+    finished.out = finished.out.with_name("moved")
+    assert finished() == 0
+    assert finished.executed() == ["01", "04"]
+
+
+def test_a_figure_that_is_not_made_any_more_is_put_away(finished, capsys):
+    finished.write("04_last", WRITE_TABLE.replace("more.csv", "other.csv"))
+    assert finished() == 0
+    tables = finished.run_dir / "tables"
+    assert sorted(path.name for path in tables.iterdir()) == ["other.csv", "table1.csv"]
+    assert (finished.run_dir / "set_aside/shown-1/runs/smoke/tables/more.csv").read_text() == "more"
+    assert "more.csv is of an earlier run and was not made again" in capsys.readouterr().out
     assert finished() == 0
     assert finished.executed() == ["01", "04", "04"]
 
@@ -274,7 +343,7 @@ def run_in_process(bench) -> subprocess.Popen:
         "04_last", "print('half')", "open(f'{out}/waiting', 'w').close()\nimport time; time.sleep(600)"
     )
     code = (
-        "import sys; sys.path.insert(0, 'tests/pipeline'); import test_pipeline as t; from pathlib import Path\n"
+        "import sys; sys.path[:0] = ['tests', 'tests/pipeline']; import test_pipeline as t; from pathlib import Path\n"
         f"sys.exit(t.command.main(['smoke', '--out', {str(bench.out)!r}], stages=t.STAGES,"
         f" notebooks=Path({str(bench.notebooks)!r})))"
     )
@@ -306,17 +375,6 @@ def test_interrupt_exits_130_and_says_how_to_go_on(bench):
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "reproduce: interrupted; run the same command" in said
-
-
-def test_half_executed_notebook_counts_as_unfinished(finished):
-    # what an autosave leaves: no end, one cell still running
-    path = finished.run_dir / "notebooks" / "04_last.ipynb"
-    notebook = json.loads(path.read_text())
-    notebook["metadata"]["papermill"] |= {"exception": None, "end_time": None}
-    notebook["cells"][-1]["metadata"]["papermill"]["status"] = "running"
-    path.write_text(json.dumps(notebook))
-    assert finished() == 0
-    assert finished.executed() == ["01", "04", "04"]
 
 
 def test_unknown_profile_names_the_four(capsys):
@@ -356,12 +414,49 @@ def test_unwritable_folder_gives_one_sentence(finished, number, monkeypatch, cap
     assert files_under(finished.run_dir) == before
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"settings": 3, "stages": {}}'])
-def test_damaged_manifest_is_refused(finished, text, capsys):
-    (finished.run_dir / "manifest.json").write_text(text)
-    assert finished() == 1
-    said = capsys.readouterr().err
-    assert "runs/smoke/manifest.json is damaged" in said and "--fresh" in said
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("[]", "it is a list"),
+        ("null", "it is a NoneType"),
+        ("{}", "settings is lacking"),
+        ("[" * 100_000, "RecursionError"),
+        (b"\xff\xfe", "UnicodeDecodeError"),
+        ({"settings": 3}, "settings is a int"),
+        ({"settings": {}}, "seeds is lacking"),
+        ({"stages": []}, "stages is a list"),
+        ({"git": {}}, "sha is lacking"),
+        ({"versions": "1.0"}, "versions is a str"),
+    ],
+)
+def test_damaged_manifest_is_refused_in_one_sentence(finished, text, fault, capsys):
+    path = finished.run_dir / "manifest.json"
+    if isinstance(text, dict):
+        text = json.dumps(finished.manifest() | text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    for arguments in ((), ("--dry-run",), ("--publish",)):
+        assert finished(*arguments) == 1
+        said = capsys.readouterr().err
+        assert "manifest.json is damaged" in said and fault in said and "delete it" in said
+        assert len(said.splitlines()) == 1
+    path.unlink()  # as the sentence says
+    assert finished() == 0
+
+
+@pytest.mark.parametrize("record", ["done", None, [], {}, {"fingerprint": 3}, "outputs of another kind"])
+def test_a_stage_whose_record_is_damaged_is_run_again_and_says_so(finished, record, capsys):
+    made = finished.manifest()
+    if record == "outputs of another kind":
+        record = made["stages"]["04_last"] | {"outputs": []}
+    made["stages"]["04_last"] = record
+    files.write_json(finished.run_dir / "manifest.json", made)
+    assert finished() == 0
+    assert "04_last: its record in manifest.json is damaged" in capsys.readouterr().out
+    assert finished.executed() == ["01", "04", "04"]
+    assert finished() == 0
+    assert finished.executed() == ["01", "04", "04"]
 
 
 def test_lock_file_of_a_dead_run_does_not_block(bench):
@@ -380,7 +475,7 @@ def test_missing_notebook_is_named(bench, capsys):
 def test_kernels_see_the_same_environment_in_every_shell(monkeypatch):
     monkeypatch.setenv("PYTHONHASHSEED", "7")
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    with stages.kernel_environment():
+    with kernel.sealed():
         assert os.environ["PYTHONHASHSEED"] == "0" and "inline" in os.environ["MPLBACKEND"]
     assert os.environ["PYTHONHASHSEED"] == "7" and "PYTHONPATH" not in os.environ
 
@@ -473,7 +568,7 @@ def test_a_changed_own_file_repeats_the_stages(tmp_path):
 def test_more_seeds_arms_and_benchmarks_extend_a_run_and_other_settings_do_not(tmp_path):
     settings = settings_for("smoke", tmp_path)
     path = settings.run_dir / "manifest.json"
-    files.write_json(path, {"settings": settings.to_json(), "stages": {}})
+    files.write_json(path, whole_manifest(settings))
     more = replace(
         settings, seeds=(0, 1), methods=(*settings.methods, "k0"), benchmarks=(*settings.benchmarks, "medqa")
     )
@@ -481,6 +576,25 @@ def test_more_seeds_arms_and_benchmarks_extend_a_run_and_other_settings_do_not(t
     for other in (replace(settings, methods=settings.methods[:2]), replace(settings, rl_steps=3)):
         with pytest.raises(files.PipelineError, match="was made with other settings"):
             open_manifest(path, other)
+
+
+def test_two_own_files_of_one_name_do_not_share_a_run(tmp_path):
+    write_notebook(tmp_path / "01_first.ipynb", "1")
+    settings = settings_for("smoke", tmp_path / "out")
+
+    def run(folder, inputs):
+        return stages.Run(settings, tmp_path, inputs, tmp_path / folder / "mine.py")
+
+    made = run("a", "one")
+    files.write_json(made.manifest_path, whole_manifest(settings, own=made.own_record))
+    assert str(tmp_path) not in made.manifest_path.read_text()
+    assert (
+        made.manifest()["own"]
+        == run("a", "edited").manifest()["own"]
+        == run("moved", "one").manifest()["own"]
+    )
+    with pytest.raises(files.PipelineError, match=r"made with a mine\.py of another folder"):
+        run("b", "two").manifest()
 
 
 def test_with_names_the_own_file_and_its_fault(tmp_path, capsys):
