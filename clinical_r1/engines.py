@@ -1,20 +1,83 @@
 """Questions -> text: a policy of this run, or answers that another model has given elsewhere (replay)."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from clinical_r1.arms import ARMS, STYLES
-from clinical_r1.files import numbered_rows, sha256, write_jsonl, write_text
+from clinical_r1.files import numbered_rows, read_stamp, sha256, write_stamped
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.settings import Settings
+
+# What a model's own generation_config may ask for besides temperature, top-p and end tokens. Each would change which token is
+# drawn (Qwen2.5-Instruct ships repetition_penalty 1.05), and the protocol names none of them.
+NOT_OF_THE_PROTOCOL = (
+    "repetition_penalty", "no_repeat_ngram_size", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "min_length",
+    "min_new_tokens", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty",
+    "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale", "stop_strings", "max_time",
+)  # fmt: skip
+UNKNOWN_LIMIT = 0.05  # share of a prompt's tokens above which a model has not read the question
+
+
+def check_prompts(model, tokenizer, prompts: Sequence[str], settings: Settings, what: str) -> None:
+    """ValueError for prompts that the model cannot read: unknown words (`UNKNOWN_LIMIT`), or no room left for the answer.
+
+    what: where the prompts come from, for the message. Byte-level tokenizers know every word.
+    """
+    encoded = tokenizer(list(prompts), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
+    ids, unknown = encoded["input_ids"], tokenizer.unk_token_id
+    if unknown is not None and tokenizer.unk_token not in (tokenizer.eos_token, tokenizer.bos_token):
+        counts = [row.count(unknown) for row in ids]
+        above = [i for i, row in enumerate(ids) if counts[i] > UNKNOWN_LIMIT * len(row)]
+        if above:
+            words = _unknown_words(
+                prompts[above[0]], ids[above[0]], encoded.get("offset_mapping", ids)[above[0]], unknown
+            )
+            raise ValueError(
+                f"{settings.base_model} does not know {sum(counts) / sum(map(len, ids)):.0%} of the tokens of {what}: "
+                f"{len(above)} of {len(ids)} prompts hold more than {UNKNOWN_LIMIT:.0%} unknown ones{words}. Use a model whose "
+                "tokenizer covers these questions; the clinic's base model reads the clinic only."
+            )
+    room = getattr(model.config, "max_position_embeddings", None)
+    if settings.backend == "unsloth":  # loaded for so many tokens and no more
+        room = settings.max_prompt_tokens + settings.max_completion_tokens
+    longest = max(map(len, ids), default=0)
+    if room is not None and longest + settings.max_completion_tokens > room:
+        raise ValueError(
+            f"the longest prompt of {what} has {longest} tokens, which with max_completion_tokens "
+            f"{settings.max_completion_tokens} exceeds the {room} that {settings.base_model} is loaded for; lower "
+            "max_completion_tokens, raise max_prompt_tokens (Unsloth), or use a model with a longer context."
+        )
+
+
+def _unknown_words(prompt, ids, offsets, unknown) -> str:
+    """ ", such as 'x', 'y'": the first unknown words of a prompt; nothing for a tokenizer that does not tell where they stand."""
+    if offsets is ids:
+        return ""
+    words = [prompt[slice(*span)] for token, span in zip(ids, offsets, strict=True) if token == unknown]
+    return ", such as " + ", ".join(map(repr, list(dict.fromkeys(words))[:3]))
+
+
+def end_tokens(model, tokenizer) -> list[int]:
+    """All tokens at which an answer ends: those of the model's generation_config (one, several, none), and the tokenizer's."""
+    own = model.generation_config.eos_token_id
+    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list | tuple) else [own])} - {None}
+    if not ends:
+        raise ValueError(
+            f"neither {tokenizer.name_or_path} nor its generation_config names an end token; set its eos_token_id, or every "
+            "answer is cut by length."
+        )
+    return sorted(ends)
 
 
 def sample_completions(
     model, tokenizer, prompts: list[str], settings: Settings, protocol: str, seed: int
 ) -> list[dict]:
-    """One completion a prompt: {"text", "finish_reason": "stop" | "length", "tokens"}. Same seed, same text."""
+    """One completion a prompt: {"text", "finish_reason": "stop" | "length", "tokens"}. Same seed, same text.
+
+    A text ends before the first of `end_tokens`, which `tokens` does not count. What else the model's generation_config asks for
+    is switched off.
+    """
     import torch
 
     # more threads than free cores make small models many times slower
@@ -28,6 +91,7 @@ def sample_completions(
             "top_p": settings.eval_top_p,
             "top_k": 0,
         }
+    ends = end_tokens(model, tokenizer)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode():
         torch.manual_seed(seed)
@@ -35,14 +99,19 @@ def sample_completions(
             input_ids=encoded["input_ids"],
             attention_mask=encoded["attention_mask"],
             max_new_tokens=settings.max_completion_tokens,
+            eos_token_id=ends,
+            pad_token_id=tokenizer.pad_token_id,
+            num_beams=1,
+            **dict.fromkeys(NOT_OF_THE_PROTOCOL),
             **sampling,
         )
     answers = []
     for ids in output[:, encoded["input_ids"].shape[1] :].tolist():
-        stopped = tokenizer.eos_token_id in ids
-        kept = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
-        text = tokenizer.decode(kept, skip_special_tokens=True)
-        answers.append({"text": text, "finish_reason": "stop" if stopped else "length", "tokens": len(kept)})
+        # what follows an end is padding, whichever token pads
+        length = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+        text = tokenizer.decode(ids[:length], skip_special_tokens=True)
+        reason = "stop" if length < len(ids) else "length"
+        answers.append({"text": text, "finish_reason": reason, "tokens": length})
     return answers
 
 
@@ -55,7 +124,6 @@ def replay(settings: Settings, model: str, benchmark: str, source: str | Path, s
     ValueError, and nothing is written, for a name that is an arm's, for an id that is no question's, for two answers to one
     question, and for a question without an answer.
     """
-    source, path = Path(source), settings.completions_path(benchmark, model, settings.seeds[0])
     if not isinstance(model, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", model):
         raise ValueError(
             f"a model is named {model!r}; expected letters, digits, '.', '_' and '-', at most 81."
@@ -66,21 +134,25 @@ def replay(settings: Settings, model: str, benchmark: str, source: str | Path, s
         )
     if style not in STYLES:
         raise ValueError(f"style {style!r} is not known; expected one of {', '.join(STYLES)}.")
-    asked = settings.questions_path(benchmark, "test")
-    stamp = {"replayed": sha256(source), "questions": sha256(asked), "style": style}
-    made = path.with_suffix(".json")
-    if (
-        path.exists()
-        and made.exists()
-        and made.read_text(encoding="utf-8") == json.dumps(stamp | {"answers": sha256(path)})
-    ):
+    path, asked = (
+        settings.completions_path(benchmark, model, settings.seeds[0]),
+        settings.questions_path(benchmark, "test"),
+    )
+    made_from = {"replayed": sha256(Path(source)), "asked": sha256(asked)[:16], "style": style}
+    if path.exists() and _is_made_from(path, made_from):
         return path
-    rows = replayed_rows(source, read_questions(asked))
+    rows = replayed_rows(Path(source), read_questions(asked))
     common = {"benchmark": benchmark, "method": model, "seed": settings.seeds[0], "sample": 0}
     common |= {"protocol": "sampled", "style": style, "finish_reason": "replayed"}
-    write_jsonl(path, [row | common for row in rows])
-    write_text(made, json.dumps(stamp | {"answers": sha256(path)}))
-    return path
+    return write_stamped(path, [row | common for row in rows], made_from)
+
+
+def _is_made_from(path: Path, made_from: dict) -> bool:
+    """Whether a replayed file is whole and of this source; if not it is written anew, for the source is at hand."""
+    try:
+        return read_stamp(path, "replay").items() >= made_from.items()
+    except ValueError:
+        return False
 
 
 def replayed_rows(source: Path, questions: Sequence[Question]) -> list[dict]:
@@ -95,6 +167,13 @@ def replayed_rows(source: Path, questions: Sequence[Question]) -> list[dict]:
             raise ValueError(
                 f"{source}, line {number} holds {list(fields) or row!r}; expected an id and a text."
             )
+        tokens, prompt = fields.get("tokens"), fields.get("prompt", "")
+        counted = tokens is None or isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0
+        if not counted or not isinstance(prompt, str):
+            raise ValueError(
+                f"{source}, line {number} has tokens {tokens!r} and a prompt of kind {type(prompt).__name__}; expected a whole "
+                "number from 0, or none, and a text."
+            )
         if row["id"] in given:
             raise ValueError(
                 f"{source}, line {number} answers {row['id']!r} again; keep one answer to each question."
@@ -102,8 +181,8 @@ def replayed_rows(source: Path, questions: Sequence[Question]) -> list[dict]:
         given[row["id"]] = {
             "id": row["id"],
             "text": text,
-            "prompt": row.get("prompt", ""),
-            "tokens": row.get("tokens"),
+            "prompt": prompt,
+            "tokens": tokens,
         }
     known = [question.id for question in questions]
     if unknown := [key for key in given if key not in set(known)]:

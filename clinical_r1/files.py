@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -281,6 +282,52 @@ def sha256(path: Path) -> str:
     """sha256 of a file as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- a file and its stamp: X.jsonl, and X.json beside it
+
+
+def stamp_path(path: str | Path) -> Path:
+    """Where the stamp of a file stands."""
+    return Path(path).with_suffix(".json")
+
+
+def write_stamp(path: str | Path, made_from: Mapping, content: str | Path | None = None) -> Path:
+    """Beside a file: what it was made from, and its own sha256. content: where the bytes stand that are to become the file."""
+    return write_json(stamp_path(path), {**made_from, "sha256": sha256(Path(content or path))})
+
+
+def read_stamp(path: str | Path, again: str) -> dict:
+    """What a file was made from, after its own hash has been compared.
+
+    again: how the file is made anew, for the ValueError that names a file without a stamp, or one changed since it was made.
+    """
+    try:
+        stamp = read_json(stamp_path(path))
+        expected = stamp["sha256"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} has no whole stamp beside it ({type(error).__name__}), so what it was made from is unknown; delete it and "
+            f"{again} again."
+        ) from error
+    if (got := sha256(path)) != expected:
+        raise ValueError(
+            f"{path} was changed after it was made (sha256 {got[:12]}…, expected {expected[:12]}…); delete it and {again} again."
+        )
+    return stamp
+
+
+def write_stamped(path: str | Path, rows, made_from: Mapping) -> Path:
+    """JSON Lines with a stamp beside them."""
+    write_jsonl(path, rows)
+    write_stamp(path, made_from)
+    return Path(path)
+
+
+def read_stamped(path: str | Path, again: str) -> list[dict]:
+    """`read_jsonl`, after `read_stamp`."""
+    read_stamp(path, again)
+    return read_jsonl(path)
 
 
 class PipelineError(RuntimeError):

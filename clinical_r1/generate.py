@@ -5,42 +5,91 @@ Questions are answered in fixed batches and each batch has a seed of its own, so
 writes the same bytes as one that was not. Two more protocols serve `probes`: options shuffled, reasoning removed.
 """
 
+import hashlib
+import json
 import os
+import sys
+from collections import Counter
 from pathlib import Path
 
 from clinical_r1 import extensions
 from clinical_r1.arms import ARMS
-from clinical_r1.artifacts import RL_ON, StaleError, is_trained, policy_hash, policy_of, same_settings
-from clinical_r1.engines import replay, sample_completions
-from clinical_r1.files import json_line, read_jsonl, sha256, write_json
+from clinical_r1.artifacts import (
+    RL_ON,
+    StaleError,
+    code_hash,
+    digest,
+    is_trained,
+    policy_hash,
+    policy_of,
+    same_settings,
+)
+from clinical_r1.engines import check_prompts, replay, sample_completions
+from clinical_r1.files import (
+    json_line,
+    locked,
+    read_jsonl,
+    read_stamp,
+    read_stamped,
+    sha256,
+    write_json,
+    write_stamp,
+)
 from clinical_r1.models import load_policy, load_tokenizer
-from clinical_r1.prompts import build_messages
+from clinical_r1.prompts import build_messages, render_chat
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
 
-GENERATED_WITH = RL_ON + ("n_test", "eval_temperature", "eval_top_p", "eval_samples", "eval_batch")
+GENERATED_WITH = RL_ON + (
+    "n_test", "eval_temperature", "eval_top_p", "eval_samples", "eval_batch", "device_dtype", "load_in_4bit",
+)  # fmt: skip
+
+
+def made_from(settings, method, seed, benchmark, **more) -> dict:
+    """What an arm's completions depend on besides `GENERATED_WITH`: its policy, the questions asked, the code of the prompts."""
+    prompts = digest(code_hash("clinical_r1.prompts:build_messages"))
+    policy, asked = policy_hash(settings, method, seed), questions_hash(settings, benchmark)
+    return more | {"policy": policy, "asked": asked, "prompts": prompts}
+
+
+def questions_hash(settings, benchmark) -> str:
+    """sha256 (16 digits) of a benchmark's test questions, as the stamps of completions and scores name them."""
+    return sha256(settings.questions_path(benchmark, "test"))[:16]
+
+
+def read_completions(settings, benchmark, method, seed, protocol="sampled") -> list[dict]:
+    """The rows of a finished file. ValueError when it was changed, or its questions were, since it was made."""
+    path = settings.completions_path(benchmark, method, seed, protocol)
+    rows, stamp = read_stamped(path, "generate"), read_stamp(path, "generate")
+    if (now := questions_hash(settings, benchmark)) != stamp.get("asked"):
+        raise ValueError(
+            f"{path} answers other questions than {benchmark}'s test split of today ({stamp.get('asked')}, now {now}); restore "
+            "them, or delete it and generate again."
+        )
+    return rows
 
 
 def is_complete(settings, method, seed, benchmark, protocol) -> bool:
-    """True when the completions are on disk. ValueError when they were made with other settings."""
+    """True when the completions are on disk. ValueError when they were made from something else, or changed since."""
     path = settings.completions_path(benchmark, method, seed, protocol)
-    made_from = {
-        "weights": policy_hash(settings, method, seed),
-        "asked": _questions_hash(settings, benchmark),
-    }
     try:
-        return path.exists() and same_settings(
-            path.with_suffix(".json"), settings, GENERATED_WITH, **made_from
-        )
+        return _is_finished(path, settings, made_from(settings, method, seed, benchmark))
     except StaleError as error:
-        if error.changed != ("asked",) or not extensions.has_questions(benchmark):
+        if not _only_own_questions_changed(error, benchmark):
             raise
-        path.unlink()  # a user's own questions have changed: they are answered again
+        path.unlink()  # they are answered again
         return False
 
 
-def _questions_hash(settings, benchmark) -> str:
-    return sha256(settings.questions_path(benchmark, "test"))[:16]
+def _only_own_questions_changed(error: StaleError, benchmark: str) -> bool:
+    return error.changed == ("asked",) and extensions.has_questions(benchmark)
+
+
+def _is_finished(path: Path, settings, made: dict) -> bool:
+    if not path.exists():
+        return False
+    read_stamp(path, "generate")
+    return same_settings(path.with_suffix(".json"), settings, GENERATED_WITH, **made)
 
 
 def complete_all(settings: Settings) -> list[Path]:
@@ -83,61 +132,117 @@ def complete(
 def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks, **stamped) -> Path:
     """Answer (question, further fields of its row) in fixed batches; continues a file that a killed run left half-way.
 
-    Fields that steer: `forced`, text put into the model's mouth; `text`, an answer that needs no model. With `stamped`, a
-    file that is there is returned, or refused (ValueError) if it was made from something else.
+    Fields that steer: `forced`, text put into the model's mouth; `text`, an answer that needs no model. stamped: what the
+    tasks depend on besides `made_from`. A finished file is returned, no model asked; ValueError if it, or the half of one, was
+    made from something else. PipelineError while another process answers the same.
     """
     path = settings.completions_path(benchmark, method, seed, protocol)
-    partial = path.with_suffix(".partial")
-    stamped["weights"] = policy_hash(settings, method, seed)
-    stamped["asked"] = _questions_hash(settings, benchmark)
-    if (
-        len(stamped) > 2
-        and path.exists()
-        and same_settings(path.with_suffix(".json"), settings, GENERATED_WITH, **stamped)
-    ):
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = _keep_whole_batches(partial, settings.eval_batch)
-    style = ARMS[method].style
-    names = {"benchmark": benchmark, "method": method, "seed": seed}
-    with open(partial, "a", encoding="utf-8") as out:
-        for start in range(done, len(tasks), settings.eval_batch):
-            batch = tasks[start : start + settings.eval_batch]
-            for row in _answered(
-                settings, policy, batch, style, protocol, _batch_seed(seed, benchmark, start)
-            ):
-                row = {
-                    "id": row.pop("id"),
-                    **names,
-                    "sample": row.pop("sample"),
-                    "protocol": protocol,
-                    "style": style,
-                } | row
-                out.write(json_line(row))
-            out.flush()
-    stamp = {key: settings.to_json()[key] for key in GENERATED_WITH}
-    write_json(path.with_suffix(".json"), stamp | stamped)
-    os.replace(partial, path)
+    made = made_from(settings, method, seed, benchmark, **stamped)
+    with locked(path.with_name(f".{path.stem}.lock"), str(path)):
+        if not _is_finished(path, settings, made):
+            style = ARMS[method].style
+            prompts = _prompts(settings, policy, tasks, style, f"{benchmark}'s test questions")
+            names = {"benchmark": benchmark, "method": method, "seed": seed}
+            fields = {"protocol": protocol, "style": style}
+            _write_batches(
+                path, settings, policy, list(zip(tasks, prompts, strict=True)), names, fields, made
+            )
     return path
 
 
-def _answered(settings, policy, batch, style: str, protocol: str, seed: int):
-    """One batch of (question, further fields) -> rows of id, sample, prompt and the answer's own fields, in order."""
-    prompts = [
-        policy[1].apply_chat_template(
-            build_messages(question, style, settings.prompt_layout),
-            add_generation_prompt=True,
-            tokenize=False,
+def _write_batches(path: Path, settings, policy, asked, names: dict, fields: dict, made: dict) -> None:
+    """Answer ((question, further fields), prompt) batch by batch into the .partial, whose stamp is written first; then rename."""
+    partial, begun = path.with_suffix(".partial"), path.with_suffix(".partial.json")
+    made = made | {"answered_in": _precision(policy[0])}
+    try:
+        same_settings(begun, settings, GENERATED_WITH, **made)
+    except StaleError as error:
+        if not _only_own_questions_changed(error, names["benchmark"]):
+            raise
+        partial.unlink(missing_ok=True)
+    stamp = {key: settings.to_json()[key] for key in GENERATED_WITH} | made
+    ends = kept_batches(partial, begun)
+    running = hashlib.sha256(partial.read_bytes() if ends else b"")
+    write_json(begun, stamp | {"batches": ends})
+    with open(partial, "ab" if ends else "wb") as out:
+        for start in range(len(ends) * settings.eval_batch, len(asked), settings.eval_batch):
+            batch, seed = (
+                asked[start : start + settings.eval_batch],
+                _batch_seed(names["seed"], names["benchmark"], start),
+            )
+            rows = _answered(settings, policy, batch, fields["protocol"], seed)
+            written = "".join(
+                json_line({"id": row.pop("id"), **names, "sample": row.pop("sample"), **fields} | row)
+                for row in rows
+            ).encode()
+            out.write(written)
+            out.flush()
+            running.update(written)
+            ends.append([out.tell(), running.hexdigest()])
+            write_json(begun, stamp | {"batches": ends})
+    stamp["finish_reasons"] = dict(Counter(row.get("finish_reason", "given") for row in read_jsonl(partial)))
+    _say_if_cut(path, stamp["finish_reasons"], settings)
+    write_stamp(path, stamp, partial)
+    os.replace(partial, path)
+    begun.unlink()
+
+
+def kept_batches(partial: Path, begun: Path) -> list[list]:
+    """[[bytes up to its end, sha256 of them], ...] of the batches that a killed run has written; the file is cut after the last.
+
+    From a batch that was changed since, all is answered anew, and that is said.
+    """
+    listed = json.loads(begun.read_text(encoding="utf-8"))["batches"] if begun.exists() else []
+    content = partial.read_bytes() if partial.exists() else b""
+    ends = list(listed)
+    while ends and hashlib.sha256(content[: ends[-1][0]]).hexdigest() != ends[-1][1]:
+        ends.pop()
+    if content and len(ends) < max(len(listed), 1):
+        print(
+            f"{partial} was changed since it was written, or by a version that kept no record: {len(ends)} of its batches are "
+            "kept, the others are answered again.",
+            file=sys.stderr,
         )
-        for question, _ in batch
+    if content:
+        os.truncate(partial, ends[-1][0] if ends else 0)
+    return ends
+
+
+def _precision(model) -> str:
+    """What the weights are answered in, such as "bfloat16" or "float16, 4-bit base"."""
+    return str(model.dtype).removeprefix("torch.") + (
+        ", 4-bit base" if getattr(model, "is_loaded_in_4bit", False) else ""
+    )
+
+
+def _say_if_cut(path: Path, reasons: dict, settings) -> None:
+    cut, answers = reasons.get("length", 0), sum(reasons.values())
+    if cut > answers / 2:
+        print(
+            f"{path}: {cut} of {answers} answers were cut at max_completion_tokens = {settings.max_completion_tokens} and may "
+            "lack their letter; raise it to measure the model rather than the limit.",
+            file=sys.stderr,
+        )
+
+
+def _prompts(settings, policy, tasks, style: str, what: str) -> list[str]:
+    """The prompt of each task, after all of them have been checked with what is forced behind them."""
+    model, tokenizer = policy
+    prompts = [
+        render_chat(tokenizer, build_messages(question, style, settings.prompt_layout))
+        for question, _ in tasks
     ]
-    asked = [
-        prompt + (extra.get("forced") or "")
-        for prompt, (_, extra) in zip(prompts, batch, strict=True)
-        if "text" not in extra
-    ]
+    forced = [extra.get("forced") or "" for _, extra in tasks]
+    whole = [prompt + begun for prompt, begun in zip(prompts, forced, strict=True)]
+    check_prompts(model, tokenizer, whole, settings, what)
+    return prompts
+
+
+def _answered(settings, policy, batch, protocol: str, seed: int):
+    """One batch of ((question, further fields), prompt) -> rows of id, sample, prompt and the answer's own fields, in order."""
+    asked = [prompt + (extra.get("forced") or "") for (_, extra), prompt in batch if "text" not in extra]
     answers = iter(sample_completions(*policy, asked, settings, protocol, seed) if asked else ())
-    for (question, extra), prompt in zip(batch, prompts, strict=True):
+    for (question, extra), prompt in batch:
         answer = extra if "text" in extra else _joined(next(answers), extra)
         yield {"id": question.id, "sample": extra["sample"], "prompt": prompt} | answer
 
@@ -151,15 +256,3 @@ def _joined(answer: dict, extra: dict) -> dict:
 
 def _batch_seed(seed: int, benchmark: str, start: int) -> int:
     return seed * 1_000_003 + sum(benchmark.encode()) * 10_007 + start
-
-
-def _keep_whole_batches(partial: Path, batch: int) -> int:
-    """Cut a half-written file back to whole batches and return how many completions it keeps."""
-    if not partial.exists():
-        return 0
-    *whole, _ = partial.read_bytes().split(
-        b"\n"
-    )  # at line ends alone: a text may hold other separators, such as U+2028
-    keep = len(whole) // batch * batch
-    partial.write_bytes(b"".join(line + b"\n" for line in whole[:keep]))
-    return len(read_jsonl(partial))

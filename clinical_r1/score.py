@@ -17,7 +17,8 @@ from clinical_r1.artifacts import callable_hash, digest
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import measure
 from clinical_r1.completions import parse_completion
-from clinical_r1.files import read_jsonl, write_jsonl
+from clinical_r1.files import read_stamp, write_stamped
+from clinical_r1.generate import questions_hash, read_completions
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.rewards import (
     accuracy_reward,
@@ -129,12 +130,22 @@ def score_all(settings: Settings, rules: Rules = Rules(), workers: int = 1, judg
     judge: instead of rules.judge. ValueError when a file's questions are not exactly the benchmark's test questions.
     """
     rules = with_own_rewards(rules if judge is None else replace(rules, judge=judge))
-    records = []
+    records, named = [], rules.to_json()
     for evaluation, rows, questions in completion_files(settings):
         scores = score_rows(rows, questions, rules, workers)
-        write_jsonl(settings.scores_path(*evaluation), scores)
+        write_stamped(settings.scores_path(*evaluation), scores, scored_from(settings, evaluation, named))
         records += scores
     return records
+
+
+def scored_from(settings: Settings, evaluation: tuple, rules: dict) -> dict:
+    """What the scores of (benchmark, method, seed, protocol) are made from: the stamp that stands beside them."""
+    answered = read_stamp(settings.completions_path(*evaluation), "generate")
+    return {
+        "completions": answered["sha256"],
+        "questions": questions_hash(settings, evaluation[0]),
+        "rules": rules,
+    }
 
 
 # --- files
@@ -151,7 +162,7 @@ def completion_files(settings: Settings) -> Iterator[tuple[tuple, list[dict], di
             questions[benchmark] = {question.id: question for question in asked}
         evaluation = benchmark, method, seed, protocol
         path = _there(settings.completions_path(*evaluation), "notebook 04")
-        rows = read_jsonl(path)
+        rows = read_completions(settings, *evaluation)
         check_rows(path, rows, COMPLETION_FIELDS, questions[benchmark], benchmark, "generate")
         yield evaluation, rows, questions[benchmark]
 

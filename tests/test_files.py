@@ -1,6 +1,7 @@
 """Files on disk: any text comes back as it was, a torn file is cut at line ends alone, what cannot be read is named."""
 
 import gzip
+import hashlib
 import json
 import os
 import signal
@@ -46,12 +47,16 @@ def test_any_text_comes_back_as_it_was(tmp_path, text):
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_killed_file_keeps_its_whole_batches_whatever_the_texts(tmp_path, text):
-    rows = [{"id": i, "text": text} for i in range(5)]
-    partial = tmp_path / "answers.partial"
-    partial.write_bytes("".join(map(json_line, rows)).encode() + b'{"id": 5, "text": "cut')
-    assert generate._keep_whole_batches(partial, 2) == 4
-    assert read_jsonl(partial) == rows[:4]
-    assert partial.read_bytes() == "".join(map(json_line, rows[:4])).encode()
+    batches = [
+        "".join(json_line({"id": i, "text": text}) for i in pair).encode() for pair in ((0, 1), (2, 3))
+    ]
+    partial, begun = tmp_path / "answers.partial", tmp_path / "answers.partial.json"
+    whole = b"".join(batches)
+    partial.write_bytes(whole + b'{"id": 4, "text": "cut')
+    ends = [[len(part), hashlib.sha256(part).hexdigest()] for part in (batches[0], whole)]
+    begun.write_text(json.dumps({"batches": ends}))
+    assert generate.kept_batches(partial, begun) == ends
+    assert partial.read_bytes() == whole and len(read_jsonl(partial)) == 4
 
 
 def test_readable_text_stays_readable():

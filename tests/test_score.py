@@ -15,7 +15,8 @@ from records import whole_manifest
 from clinical_r1 import score, tables
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.completions import parse_completion
-from clinical_r1.files import read_jsonl, write_json, write_jsonl
+from clinical_r1.files import read_jsonl, read_stamp, write_json, write_jsonl, write_stamped
+from clinical_r1.generate import questions_hash
 from clinical_r1.pipeline import __main__ as command
 from clinical_r1.pipeline.rescore import compare_rules, rescore
 from clinical_r1.questions import write_questions
@@ -50,7 +51,8 @@ def make_run(settings):
             if name == benchmark:
                 rows = [completion(q, n, method) for n, q in enumerate(questions)]
                 rows = [row | {"seed": seed, "protocol": protocol} for row in rows]
-                write_jsonl(settings.completions_path(benchmark, method, seed, protocol), rows)
+                path = settings.completions_path(benchmark, method, seed, protocol)
+                write_stamped(path, rows, {"asked": questions_hash(settings, benchmark)})
     return settings
 
 
@@ -58,6 +60,11 @@ def make_run(settings):
 def run(tmp_path):
     changes = dict(out=str(tmp_path), methods=("baseline", "crpo"), benchmarks=("clinic",), seeds=(0, 1))
     return make_run(replace(SMOKE, **changes))
+
+
+def restamped(path, rows):
+    """Other rows in a file, as a maker with a fault would leave them: what it says it was made from is as before."""
+    return write_stamped(path, rows, read_stamp(path, "make"))
 
 
 def completions_path(settings):
@@ -150,7 +157,7 @@ FAULTS = {
 def test_completions_that_are_not_the_split_are_refused(run, fault):
     spoil, message = FAULTS[fault]
     path = completions_path(run)
-    write_jsonl(path, spoil(read_jsonl(path)))
+    restamped(path, spoil(read_jsonl(path)))
     with pytest.raises(ValueError, match=message) as error:
         score_all(run)
     assert str(path) in str(error.value) and "generate again" in str(error.value)
@@ -161,7 +168,7 @@ def test_stored_scores_that_are_not_the_split_are_refused(run, fault):
     spoil, message = FAULTS[fault]
     score_all(run)
     path = run.scores_path("clinic", "crpo", 1)
-    write_jsonl(path, spoil(read_jsonl(path)))
+    restamped(path, spoil(read_jsonl(path)))
     with pytest.raises(ValueError, match=message) as error:
         rescore(run)
     assert str(path) in str(error.value) and "score again" in str(error.value)
@@ -170,8 +177,8 @@ def test_stored_scores_that_are_not_the_split_are_refused(run, fault):
 def test_scores_of_other_completions_are_refused(run):
     score_all(run)
     path = completions_path(run)
-    write_jsonl(path, [row | {"tokens": row["tokens"] + 1} for row in read_jsonl(path)])
-    with pytest.raises(ValueError, match="scores other completions than the 6 stored: 6 differ"):
+    restamped(path, [row | {"text": row["text"] + " "} for row in read_jsonl(path)])
+    with pytest.raises(ValueError, match="scores other completions .* than those stored"):
         rescore(run)
 
 
@@ -331,7 +338,7 @@ def test_command_scores_the_seeds_of_the_run(whole, capsys):
     path = whole.scores_path("clinic", "grpo", 1)
     rows = read_jsonl(path)
     rows[0]["rewards"]["accuracy_reward"] = 0.5
-    write_jsonl(path, rows)
+    restamped(path, rows)
     assert command.main(["rescore", "smoke", "--out", whole.out, "--name", "now"]) == 0
     out = capsys.readouterr().out
     assert "60 files of completions scored" in out and "1 of 420 comparisons differ" in out

@@ -10,8 +10,8 @@ from clinical_r1.arms import ARMS
 from clinical_r1.audit.options import read_mentions
 from clinical_r1.completions import ANALYTICAL_MARKER, INTUITIVE_MARKER, SECTIONS, parse_completion
 from clinical_r1.curation.checks import CHECKS, pointing_options
-from clinical_r1.files import read_jsonl, sha256
-from clinical_r1.generate import answer_questions, load_method
+from clinical_r1.files import read_stamped, sha256
+from clinical_r1.generate import answer_questions, load_method, read_completions
 from clinical_r1.intervals import mcnemar_exact, paired_bootstrap, wilson_interval
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import is_correct
@@ -95,9 +95,9 @@ def shuffle_table(settings: Settings, files: dict[str, dict], seed: int):
 
     table = []
     for method, paths in files.items():
-        greedy = settings.completions_path(settings.benchmarks[0], method, seed, "greedy")
-        own = {row["id"]: letter(row) for row in read_jsonl(greedy)}
-        rows = read_jsonl(paths["shuffled"])
+        greedy = read_completions(settings, settings.benchmarks[0], method, seed, "greedy")
+        own = {row["id"]: letter(row) for row in greedy}
+        rows = read_stamped(paths["shuffled"], "generate")
         letters = [own[row["id"]] for row in rows], [letter(row) for row in rows]
         result = shuffle_consistency(*letters, [row["permutation"] for row in rows])
         table.append({"method": method} | result)
@@ -189,7 +189,7 @@ def conclude_without_reasoning(
     path = settings.completions_path(benchmark, method, seed, "greedy")
     if not path.is_file():
         raise ValueError(f"{path} is missing; complete {benchmark} with protocol 'greedy' first.")
-    own = {row["id"]: row["text"] for row in read_jsonl(path)}
+    own = {row["id"]: row["text"] for row in read_completions(settings, benchmark, method, seed, "greedy")}
     questions = read_questions(settings.questions_path(benchmark, "test"))[:n]
     if missing := [question.id for question in questions if question.id not in own]:
         raise ValueError(
@@ -231,7 +231,10 @@ def reasoning_table(settings: Settings, files: dict[str, dict], rng: np.random.G
     for method, paths in files.items():
         for reading, first_named in READINGS.items():
             arms = [
-                [concluded(row, questions[row["id"]], first_named) for row in read_jsonl(paths[arm])]
+                [
+                    concluded(row, questions[row["id"]], first_named)
+                    for row in read_stamped(paths[arm], "generate")
+                ]
                 for arm in ("own", "none")
             ]
             frames.append(reasoning_effect(*arms, rng).assign(method=method, reading=reading))

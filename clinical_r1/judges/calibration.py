@@ -13,7 +13,7 @@ import numpy as np
 
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, measure, read_claims
-from clinical_r1.files import read_jsonl
+from clinical_r1.generate import read_completions
 from clinical_r1.intervals import paired_bootstrap
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.questions import Question, read_questions
@@ -270,7 +270,7 @@ def calibrate(settings: Settings, judges, rng, methods=("crpo", "grpo"), n=500, 
     ids = [question.id for question in questions]
     texts = {}
     for method in methods:
-        rows = read_jsonl(settings.completions_path("clinic", method, settings.seeds[0]))
+        rows = read_completions(settings, "clinic", method, settings.seeds[0])
         first = {row["id"]: row["text"] for row in rows if row["sample"] == 0}
         texts[method] = [first[key] for key in ids]
 

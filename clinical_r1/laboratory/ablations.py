@@ -21,10 +21,10 @@ from clinical_r1.completions import parse_completion
 from clinical_r1.curation.splits import ensure_splits
 from clinical_r1.engines import sample_completions
 from clinical_r1.files import read_jsonl, replacing, write_jsonl, write_text
-from clinical_r1.generate import complete, is_complete, load_method
+from clinical_r1.generate import complete, is_complete, load_method, read_completions
 from clinical_r1.laboratory.records import FILES, SHIPPED
 from clinical_r1.models import load_policy, load_tokenizer
-from clinical_r1.prompts import build_messages
+from clinical_r1.prompts import build_messages, render_chat
 from clinical_r1.questions import read_questions
 from clinical_r1.score import exact_judge, is_correct
 from clinical_r1.settings import CPU, Settings
@@ -129,7 +129,7 @@ def _scores(settings, done):
 
     questions, rows = _questions(settings), []
     for method, seed in done:
-        for row in read_jsonl(settings.completions_path(BENCHMARK, method, seed)):
+        for row in read_completions(settings, BENCHMARK, method, seed):
             judged = _judged(row["text"], row["style"], questions[row["id"]])
             rows.append({"arm": method, "seed": seed, "id": row["id"], "tokens": row["tokens"], **judged})
     return pd.DataFrame(rows)
@@ -213,11 +213,7 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
     tokenizer, style = load_tokenizer(base), ARMS[method].style
     questions = list(_questions(settings).values())[:TRAJECTORY_QUESTIONS]
     prompts = [
-        tokenizer.apply_chat_template(
-            build_messages(question, style, settings.prompt_layout),
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        render_chat(tokenizer, build_messages(question, style, settings.prompt_layout))
         for question in questions
     ]
     checkpoints = (settings.model_dir(method, seed) / "checkpoints").glob("checkpoint-*")

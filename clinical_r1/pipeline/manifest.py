@@ -138,7 +138,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _gpu_name() -> str:
+def _gpu_name() -> str | None:
+    """None where PyTorch sees no card, such as a CPU build on which a GPU profile's record is written."""
     import torch
 
-    return torch.cuda.get_device_name(0)
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clinical_r1.files import read_jsonl, write_json, write_jsonl, write_text
+from clinical_r1.files import read_jsonl, read_stamp, write_json, write_jsonl, write_stamped, write_text
 from clinical_r1.intervals import paired_bootstrap
-from clinical_r1.score import Rules, check_rows, completion_files, score_rows
+from clinical_r1.score import Rules, check_rows, completion_files, score_rows, scored_from
 from clinical_r1.settings import Settings
 from clinical_r1.tables import TABLE_SEED, build_table1, write_table1
 
@@ -41,23 +41,25 @@ def rescore(settings: Settings, rules: Rules = TODAY, name: str = "today", rng=N
     folder = settings.run_dir / "rescored" / name
     partial = folder.with_name(f".{name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process
-    old, new, stored, digest = [], [], 0, hashlib.sha256()
+    old, new, stored, digest, named = [], [], 0, hashlib.sha256(), rules.to_json()
     try:
         for evaluation, rows, questions in completion_files(settings):
             scores = score_rows(rows, questions, rules, workers)
             own = settings.scores_path(*evaluation)
-            write_jsonl(partial / own.relative_to(settings.run_dir), scores)
+            made_from = scored_from(settings, evaluation, named)
+            write_stamped(partial / own.relative_to(settings.run_dir), scores, made_from)
             new += scores
-            old += _old_scores(own, evaluation, rows, questions, scores if rules == Rules() else None)
+            by_default = scores if rules == Rules() else None
+            old += _old_scores(own, evaluation, rows, questions, by_default, made_from["completions"])
             stored += own.is_file()
             digest.update(settings.completions_path(*evaluation).read_bytes())
         write_table1(build_table1(settings, new, rng), partial)
         table = compare_rules(old, new, rng)
         write_text(partial / "ab.csv", table.to_csv(index=False))
         write_jsonl(partial / "changed.jsonl", changed_rows(old, new))
-        by_default = len(settings.evaluations()) - stored
-        against = {"stored score files": stored, "files scored by the default rules": by_default}
-        record = {"rules": rules.to_json(), "against": against, "completions_sha256": digest.hexdigest()}
+        scored_here = len(settings.evaluations()) - stored
+        against = {"stored score files": stored, "files scored by the default rules": scored_here}
+        record = {"rules": named, "against": against, "completions_sha256": digest.hexdigest()}
         write_json(partial / "rules.json", record)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
@@ -66,24 +68,19 @@ def rescore(settings: Settings, rules: Rules = TODAY, name: str = "today", rng=N
     return table
 
 
-def _old_scores(path: Path, evaluation, completions, questions, by_default) -> list[dict]:
+def _old_scores(path: Path, evaluation, completions, questions, by_default, answered: str) -> list[dict]:
     """The stored scores of the same completions, in their order; those of the default rules where none are stored."""
     if not path.is_file():
         return by_default or score_rows(completions, questions)
     benchmark, protocol = evaluation[0], evaluation[3]
+    if (made := read_stamp(path, "score").get("completions")) != answered:
+        raise ValueError(
+            f"{path} scores other completions ({made}) than those stored ({answered}); delete it, and the default rules take its "
+            "place."
+        )
     rows = read_jsonl(path)
     check_rows(path, rows, SCORE_FIELDS, questions, benchmark, "score")
     by_key = {(row["id"], row["sample"]): row | {"protocol": protocol} for row in rows}
-    other = [
-        row["id"]
-        for row in completions
-        if by_key.get((row["id"], row["sample"]), {}).get("tokens") != row["tokens"]
-    ]
-    if other or len(rows) != len(completions):
-        raise ValueError(
-            f"{path} scores other completions than the {len(completions)} stored: {len(other)} differ in sample or length"
-            f"{f' (one is {other[0]!r})' if other else ''}; delete it, and the default rules take its place."
-        )
     return [by_key[row["id"], row["sample"]] for row in completions]
 
 
