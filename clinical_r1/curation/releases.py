@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clinical_r1.clinic.cases import load_set
-from clinical_r1.files import BadLine, json_lines, sha256
+from clinical_r1.files import BadLine, json_lines, parse_json, sha256
 from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.questions import LETTERS, Quarantined, Question
 
@@ -255,15 +255,44 @@ def read_raw(path, name: str, split: str) -> tuple[list[Question], list[Quaranti
     return _convert(rows, name, split, path.name, {"sha256": sha256(path)}, from_hub=False)
 
 
+def benchmark_of(path: Path) -> str | None:
+    """The benchmark whose fields the file's first readable row has, whatever the file is called; None where it has none's."""
+    with open(path, "rb") as file:
+        lines = file.read(1_000_000).split(b"\n")[:100]
+    for line in lines:
+        for name in RELEASES:
+            try:
+                _question(parse_json(line.decode("utf-8-sig")), name, "", "row", {}, from_hub=False)
+            except FileFault:  # MedMCQA's fields, counted from 0
+                return name
+            except ValueError:  # no JSON, or a row of another benchmark
+                continue
+            return name
+    return None
+
+
+def _named(source: Path, name: str, split: str) -> list[Path]:
+    """Every file under `source` with an official name of this split, best first."""
+    release = RELEASES[name]
+    places = [source / folder / file for file in release.files[split] for folder in release.folders]
+    return list({path.resolve(): path for path in places if path.is_file()}.values())
+
+
 def find_files(source) -> dict[tuple[str, str], Path]:
-    """(benchmark, split) -> file, for every known official file name under `source`. FileNotFoundError without it."""
-    if not Path(source).exists():
+    """(benchmark, split) -> file, for every known official file name under `source`. FileNotFoundError without it.
+
+    Several benchmarks call a file test.jsonl: its fields say whose it is. A file that nothing can be read from keeps its name's
+    first benchmark, so that loading it says what it is.
+    """
+    source = Path(source)
+    if not source.exists():
         raise FileNotFoundError(f"source {source} does not exist; give a folder or file of official files.")
     found = {}
     for name, release in RELEASES.items():
-        for split, names in release.files.items():
-            for path in (Path(source) / folder / file for file in names for folder in release.folders):
-                if path.is_file():
+        for split in release.files:
+            for path in _named(source, name, split):
+                holds = benchmark_of(path)
+                if holds == name or (holds is None and path not in found.values()):
                     found.setdefault((name, split), path)
     return found
 
@@ -276,13 +305,31 @@ def _locate(source, name: str, split: str) -> Path:
             raise ValueError(f"{source} is named as {named[0]}, asked for {split}; give the {split} file.")
         return source
     found = find_files(source)
-    if (name, split) not in found:
-        names = " or ".join(RELEASES[name].files[split])
-        listed = ", ".join(f"{n} {s} ({path.relative_to(source)})" for (n, s), path in found.items())
-        raise FileNotFoundError(
-            f"no file for {name} {split} under {source}: expected {names}; found {listed or 'nothing known'}."
+    named = _named(source, name, split)
+    fitting = [path for path in named if benchmark_of(path) in (name, None)]
+    if len(set(map(sha256, fitting))) > 1:
+        listed = " and ".join(str(path.relative_to(source)) for path in fitting)
+        raise ValueError(f"{source} holds several files for {name} {split}, {listed}; move all but one away.")
+    if fitting:
+        return fitting[0]
+    if named:
+        raise ValueError(
+            f"{named[0]} does not look like {name}: its rows are {benchmark_of(named[0])}'s; give the {name} file."
         )
-    return found[name, split]
+    names = RELEASES[name].files[split]
+    stems = tuple(f"{Path(file).stem}." for file in names)
+    near = [
+        str(path.relative_to(source))
+        for folder in RELEASES[name].folders
+        if (source / folder).is_dir()
+        for path in sorted((source / folder).iterdir())
+        if path.name.startswith(stems)
+    ]
+    listed = ", ".join(f"{n} {s} ({path.relative_to(source)})" for (n, s), path in found.items())
+    raise FileNotFoundError(
+        f"no file for {name} {split} under {source}: expected {' or '.join(names)}; found {listed or 'nothing known'}"
+        f"{f'; unpack or convert {near[0]}' if near else ''}."
+    )
 
 
 def _from_hub(name: str, split: str, revision: str | None):

@@ -213,8 +213,8 @@ def test_official_halves_have_the_papers_size():
         ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "dev.jsonl is a Git LFS pointer"),
         ("PAR1\x15\x04", "dev.jsonl is a Parquet table"),
         ("hello\nworld\n", r"dev\.jsonl does not look like medqa: none of its 2 rows .*line 1: not JSON"),
-        (json.dumps(medmcqa()) + "\n", r"does not look like medqa.*line 1: no field 'options'"),  # trap 27
-        (json.dumps(medxpertqa()) + "\n", r"does not look like medqa.*no field 'answer_idx'"),
+        (json.dumps(medmcqa()) + "\n", "does not look like medqa: its rows are medmcqa's"),  # trap 27
+        (json.dumps(medxpertqa()) + "\n", "does not look like medqa: its rows are medxpertqa's"),
         (json.dumps({"12": {"QUESTION": "?", "final_decision": "yes"}}) + "\n", "does not look like medqa"),
     ],
 )
@@ -291,6 +291,57 @@ def test_missing_things_are_named(tmp_path):
         FileNotFoundError, match=r"no file for medqa train .*found medqa dev \(medqa.dev_5opt"
     ):
         load_benchmark("medqa", "sft", tmp_path)
+
+
+FOUR = medqa(options=dict(zip("ABCD", ("gout", "lupus", "sepsis", "asthma"), strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"test.jsonl": medqa()}, {("medqa", "test"): "test.jsonl"}),
+        ({"test.jsonl": medxpertqa()}, {("medxpertqa", "test"): "test.jsonl"}),
+        (
+            {"dev.jsonl": medxpertqa(), "US/dev.jsonl": medqa()},
+            {("medqa", "dev"): "US/dev.jsonl", ("medxpertqa", "dev"): "dev.jsonl"},
+        ),
+        ({"medqa/test.jsonl": FOUR}, {}),
+        (
+            {"test.json": medmcqa(cop=0)},
+            {("medmcqa", "test"): "test.json"},
+        ),  # refused with its reason on loading
+        ({"test.jsonl": "no JSON"}, {("medqa", "test"): "test.jsonl"}),
+        ({"test.jsonl": ""}, {("medqa", "test"): "test.jsonl"}),
+    ],
+)
+def test_a_file_belongs_to_one_benchmark_by_its_fields(tmp_path, files, found):
+    for name, row in files.items():
+        write_rows(tmp_path / name, [row])
+    assert {
+        key: str(path.relative_to(tmp_path)) for key, path in releases.find_files(tmp_path).items()
+    } == found
+
+
+def test_a_file_of_another_benchmark_or_two_files_are_a_sentence(tmp_path):
+    write_rows(tmp_path / "medqa" / "test.jsonl", [FOUR])
+    with pytest.raises(ValueError, match=r"test\.jsonl does not look like medqa: its rows are medqa-4's"):
+        load_benchmark("medqa", "test", tmp_path)
+    write_rows(tmp_path / "US" / "test.jsonl", [medqa(1)])
+    assert len(load_benchmark("medqa", "test", tmp_path)) == 1
+    write_rows(tmp_path / "medqa" / "test_5opt.jsonl", [medqa(1)])  # the same bytes
+    assert len(load_benchmark("medqa", "test", tmp_path)) == 1
+    write_rows(tmp_path / "medqa" / "test_5opt.jsonl", [medqa(2)])
+    with pytest.raises(
+        ValueError, match=r"several files for medqa test, US.test\.jsonl and medqa.test_5opt\.jsonl"
+    ):
+        load_benchmark("medqa", "test", tmp_path)
+
+
+@pytest.mark.parametrize("near", ["dev.jsonl.gz", "medqa/dev.parquet", "US/dev_5opt.csv"])
+def test_what_lies_beside_a_missing_file_is_named(tmp_path, near):
+    write_rows(tmp_path / near, ["x"])
+    with pytest.raises(FileNotFoundError, match=f"found nothing known; unpack or convert {near}"):
+        load_benchmark("medqa", "dev", tmp_path)
 
 
 def test_clinic_sets_come_from_the_clinic(monkeypatch):
