@@ -70,48 +70,53 @@ def end_tokens(model, tokenizer) -> list[int]:
     return sorted(ends)
 
 
+def decoding(model, tokenizer, max_new_tokens: int, temperature: float = 0.0, top_p: float = 1.0) -> dict:
+    """Keywords of `model.generate`: greedy at temperature 0, otherwise sampled; ending at `end_tokens`; and nothing else that the
+    model's own generation_config asks for.
+    """
+    sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    ends = {"eos_token_id": end_tokens(model, tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return (
+        dict.fromkeys(NOT_OF_THE_PROTOCOL)
+        | {"num_beams": 1, "max_new_tokens": max_new_tokens}
+        | ends
+        | sampling
+    )
+
+
+def until_end(ids: Sequence[int], ends: Sequence[int]) -> tuple[list[int], bool]:
+    """(tokens before the first end, whether there is one). What follows an end is padding, whichever token pads."""
+    length = next((i for i, token in enumerate(ids) if token in ends), len(ids))
+    return list(ids[:length]), length < len(ids)
+
+
 def sample_completions(
     model, tokenizer, prompts: list[str], settings: Settings, protocol: str, seed: int
 ) -> list[dict]:
     """One completion a prompt: {"text", "finish_reason": "stop" | "length", "tokens"}. Same seed, same text.
 
-    A text ends before the first of `end_tokens`, which `tokens` does not count. What else the model's generation_config asks for
-    is switched off.
+    A text ends before the first of `end_tokens`, which `tokens` does not count.
     """
     import torch
 
     # more threads than free cores make small models many times slower
     torch.set_num_threads(settings.threads)
     encoded = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False).to(model.device)
-    sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if protocol == "sampled":
-        sampling = {
-            "do_sample": True,
-            "temperature": settings.eval_temperature,
-            "top_p": settings.eval_top_p,
-            "top_k": 0,
-        }
-    ends = end_tokens(model, tokenizer)
+    temperature = settings.eval_temperature if protocol == "sampled" else 0.0
+    options = decoding(model, tokenizer, settings.max_completion_tokens, temperature, settings.eval_top_p)
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices), torch.inference_mode():
         torch.manual_seed(seed)
         output = model.generate(
-            input_ids=encoded["input_ids"],
-            attention_mask=encoded["attention_mask"],
-            max_new_tokens=settings.max_completion_tokens,
-            eos_token_id=ends,
-            pad_token_id=tokenizer.pad_token_id,
-            num_beams=1,
-            **dict.fromkeys(NOT_OF_THE_PROTOCOL),
-            **sampling,
+            input_ids=encoded["input_ids"], attention_mask=encoded["attention_mask"], **options
         )
     answers = []
     for ids in output[:, encoded["input_ids"].shape[1] :].tolist():
-        # what follows an end is padding, whichever token pads
-        length = next((i for i, token in enumerate(ids) if token in ends), len(ids))
-        text = tokenizer.decode(ids[:length], skip_special_tokens=True)
-        reason = "stop" if length < len(ids) else "length"
-        answers.append({"text": text, "finish_reason": reason, "tokens": length})
+        kept, ended = until_end(ids, options["eos_token_id"])
+        text = tokenizer.decode(kept, skip_special_tokens=True)
+        answers.append({"text": text, "finish_reason": "stop" if ended else "length", "tokens": len(kept)})
     return answers
 
 
