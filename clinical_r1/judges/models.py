@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from clinical_r1.engines import decoding, until_end
 from clinical_r1.files import sha256
 from clinical_r1.models import load_tokenizer, resolve_base
 
@@ -256,24 +257,15 @@ class LocalModel:
             messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
         ids, mask = (inputs[name].to(self._model.device) for name in ("input_ids", "attention_mask"))
-        sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if self.temperature > 0:
-            sampling = {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": 0}
+        options = decoding(self._model, self._tokenizer, self.max_tokens, self.temperature, self.top_p)
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         with torch.random.fork_rng(devices), torch.inference_mode():
             torch.manual_seed(self.seed + int(digest(messages)[:8], 16))
-            output = self._model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=self.max_tokens,
-                pad_token_id=self._tokenizer.pad_token_id,
-                **sampling,
-            )
+            output = self._model.generate(input_ids=ids, attention_mask=mask, **options)
         asked = ids.shape[1]
         new = output[0, asked:].tolist()
-        ends = self._model.generation_config.eos_token_id
-        stopped = bool(new) and new[-1] in (ends if isinstance(ends, list) else [ends])
-        text = self._tokenizer.decode(new, skip_special_tokens=True)
+        kept, stopped = until_end(new, options["eos_token_id"])
+        text = self._tokenizer.decode(kept, skip_special_tokens=True)
         return Reply(text, asked, len(new), "stop" if stopped else "length")
 
 
