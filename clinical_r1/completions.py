@@ -7,6 +7,7 @@ can complain about. Parsing never raises on a string and takes time linear in it
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,20 +40,20 @@ LETTER_PROBLEMS = {
     "no_box": "there is no \\boxed anywhere: no letter",
     "several_boxes": "\\boxed occurs more than once, even if both agree: no letter",
     "box_outside_conclusion": "there is a conclusion, and the box is not in it: no letter",
-    "bad_box": "the box does not hold one letter A-J: no letter",
-    "lower_case": "the letter was written in lower case: accepted",
+    "bad_box": "the box holds neither one letter A-J nor the text of one option: no letter",
+    "several_letters": "more than one option is named: no letter",
+    "not_an_option": "the letter is not among the options: no letter",
+    "letter_text_conflict": "the letter is followed by the text of another option: no letter",
+    "ambiguous_option": "the text is that of several identical options: no letter",
+    "lower_case": "the letter in the box was written in lower case: accepted",
     "box_text": "words follow the letter inside the box: accepted",
+    "option_text": "the letter was read from the text of an option: accepted",
 }
 MIRAGE_PROBLEMS = {
     "not_text": "the record holds no text (the call failed): no letter",
     "broken_json": "the text is not JSON (an error message, unescaped quotes): no letter",
     "no_answer_choice": "the JSON is no object with a text under answer_choice: no letter",
-    "several_letters": "more than one option is named: no letter",
     "bad_choice": "neither one letter nor the text of one option: no letter",
-    "not_an_option": "the letter is not among the options: no letter",
-    "letter_text_conflict": "the letter is followed by the text of another option: no letter",
-    "ambiguous_option": "the text is that of several identical options: no letter",
-    "option_text": "the letter was read from the verbatim text of an option: accepted",
 }
 PROBLEMS = FORMAT_PROBLEMS | LETTER_PROBLEMS | MIRAGE_PROBLEMS
 CHOICES = {  # where the paper is silent
@@ -62,10 +63,14 @@ CHOICES = {  # where the paper is silent
     "by text",
     "one answer, stated once": "one \\boxed{} in the whole completion; none or several give no letter",
     "where the box may stand": "inside the conclusion if there is exactly one; anywhere if there is none",
-    "what the box may hold": "one letter A-J of either case, also in \\text{}, \\textbf{}, \\mathrm{}, "
-    "brackets, with a period, or followed by words ('C. text', 'C: text', 'C) text'); else no letter",
+    "what the box may hold": "one letter A-J of either case, in any styling (LaTeX, markdown, brackets, quotes, full "
+    "width), after 'Option' or 'Answer:', or before words ('C. text', 'C: text', 'C) text', 'C - text'); where the "
+    "options are known also the whole text of exactly one of them; else no letter",
+    "words after the letter": "may repeat the option's text, shorten or paraphrase it; the letter counts. Another "
+    "option's letter or text among them gives no letter, unless the option's own text holds it ('D. Hepatitis B, C. "
+    "difficile')",
     "no letter": "counts as wrong, stays in the denominator; never negative (it is in the official code)",
-    "letters beyond the options": "are read here and judged by the accuracy reward",
+    "letters beyond the options": "are no letter where the options are known",
 }
 _TAG = re.compile(r"</?[A-Za-z][\w-]{0,30}>|<\|[\w-]{1,30}\|>")
 _EXPECTED = {
@@ -73,11 +78,6 @@ _EXPECTED = {
 }
 _BRACE = re.compile(r"[{}]")
 _BOX_OPENING = re.compile(r"\s*\{")
-_WRAPPED_LETTER = re.compile(r"(?:[\s(\[{$*]|\\(?:textbf|text|mathrm)\s*\{)*([A-Ja-j])")
-_LETTER_ENDS = re.compile(r"[\s}*]*(?:[:)\]]|\.\s)")
-_ANOTHER_LETTER = re.compile(r"(?:\bor\b|\band\b|[,;/&.])\s*\(?[A-J][.):]")
-_LETTER_LIST = re.compile(r"[A-J](?:\s*(?:[/,&>]|and\b|or\b)\s*[A-J]\b)+")
-_AROUND = " \t\r\n\f\v)]}.$*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,11 @@ class Completion:
         )
 
 
-def parse_completion(text: str, style: str = "crpo") -> Completion:
+def parse_completion(text: str, style: str = "crpo", options: Mapping[str, str] | None = None) -> Completion:
     """Read one completion written in a style, "crpo" or "grpo" (ValueError for another).
 
     In style "grpo" `<think>` becomes dx, `<answer>` becomes conclusion; intuitive and analytical are None.
+    options: letter -> text, the question's own; None where they are not known, and then only letters can be read.
     """
     if style not in SECTIONS:
         raise ValueError(f"style {style!r} is not known; expected one of {tuple(SECTIONS)}.")
@@ -133,7 +134,7 @@ def parse_completion(text: str, style: str = "crpo") -> Completion:
         conclusion_body = text[conclusion[0] : conclusion[1]].strip()
         if not conclusion_body:
             problems.append("empty_conclusion")
-    letter = _boxed_letter(text, conclusion or (0, len(text)), problems)
+    letter = _boxed_letter(text, conclusion or (0, len(text)), options or {}, problems)
     return Completion(letter, dx_body, intuitive, analytical, conclusion_body, tuple(problems))
 
 
@@ -202,7 +203,7 @@ def _systems(dx: str, problems: list[str]) -> tuple[str | None, str | None]:
 # ---------------------------------------------------------------------------------------------------- letters
 
 
-def _boxed_letter(text: str, scope: tuple[int, int], problems: list[str]) -> str | None:
+def _boxed_letter(text: str, scope: tuple[int, int], options, problems: list[str]) -> str | None:
     """The letter of the only box of the text if it stands within scope; otherwise None and the reason."""
     boxes = text.count("\\boxed")
     if boxes != 1:
@@ -215,15 +216,14 @@ def _boxed_letter(text: str, scope: tuple[int, int], problems: list[str]) -> str
     if end is None or end > scope[1]:
         problems.append("bad_box")
         return None
-    letter, rest = _read_letter(text[text.index("{", start) + 1 : end - 1])
-    if letter is None or _ANOTHER_LETTER.search(rest):
-        problems.append("bad_box")
-        return None
-    if letter.islower():
+    letter, words, problem = read_option(text[text.index("{", start) + 1 : end - 1], options)
+    if letter is None or problem:
+        problems.append(problem or "bad_box")
+    elif letter.islower():
         problems.append("lower_case")
-    if rest:
+    if words:
         problems.append("box_text")
-    return letter.upper()
+    return letter and letter.upper()
 
 
 def _box(text: str) -> tuple[int, int | None]:
@@ -247,50 +247,119 @@ def remove_box(text: str) -> str:
     return f"{text[:start]} {text[rest:]}"
 
 
-def _read_letter(content: str) -> tuple[str | None, str]:
-    """One letter, perhaps wrapped or followed by words -> (letter as written, words), or (None, "")."""
-    match = _WRAPPED_LETTER.match(content)
-    if not match:
+# Styling that says nothing: LaTeX font commands and spaces, braces, dollar signs.
+_STYLING = re.compile(
+    r"\\(?:(?:text|math)(?:bf|it|rm|sf|tt|up|md|sc|normal|bb|cal)?|boldsymbol|bm|pmb|mbox|hbox|emph|underline|operatorname"
+    r"|displaystyle|left|right|quad|qquad|bf|it|rm|large|Large|LARGE|huge|Huge)(?![A-Za-z])\*?|\\[,;:!()\[\]\\\s]|[{}~$]"
+)
+_ESCAPED = re.compile(r"\\([%#_&$])")
+# Full width, circled, bracketed and mathematical letters read as plain ones; characters of no width vanish.
+_PLAIN_FORMS = {
+    code: unicodedata.normalize("NFKC", chr(code))
+    for code in (*range(0x249C, 0x24EA), *range(0xFF01, 0xFF5F), *range(0x1D400, 0x1D6A4))
+} | dict.fromkeys((0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+_OPENING = r"[\s(\[\"'*_`“‘]*+"
+_SPECIES = (
+    r"(?:coli|difficile|albicans|pylori|perfringens|botulinum|tetani|diphtheriae|jejuni|trachomatis|pneumoniae|psittaci|"
+    r"neoformans|immitis|burnetii|faecalis|faecium|histolytica|influenzae|ducreyi|fragilis|pertussis|anthracis|cereus|"
+    r"henselae|burgdorferi|abortus|fumigatus|lumbricoides|israelii|baumannii|duodenale|lamblia|tularensis)\b"
+)
+_LEADING_LETTER = re.compile(
+    rf"{_OPENING}(?i:(?:(?:the|my) )?(?:(?:final|correct|right|best|most likely) )*+(?:answer|option|choice|letter)\b"
+    rf"{_OPENING}(?:(?:is\b|[:=-]){_OPENING})?){{0,3}}+([A-Ja-j])(?![^\W_]|['’]\w|\. ?{_SPECIES})"
+)
+_LETTER_ENDS = re.compile(
+    r"[ *_`\"'”’]*+(?:[)\]][ *_`]*+[:.,-]?|:|\.(?![a-z]|[A-Z]\b)|(?<= )[-–—](?= )|(?=\([^()]*+\)$))"
+)
+_BEFORE, _AFTER = " ([\"'*_`“‘", " )].,;:!*_`\"'”’\\"  # "-0.45" and ".45" keep their first signs
+_LETTER_LIST = re.compile(r"\b[A-J](?: ?(?:[/,&>]|and\b|or\b) ?\(?[A-J]\b\)?)+")
+# What else may name an option behind the first letter: "B.", "(B)", "or B", "it is B".
+_LETTER_MARK = re.compile(
+    rf"(?:\b(\w{{1,20}}) )?\(?\b([A-J])(?:[).:\]](?! ?{_SPECIES})(?=\W|\d|[A-Z]|$)| [-–—] )"
+)
+_LETTER_WORD = re.compile(
+    r"(?:\b(?i:or|and|is|not|option|choice|answer|also|vs)\b|[,;/&])[ (*]*+([A-Jb-j])(?=[ )*]*+(?:\.?$|[,;/&!?]|or\b|and\b))"
+)
+_LETTERED = frozenset(
+    "vitamin vitamins hepatitis type group factor class stage grade influenza hemophilia haemophilia hemoglobin protein "
+    "immunoglobulin apolipoprotein coenzyme phase category complement toxin penicillin amphotericin polymyxin lipid".split()
+)
+
+
+def _plain(text: str) -> str:
+    """The text without styling, with single spaces."""
+    return " ".join(_STYLING.sub(" ", _ESCAPED.sub(r"\1", text.translate(_PLAIN_FORMS))).split())
+
+
+def fold_option(text: str) -> str:
+    """Case, spacing, styling and what stands around do not tell options apart; symbols do ("-0.45" is not "0.45")."""
+    return _plain(text).casefold().lstrip(_BEFORE).rstrip(_AFTER)
+
+
+def read_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str, str | None]:
+    """(letter as written, words after it, problem) of a short text that is to name one option, by letter or by its text.
+
+    Without a letter the problem says why not; None if the text names nothing.
+    """
+    plain, texts = _plain(text), {letter: fold_option(own) for letter, own in options.items() if own}
+    whole = fold_option(plain)
+    named = [letter for letter, own in texts.items() if own and own == whole]
+    letter, words = _leading_letter(plain, texts)
+    if named and (letter is None or words):
+        return (named[0], "", "option_text") if len(named) == 1 else (None, "", "ambiguous_option")
+    if letter is None:
+        return None, "", "several_letters" if _LETTER_LIST.search(plain) else None
+    if texts and letter.upper() not in texts:
+        return None, "", "not_an_option"
+    problem = _contradiction(letter.upper(), words, texts, options.get(letter.upper(), ""))
+    return (None, "", problem) if problem else (letter, words, None)
+
+
+def _leading_letter(plain: str, texts: Mapping[str, str]) -> tuple[str | None, str]:
+    """(the letter a text begins with, the words after it); (None, "") where none is set off from the words."""
+    found = _LEADING_LETTER.match(plain)
+    if not found:
         return None, ""
-    rest = content[match.end() :]
-    if not rest.strip(_AROUND):
-        return match.group(1), ""
-    delimiter = _LETTER_ENDS.match(rest)
-    words = rest[delimiter.end() :].strip(_AROUND) if delimiter else ""
-    # "A) B" and "A: B" name two letters; "A. B cells" names one.
-    return (match.group(1), words) if len(words) > 1 else (None, "")
+    letter, rest = found.group(1), plain[found.end() :]
+    if not rest.strip(_BEFORE + _AFTER):
+        return letter, ""
+    end = _LETTER_ENDS.match(rest)
+    if end:
+        return letter, rest[end.end() :].lstrip(_BEFORE).rstrip(_AFTER)
+    own = texts.get(letter.upper())  # "C Gout" and "C, Gout" only if Gout is option C
+    return (letter, own) if own and fold_option(rest.lstrip(" .,:;-–—=")) == own else (None, "")
+
+
+def _contradiction(letter: str, words: str, texts: Mapping[str, str], own_text: str) -> str | None:
+    """Why the words after a letter do not speak of its option: another letter, or another option's text; else None."""
+    own, said = texts.get(letter, ""), fold_option(words)
+    if not words or said == own:
+        return None
+    if any(said == text for text in texts.values()):
+        return "letter_text_conflict"
+    allowed = {letter, *re.findall(r"\b[A-J]\b", own_text)}
+    marks = {mark for before, mark in _LETTER_MARK.findall(words) if before.lower() not in _LETTERED}
+    marks |= {mark.upper() for mark in _LETTER_WORD.findall(words)} | set(re.findall(r"^[A-J]$", words))
+    if (marks & texts.keys() if texts else marks) - allowed:
+        return "several_letters"
+    others = named_options(said.replace(own, " ") if own else said, texts)
+    if others:
+        return "several_letters" if own and own in said else "letter_text_conflict"
+    return None
+
+
+def named_options(said: str, texts: Mapping[str, str]) -> list[str]:
+    """Letters of the options whose text of three or more characters stands in a folded text, the longest read first."""
+    found = []
+    for letter in sorted(texts, key=lambda letter: -len(texts[letter])):
+        if len(texts[letter]) > 2:
+            name = re.compile(rf"(?<!\w){re.escape(texts[letter])}(?!\w)")
+            said, count = name.subn(" ", said)
+            found += [letter] if count else []
+    return found
 
 
 # ------------------------------------------------------------------------------ real chains (MIRAGE's format)
-
-
-def _fold(text: str) -> str:
-    """Case, spacing and a final period do not tell options apart; symbols do ("-0.45" is not "0.45")."""
-    return " ".join(text.split()).casefold().rstrip(".")
-
-
-def _named_option(answer: str, options: Mapping[str, str], problems: list[str]) -> str | None:
-    """The one option that an `answer_choice` names, by letter or by its verbatim text."""
-    same_text = [letter for letter, text in options.items() if _fold(text) == _fold(answer)]
-    letter, words = _read_letter(answer)
-    if same_text and (letter is None or words):
-        problems.append("option_text" if len(same_text) == 1 else "ambiguous_option")
-        return same_text[0] if len(same_text) == 1 else None
-    if letter is None:
-        problems.append("several_letters" if _LETTER_LIST.search(answer) else "bad_choice")
-        return None
-    letter = letter.upper()
-    if letter not in options:
-        problems.append("not_an_option")
-        return None
-    if words and _fold(words) != _fold(options[letter]):  # a paraphrase or a shortened text is fine
-        if any(_fold(words) == _fold(text) for text in options.values()):
-            problems.append("letter_text_conflict")
-            return None
-        if _ANOTHER_LETTER.search(words):
-            problems.append("several_letters")
-            return None
-    return letter
 
 
 def parse_mirage(raw: str | None, options: Mapping[str, str]) -> Completion:
@@ -311,9 +380,10 @@ def parse_mirage(raw: str | None, options: Mapping[str, str]) -> Completion:
     reasoning = reasoning if isinstance(reasoning, str) else None
     if not isinstance(answer, str) or not answer.strip():
         return Completion(None, None, None, reasoning, None, ("no_answer_choice",))
-    problems: list[str] = []
-    letter = _named_option(answer, options, problems)
-    return Completion(letter, None, None, reasoning, answer, tuple(problems))
+    letter, _, problem = read_option(answer, options)
+    if letter is None:
+        problem = problem or "bad_choice"
+    return Completion(letter and letter.upper(), None, None, reasoning, answer, (problem,) if problem else ())
 
 
 # ------------------------------------------------------------------------------------------- judges' verdicts
@@ -322,7 +392,7 @@ _MOST_DIGITS = 3  # no completion of a few thousand tokens holds 1,000 instances
 _LONGEST_REMARK = (
     80  # characters after the count; a model that was asked to end there and writes on is in a loop
 )
-# How models mark a thought: Qwen, DeepSeek and many; Magistral; Kimi; Command; gpt-oss, with and without its special tokens; Gemma
+# How models mark a thought: Qwen, DeepSeek and many; Magistral; Kimi; Command; gpt-oss, with and without special tokens; Gemma
 _THOUGHT_OPENS = (
     r"<(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷|<\|START_THINKING\|>"
     r"|<\|channel\|>(?:analysis|commentary)|\Aanalysis(?=[A-Z])|<\|channel>thought"

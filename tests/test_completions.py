@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,10 @@ TABLE = [
     (boxed("\\boxed{C) Septic arthritis}"), "C", ("box_text",)),
     (boxed("\\boxed{\\text{c}. Septic arthritis}"), "C", ("lower_case", "box_text")),
     (boxed("\\boxed{\\text{(C) Septic arthritis}}"), "C", ("box_text",)),
-    (boxed("\\boxed{A/B}"), None, ("bad_box",)),  # two letters
-    (boxed("\\boxed{A, B}"), None, ("bad_box",)),
-    (boxed("\\boxed{A. Gout or B. Septic arthritis}"), None, ("bad_box",)),
-    (boxed("\\boxed{A: B}"), None, ("bad_box",)),
+    (boxed("\\boxed{A/B}"), None, ("several_letters",)),  # two letters
+    (boxed("\\boxed{A, B}"), None, ("several_letters",)),
+    (boxed("\\boxed{A. Gout or B. Septic arthritis}"), None, ("several_letters",)),
+    (boxed("\\boxed{A: B}"), None, ("several_letters",)),
     (boxed("\\boxed{ABC}"), None, ("bad_box",)),
     (boxed("\\boxed{Gout}"), None, ("bad_box",)),  # G is a letter of Gout, not an answer
     (boxed("\\boxed{e.g. Gout}"), None, ("bad_box",)),  # not option E
@@ -138,12 +139,89 @@ def test_table(text, letter, problems):
 
 
 def test_every_problem_is_named_and_met():
-    met = {problem for _, _, problems in TABLE for problem in problems}
-    assert met == completions.FORMAT_PROBLEMS.keys() | completions.LETTER_PROBLEMS.keys()
-    assert {problem for *_, problems in MIRAGE for problem in problems} == completions.MIRAGE_PROBLEMS.keys()
-    assert len(PROBLEMS) == sum(map(len, (completions.FORMAT_PROBLEMS, completions.LETTER_PROBLEMS))) + len(
-        completions.MIRAGE_PROBLEMS
-    )
+    met = {problem for *_, problems in [*TABLE, *BOXES, *MIRAGE] for problem in problems}
+    assert met == PROBLEMS.keys()
+    kinds = completions.FORMAT_PROBLEMS, completions.LETTER_PROBLEMS, completions.MIRAGE_PROBLEMS
+    assert len(PROBLEMS) == sum(map(len, kinds))  # no name twice
+
+
+# ---- what a box may hold. C is Septic arthritis where options are known.
+
+GOUT = {"A": "Gout", "B": "Lyme arthritis", "C": "Septic arthritis", "D": "Hepatitis B, C. difficile"}
+DIGITS = {"A": "2", "B": "6", "C": "6.5", "D": "X"}  # MedQA and MedMCQA have such options
+WORDS = {
+    "A": "Vitamin A",
+    "B": "B cells",
+    "C": "Hepatitis A or B",
+    "D": "-0.45",
+    "E": "0.45",
+    "F": "gout",
+    "G": "Gout.",
+}
+C_ALONE = r"""C| C |C.|(C)|[C]|C)|**C**|__C__|`C`|"C"|'C'.|“C”|$C$|\(C\)|\mathbf{C}|\textrm{C}|\boldsymbol{C}|\text{C}|\text{(C)}
+\mathrm {C}|{\bf C}|\bm C|\textbf{\mathsf{C}}|\displaystyle \text{C}\,|\left(C\right)|\mathbf{C}$|\text{C}.\\|Option C|option (C)
+Answer: C|The correct answer is C.|Answer: Option C|\text{Option }\mathbf{C}|choice C|**Answer:** C
+Ｃ|（Ｃ）|Ⓒ|𝐂|Ｃ．"""
+C_AND_TEXT = r"""C - Septic arthritis|C – Septic arthritis|C: Septic arthritis|(C) Septic arthritis|C) Septic arthritis
+C.Septic arthritis|C\text{. Septic arthritis}|\textbf{C.} Septic arthritis|Option C: Septic arthritis|C (Septic arthritis)
+C. septic  ARTHRITIS.|**C.** Septic arthritis|Ｃ．Septic arthritis|C. Sepsis of the joint|C. Arthritis, septic"""
+SEVERAL = r"""A. Gout or B|A. no, it is B|A) Gout B) Lyme arthritis C) Septic arthritis|either A or B|A, B|A/B|A & B|A and B|A or B
+A) B|A. Gout, (C)|A. Gout, not sure, maybe also B|A. gout or b|\text{A} or \text{B}|Options A and C|A. Gout / C. Septic arthritis
+A. Gout - B - Lyme arthritis|B. B and C. C|A. Gout; Option B"""
+NONE = r"""E. coli|e.g. Gout|not C|Not C.|C?|C Gout|I'd say Gout|A patient with gout|C-reactive protein|\frac{A}{B}|\cancel{C}
+\color{red}{C}|\textbfC|D-dimer|I.V. fluids|A–a gradient|AB||$$|СD|ı|İ|ⓩ|Answer|Option|the answer is|\text{}"""
+
+
+def each(texts, options, letter, *problems):
+    return [(text, one, letter, problems) for text in re.split(r"[|\n]", texts) for one in options]
+
+
+BOXES = [
+    # content of the box, options, letter, problems
+    *each(C_ALONE, [None, GOUT], "C"),
+    *each("\u00a0C\u00a0|\u2009C|\u200bC|\ufeffC", [None, GOUT], "C"),
+    *each(C_AND_TEXT, [None, GOUT], "C", "box_text"),  # the last two are paraphrases: the letter counts
+    *each("c|Answer: c", [None, GOUT], "C", "lower_case"),
+    # options of one character
+    *each("B: 6|B. 6|B) 6|(B) 6|B.6|B - 6", [None, DIGITS], "B", "box_text"),
+    *each("D. X", [None, DIGITS], "D", "box_text"),
+    *each("B. 6.5|B. 2", [DIGITS], None, "letter_text_conflict"),  # the texts of C and A
+    *each("6.5", [DIGITS], "C", "option_text"),
+    *each("A: B", [{"A": "B", "B": "C"}], "A", "box_text"),  # an option's text may be a letter
+    *each("B", [{"A": "B", "B": "C"}], "B"),  # a letter alone is a letter
+    # the rest holds another letter: its own option's text, a name, or another answer
+    *each("D. Hepatitis B, C. difficile", [None, GOUT], "D", "box_text"),
+    *each("A. Vitamin A|A. vitamin A", [None, WORDS], "A", "box_text"),
+    *each("B. B cells|B. E. coli", [None, WORDS], "B", "box_text"),
+    *each("A. Vitamin B. complex|A. Influenza A", [None], "A", "box_text"),
+    *each("C. Hepatitis A or B", [WORDS], "C", "box_text"),
+    *each("C. Hepatitis A or B", [None], None, "several_letters"),  # who knows
+    *each(SEVERAL, [None, GOUT], None, "several_letters"),
+    *each("A. Gout or septic arthritis|A. Gout, Lyme arthritis", [GOUT], None, "several_letters"),
+    *each("A. Septic arthritis|A. Septic arthritis of the knee", [GOUT], None, "letter_text_conflict"),
+    *each("D. 0.45", [WORDS], None, "letter_text_conflict"),  # not -0.45
+    # the text alone
+    *each("Gout|gout.|\\textbf{Gout}", [GOUT], "A", "option_text"),
+    *each("C Septic arthritis|C, Septic arthritis", [GOUT], "C", "box_text"),
+    *each("Gout", [WORDS], None, "ambiguous_option"),
+    *each("Gouty arthritis|Gout or septic arthritis", [GOUT], None, "bad_box"),
+    # no letter of an option, and none at all
+    *each("J|E. Pseudogout", [GOUT], None, "not_an_option"),
+    *each(NONE, [None, GOUT], None, "bad_box"),
+]
+
+
+@pytest.mark.parametrize(("content", "options", "letter", "problems"), BOXES)
+def test_boxes(content, options, letter, problems):
+    text = f"{DX} <conclusion> so $\\boxed{{{content}}}$. </conclusion>"
+    parsed = parse_completion(text, options=options)
+    assert (parsed.letter, parsed.problems) == (letter, problems)
+
+
+def test_options_of_a_mixed_table_may_hold_none():
+    """Arrow gives every row of a column all the letters."""
+    assert parse_completion("\\boxed{E}", options=GOUT | {"E": None}).letter is None
+    assert parse_completion("\\boxed{Gout}", options=GOUT | {"E": None}).letter == "A"
 
 
 def test_sections_are_read_and_trimmed():
@@ -201,6 +279,21 @@ FRAGMENTS = [
     "}",
     "C",
 ]
+FRAGMENTS += [
+    "Option ",
+    "(",
+    ")",
+    "*",
+    " or B",
+    "Septic arthritis",
+    "gout",
+    "Ｃ",
+    "ı",
+    " - ",
+    ": ",
+    "\\mathbf",
+    "$",
+]
 FRAGMENTS += ["\\text{", "\\boxed{B}", " ", "\n", "fever.", "<", ">", "\ud83d", "\x00", "因此", "A. ", "/"]
 hostile = st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join) | st.text(
     st.characters(exclude_categories=())
@@ -208,9 +301,10 @@ hostile = st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join) | st.te
 
 
 @settings(max_examples=300, deadline=None)
-@given(hostile, st.sampled_from(["crpo", "grpo"]))
-def test_never_raises_and_keeps_its_promises(text, style):
-    parsed = parse_completion(text, style)
+@given(hostile, st.sampled_from(["crpo", "grpo"]), st.sampled_from([None, GOUT, WORDS]))
+def test_never_raises_and_keeps_its_promises(text, style, options):
+    parsed = parse_completion(text, style, options)
+    assert options is None or parsed.letter is None or parsed.letter in options
     assert PROBLEMS.keys() >= set(parsed.problems)
     assert len(set(parsed.problems)) == len(parsed.problems)
     assert (parsed.letter is None) == any(PROBLEMS[p].endswith("no letter") for p in parsed.problems)
@@ -224,6 +318,16 @@ def test_never_raises_and_keeps_its_promises(text, style):
 def test_one_megabyte_of_anything_parses(unit):
     parse_completion(unit * (1_000_000 // len(unit)))
     parse_completion("\\boxed{" + unit * (1_000_000 // len(unit)))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", " ", "A ", "(", "*(", ", ", "or B", "B) C) ", "A/", " - ", "answer is ", "Gout ", "(a", ",(("],
+)
+def test_a_box_of_a_megabyte_is_read(unit):
+    many = unit * (1_000_000 // len(unit))
+    assert parse_completion(f"\\boxed{{{many}}}", options=GOUT).letter is None
+    parse_completion(f"\\boxed{{A. {many}}}", options=GOUT)
 
 
 @pytest.mark.parametrize(
@@ -328,9 +432,9 @@ def first_letter(raw) -> str | None:
     ("name", "naive", "accuracy", "coverage"),
     [  # naive: right / intact rows; accuracy: right / all rows; coverage: rows with a letter / all rows
         ("medqa_gpt-35-turbo-16k", 0.648, 0.640, 0.971),
-        ("medqa_gpt-4-32k", 0.837, 0.827, 0.976),
+        ("medqa_gpt-4-32k", 0.837, 0.829, 0.978),
         ("medmcqa_gpt-35-turbo-16k", 0.540, 0.527, 0.927),
-        ("medmcqa_gpt-4-32k", 0.689, 0.678, 0.946),
+        ("medmcqa_gpt-4-32k", 0.689, 0.679, 0.946),
     ],
 )
 def test_real_chains(name, naive, accuracy, coverage):
@@ -349,3 +453,16 @@ def test_real_chains(name, naive, accuracy, coverage):
         accuracy, abs=5e-4
     )
     assert sum(letter is not None for letter, _ in letters) / len(rows) == pytest.approx(coverage, abs=5e-4)
+
+
+@pytest.mark.skipif("CLINICAL_R1_DATA" not in os.environ, reason="needs the real files: set CLINICAL_R1_DATA")
+def test_real_options_are_read_whole():
+    """ "C. its text" is C, and its text alone is C or ambiguous, for every option of MedQA and MedMCQA."""
+    for options, _ in real_questions(Path(os.environ["CLINICAL_R1_DATA"])).values():
+        for letter, text in options.items():
+            assert parse_completion(f"\\boxed{{{letter}. {text}}}", options=options).letter == letter, (
+                letter,
+                options,
+            )
+            alone = parse_completion(f"\\boxed{{{text}}}", options=options)
+            assert alone.letter == letter or alone.problems or text in options, (letter, options, alone)
