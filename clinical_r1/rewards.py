@@ -49,19 +49,21 @@ CHOICES = {  # where the paper is silent
 }
 
 
-def accuracy_reward(completions, answer, style="crpo", **columns) -> list[float | None]:
+def accuracy_reward(completions, answer, style="crpo", options=None, **columns) -> list[float | None]:
     """r_acc of paper eq. 4, in {0, 1}: the one boxed letter is the answer. No letter is 0; no answer is None.
 
     answer: the correct letter of each question, A to J, or None where it is not known; ValueError for anything else, which no
-    completion could ever match. style: of all, or one per completion.
+    completion could ever match. style: of all, or one per completion. options: letter -> text of each question (TRL passes
+    it), so that a box may hold an option's text; None where they are not known.
     """
     count = len(completions)
     styles = [style] * count if isinstance(style, str) else style
-    check_same_length(count, answer=answer, style=styles)
+    options = [None] * count if options is None else options
+    check_same_length(count, answer=answer, style=styles, options=options)
     check_answers(answer)
     parsed = (
-        parse(completion_text(completion), style)
-        for completion, style in zip(completions, styles, strict=True)
+        parse(completion_text(completion), style, option_items(choices))
+        for completion, style, choices in zip(completions, styles, options, strict=True)
     )
     return [None if a is None else float(p.letter == a) for p, a in zip(parsed, answer, strict=True)]
 
@@ -86,7 +88,7 @@ def clinical_reasoning_reward(completions, options, prompts=None, **columns) -> 
     check_same_length(len(completions), options=options, prompts=prompts)
     rewards: list[float | None] = []
     for completion, choices, prompt in zip(completions, options, prompts, strict=True):
-        parsed = parse(completion_text(completion), "crpo")
+        parsed = parse(completion_text(completion), "crpo", option_items(choices))
         if choices is None:
             rewards.append(None)
         elif not parsed.well_formed:
@@ -264,8 +266,17 @@ REWARD_SETS = {
     ),
 }
 
+
 # ----------------------------------------------------------------------------------------- calling convention
-parse = lru_cache(maxsize=2048)(parse_completion)  # the K rewards of a batch read the same texts
+@lru_cache(maxsize=2048)
+def parse(text: str, style: str, options: tuple[tuple[str, str], ...] | None = None) -> Completion:
+    """`parse_completion`, remembered, for the K rewards of a batch read the same texts. options: as `option_items` gives."""
+    return parse_completion(text, style, dict(options) if options else None)
+
+
+def option_items(options: Mapping[str, str] | None) -> tuple[tuple[str, str], ...] | None:
+    """Options in a form that can be remembered: (letter, text) pairs."""
+    return None if options is None else tuple(options.items())
 
 
 def completion_text(completion) -> str:

@@ -41,8 +41,8 @@ def exact_judge(question: Question, text: str) -> dict[str, int]:
 class Rules:
     """Everything a score depends on besides the completion and its question.
 
-    parse: (text, style) -> Completion; reads letter and problems. The rewards read texts with their own parser: to
-        change what they see, give other rewards too.
+    parse: (text, style, options) -> Completion; reads letter and problems. options: letter -> text, the question's own. The
+        rewards read texts with their own parser: to change what they see, give other rewards too.
     rewards: functions in TRL's convention (see `rewards`), each under its own __name__.
     judge: (question, text) -> {measure: count, or None for an unparsable verdict}; {} where it cannot judge.
     """
@@ -84,7 +84,7 @@ def score_completion(row: dict, question: Question, rules: Rules = Rules()) -> d
 
 
 def _scored(row, question, rules, measures):
-    parsed = rules.parse(row["text"], row["style"])
+    parsed = rules.parse(row["text"], row["style"], question.options)
     columns = {"answer": [question.answer], "options": [question.options], "style": [row["style"]]}
     columns |= {"prompts": [row["prompt"]], "id": [row["id"]]}
     return {

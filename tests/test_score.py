@@ -71,9 +71,9 @@ def completions_path(settings):
     return settings.completions_path("clinic", "crpo", 1)
 
 
-def unboxed_letter(text, style):
+def unboxed_letter(text, style, options):
     """Another parser: without a box, the last capital that stands alone."""
-    read = parse_completion(text, style)
+    read = parse_completion(text, style, options)
     named = re.findall(r"\b[A-J]\b", text)
     return read if read.letter or not named else replace(read, letter=named[-1])
 
