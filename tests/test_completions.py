@@ -159,14 +159,17 @@ WORDS = {
     "G": "Gout.",
 }
 C_ALONE = r"""C| C |C.|(C)|[C]|C)|**C**|__C__|`C`|"C"|'C'.|“C”|$C$|\(C\)|\mathbf{C}|\textrm{C}|\boldsymbol{C}|\text{C}|\text{(C)}
-\mathrm {C}|{\bf C}|\bm C|\textbf{\mathsf{C}}|\displaystyle \text{C}\,|\left(C\right)|\mathbf{C}$|\text{C}.\\|Option C|option (C)
+\mathrm {C}|{\bf C}|\bm C|\textbf{\mathsf{C}}|\displaystyle \text{C}\,|\left(C\right)|\mathbf{C}$|\text{C}.\\|Option C
+option (C)
 Answer: C|The correct answer is C.|Answer: Option C|\text{Option }\mathbf{C}|choice C|**Answer:** C
 Ｃ|（Ｃ）|Ⓒ|𝐂|Ｃ．"""
 C_AND_TEXT = r"""C - Septic arthritis|C – Septic arthritis|C: Septic arthritis|(C) Septic arthritis|C) Septic arthritis
 C.Septic arthritis|C\text{. Septic arthritis}|\textbf{C.} Septic arthritis|Option C: Septic arthritis|C (Septic arthritis)
 C. septic  ARTHRITIS.|**C.** Septic arthritis|Ｃ．Septic arthritis|C. Sepsis of the joint|C. Arthritis, septic"""
-SEVERAL = r"""A. Gout or B|A. no, it is B|A) Gout B) Lyme arthritis C) Septic arthritis|either A or B|A, B|A/B|A & B|A and B|A or B
-A) B|A. Gout, (C)|A. Gout, not sure, maybe also B|A. gout or b|\text{A} or \text{B}|Options A and C|A. Gout / C. Septic arthritis
+SEVERAL = r"""A. Gout or B|A. no, it is B|A) Gout B) Lyme arthritis C) Septic arthritis|either A or B|A, B|A/B|A & B|A and B
+A or B
+A) B|A. Gout, (C)|A. Gout, not sure, maybe also B|A. gout or b|\text{A} or \text{B}|Options A and C
+A. Gout / C. Septic arthritis
 A. Gout - B - Lyme arthritis|B. B and C. C|A. Gout; Option B"""
 NONE = r"""E. coli|e.g. Gout|not C|Not C.|C?|C Gout|I'd say Gout|A patient with gout|C-reactive protein|\frac{A}{B}|\cancel{C}
 \color{red}{C}|\textbfC|D-dimer|I.V. fluids|A–a gradient|AB||$$|СD|ı|İ|ⓩ|Answer|Option|the answer is|\text{}"""
