@@ -14,6 +14,7 @@ from clinical_r1.intervals import (
     QUESTIONS_AND_SEEDS,
     QUESTIONS_ONLY,
     bootstrap_interval,
+    drawn,
     holm,
     mcnemar_exact,
     minimum_detectable_effect,
@@ -68,7 +69,7 @@ def summarise(scores, rng):
     Columns: benchmark, method, metric, value, ci_low, ci_high, n (questions), seeds (how many), coverage
     (share of responses with a letter; for the eight counts: with a verdict), interval ("wilson": accuracy
     with one response per question; "bootstrap over questions and seeds" with several seeds; otherwise
-    "bootstrap over questions").
+    "bootstrap over questions" with its draws and seed). What an interval is where nothing varies: `intervals`.
     A count that no judge gave has no row. Raises ValueError for scores that cannot be compared.
     """
     frame = _checked(scores)
@@ -235,8 +236,8 @@ def _accuracy_row(benchmark, method, group, rng):
     if group["id"].is_unique:
         interval, (low, high) = "wilson", wilson_interval(correct.sum(), len(correct))
     else:
-        low, high = bootstrap_interval(correct, rng, clusters=group["id"], seeds=group["seed"])
-        interval, low, high = _resampling(group), max(0.0, low), min(1.0, high)
+        low, high = bootstrap_interval(correct, rng, clusters=group["id"], seeds=group["seed"], share=True)
+        interval = _resampling(group, rng)
     return _row(
         benchmark, method, "accuracy", correct.mean(), low, high, group, group["letter"].notna(), interval
     )
@@ -247,13 +248,16 @@ def _ratio_row(benchmark, method, metric, group, counts, rng, per=None, scale=1.
     there = counts.notna() if per is None else counts.notna() & (per > 0)
     ids, top = group["id"][there], scale * counts[there].to_numpy(dtype=float)
     bottom = np.ones_like(top) if per is None else per[there].to_numpy(dtype=float)
-    low, high = ratio_interval(resample(top, bottom, ids, group["seed"][there], rng, 2000))
-    value, interval = top.sum() / bottom.sum(), _resampling(group[there])
-    return _row(benchmark, method, metric, value, max(0.0, low), high, group, there, interval)
+    result = resample(top, bottom, ids, group["seed"][there], rng, unit=scale / bottom.mean())
+    low, high = ratio_interval(result, bounds=(0.0, np.inf))
+    interval = _resampling(group[there], rng)
+    return _row(benchmark, method, metric, result.estimate, low, high, group, there, interval)
 
 
-def _resampling(rows):
-    return QUESTIONS_AND_SEEDS if rows["seed"].nunique() > 1 else QUESTIONS_ONLY
+def _resampling(rows, rng):
+    """The name of a bootstrap; its draws and seed where it draws."""
+    several = rows["seed"].nunique() > 1
+    return QUESTIONS_AND_SEEDS if several else f"{QUESTIONS_ONLY} ({drawn(rng)})"
 
 
 def _row(benchmark, method, metric, value, low, high, group, there, interval):
@@ -307,7 +311,8 @@ def compare(scores, method, against, metrics, rng):
     scores: scored records, the same seeds, samples and questions in both. Accuracy is in percentage points.
     Columns: benchmark, metric, method, against (the two means), difference, ci_low, ci_high (95 %), mde (the minimum
     detectable effect at 80 % power, in the difference's unit), p, p_holm, test ("exact McNemar": accuracy, one response
-    per question; otherwise "paired bootstrap over questions" or, with several seeds, "... and seeds"), n (questions),
+    per question; otherwise "paired bootstrap over questions (its draws and seed)" or, with several seeds, "paired bootstrap
+    over questions and seeds", which needs no draws), n (questions),
     seeds (how many), coverage (share of pairs with both verdicts; the others are left out, an unparsed answer is not).
     A benchmark where neither has a verdict on a measure, such as questions of one's own, has no row for it.
     Raises ValueError when a method or a measure is missing everywhere, or when the two are not paired.
@@ -360,9 +365,9 @@ def _paired_row(a, b, metric, method, against, rng):
             f"{method} and {against} share no response with a {metric} verdict; expected a judged measure."
         )
     values, ids, seeds = values[:, there], a["id"].to_numpy()[there], a["seed"].to_numpy()[there]
-    result = paired_bootstrap(*values, rng, clusters=ids, seeds=seeds)
-    several = len(set(seeds)) > 1
-    p, test = result.p, f"paired {QUESTIONS_AND_SEEDS if several else QUESTIONS_ONLY}"
+    scale = 100.0 if metric == "accuracy" else None
+    result = paired_bootstrap(*values, rng, clusters=ids, seeds=seeds, scale=scale)
+    p, test = result.p, f"paired {_resampling(a[there], rng)}"
     if metric == "accuracy" and len(set(ids)) == len(ids):
         p, test = mcnemar_exact(*(values > 0)), "exact McNemar"
     low, high = result.interval

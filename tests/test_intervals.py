@@ -10,6 +10,8 @@ from scipy import stats
 
 from clinical_r1 import intervals
 
+WILSON = {n: 1.959964**2 / (n + 1.959964**2) for n in (3, 4, 8, 16, 60, 500)}  # upper bound of 0 of n
+
 
 def test_wilson_by_hand():
     # k=5, n=10, z=1.959964: centre .5, half-width z/(1+z²/n) * sqrt(.25/10 + z²/400) = .26341
@@ -88,7 +90,9 @@ def test_paired_bootstrap():
     assert result.difference == pytest.approx(6 / 8)
     assert result.interval[0] > 0 and result.p < 0.05
     assert result == intervals.paired_bootstrap(a, b, rng())
-    assert intervals.paired_bootstrap(a, a, rng()) == (0.0, (0.0, 0.0), 1.0, 0.0, 7)
+    same = intervals.paired_bootstrap(a, a, rng(), scale=1.0)
+    assert same.interval == pytest.approx((-WILSON[8], WILSON[8])) and (same.p, same.df) == (1.0, 7)
+    assert np.isnan(same.standard_error) and np.isnan(intervals.minimum_detectable_effect(*same[3:]))
     noise = rng(1).normal(size=(2, 60))
     assert intervals.paired_bootstrap(noise[0], noise[1], rng()).p > 0.05
 
@@ -121,34 +125,39 @@ def crossed(generator, seeds=3, questions=60, seed_sd=0.0, question_sd=0.25, noi
     return values, np.repeat(np.arange(seeds), questions), np.tile(np.arange(questions), seeds)
 
 
-def test_crossed_bootstrap_agrees_with_nested_loops():
-    # ragged on purpose: question b has two samples under seed 0, question c none under seed 1
-    cells = {(0, "a"): [1.0], (0, "b"): [0.0, 3.0], (0, "c"): [2.0], (1, "a"): [5.0], (1, "b"): [4.0]}
-    cells |= {(2, "a"): [0.0], (2, "b"): [1.0], (2, "c"): [1.0]}
-    values, seeds, ids = zip(*[(v, s, q) for (s, q), own in cells.items() for v in own], strict=True)
-    generator, draws = rng(7), []
-    picked_questions, picked_seeds = (
-        generator.integers(3, size=(300, 3)),
-        generator.integers(3, size=(300, 2)),
-    )
-    for questions, drawn in zip(picked_questions, picked_seeds, strict=True):
-        total, number = 0.0, 0
-        for question in questions:
-            for seed in drawn:  # two of three seeds
-                for value in cells.get((seed, "abc"[question]), []):
-                    total, number = total + value, number + 1
-        if number:
-            draws.append(total / number)
-    values = np.array(values)
-    result = intervals.resample(values, np.ones_like(values), ids, seeds, rng(7), 300)
-    assert result.draws == pytest.approx(draws)
-    assert result.standard_error == pytest.approx(np.std(draws))
-    half = stats.t.ppf(0.975, result.df) * np.std(draws)
-    expected = values.mean() - half, values.mean() + half
-    got = intervals.bootstrap_interval(values, rng(7), clusters=ids, seeds=seeds, reps=300)
-    assert got == pytest.approx(expected) and got == intervals.bootstrap_interval(
-        values, rng(7), clusters=ids, seeds=seeds, reps=300
-    )
+def nested_loops(cells, generator, reps):
+    """Means of `reps` draws of the questions and of one seed fewer than there are; cells: {(seed, question): values}."""
+    seeds, questions = (sorted(set(names)) for names in zip(*cells, strict=True))
+    draws = []
+    for _ in range(reps):
+        picked = [seeds[i] for i in generator.integers(len(seeds), size=len(seeds) - 1)]
+        drawn = []
+        for i in generator.integers(len(questions), size=len(questions)):
+            for seed in picked:
+                drawn += cells.get((seed, questions[i]), [])
+        draws += [np.mean(drawn)] if drawn else []
+    return draws
+
+
+RAGGED = {(seed, q): [float(seed * q % 5)] for seed in range(3) for q in range(12)}
+RAGGED |= {(0, 3): [0.0, 3.0], (2, 5): [2.0, 2.0]}
+CELLS = {
+    "three seeds": {(s, "abcd"[q]): [float((s + 1) * q % 4)] for s in range(3) for q in range(4)},
+    "two seeds": {(s, q): [float(s + (q % 3))] for s in range(2) for q in range(7)},
+    "ragged": {key: values for key, values in RAGGED.items() if key != (1, 7)},
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_crossed_error_is_that_of_nested_loops(name):
+    labels = [(v, s, q) for (s, q), own in CELLS[name].items() for v in own]
+    values, seeds, ids = zip(*labels, strict=True)
+    result = intervals.resample(np.array(values), np.ones(len(values)), ids, seeds, None)
+    draws = nested_loops(CELLS[name], rng(7), 3000)
+    assert result.standard_error == pytest.approx(np.std(draws), rel=0.08 if name == "ragged" else 0.04)
+    half = stats.t.ppf(0.975, result.df) * result.standard_error
+    got = intervals.bootstrap_interval(np.array(values), None, clusters=ids, seeds=seeds)
+    assert got == pytest.approx((np.mean(values) - half, np.mean(values) + half))
 
 
 def test_one_seed_gives_the_interval_of_questions():
@@ -165,11 +174,9 @@ def test_the_seeds_share_of_the_variance_is_not_shrunk():
     for means in ([0.2, 0.5], [0.1, 0.5, 0.9], [0.1, 0.3, 0.2, 0.9, 0.4]):
         size = len(means)
         values, ids = np.repeat(means, 8), np.tile(np.arange(8), size)
-        result = intervals.resample(
-            values, np.ones_like(values), ids, np.repeat(range(size), 8), rng(0), 40_000
-        )
-        assert result.standard_error == pytest.approx(np.std(means, ddof=1) / np.sqrt(size), rel=0.02)
-        assert result.df == pytest.approx(size - 1, rel=0.1)
+        result = intervals.resample(values, np.ones_like(values), ids, np.repeat(range(size), 8), None)
+        assert result.standard_error == pytest.approx(np.std(means, ddof=1) / np.sqrt(size))
+        assert result.df == pytest.approx(size - 1, rel=0.01)
 
 
 def test_seeds_that_agree_leave_the_interval_of_questions():
@@ -201,8 +208,8 @@ def test_paired_bootstrap_over_seeds_finds_less_and_never_says_zero():
     assert both.difference == questions.difference
     assert both.p > 0.05 > questions.p and both.interval[0] < 0 < questions.interval[0]
     assert intervals.paired_bootstrap(a, a, rng(), clusters=ids, seeds=seeds).p == 1.0
-    same = intervals.paired_bootstrap(b + 1, b, rng(), clusters=ids, seeds=seeds, reps=99)
-    assert (same.interval, same.p) == ((1.0, 1.0), 2 / 100)
+    same = intervals.paired_bootstrap(b + 1, b, rng(), clusters=ids, seeds=seeds)
+    assert same.interval == pytest.approx((1 - WILSON[60], 1 + WILSON[60])) and same.p == 2 * 0.5**60
 
 
 def test_seeds_need_questions_and_labels_for_each_value():
@@ -257,3 +264,86 @@ def test_power_with_seeds_at_the_minimum_detectable_effect():
         a = values.ravel() + effect
         found += intervals.paired_bootstrap(a, 0 * a, generator, clusters=ids, seeds=own, reps=300).p < 0.05
     assert 0.68 < found / 200 < 0.9
+
+
+# --- where nothing varies, and where few pairs differ
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+@pytest.mark.parametrize(("value", "n"), [(0, 500), (1, 500), (1, 16), (0, 3), (1, 4)])
+def test_a_share_at_its_edge_has_wilson_s_interval(value, n, seeds):
+    """0 of 500, 16 of 16 and their like, with one and several seeds."""
+    answers, ids = np.full(n * seeds, float(value)), np.tile(np.arange(n), seeds)
+    labels = np.repeat(range(seeds), n)
+    got = intervals.bootstrap_interval(answers, rng(), clusters=ids, seeds=labels, share=True)
+    expected = (0.0, WILSON[n]) if value == 0 else (1 - WILSON[n], 1.0)
+    assert got == pytest.approx(expected)
+
+
+def test_a_share_is_never_more_certain_than_independent_answers():
+    answers, seeds, ids = np.ones(600), np.repeat(range(3), 200), np.tile(np.arange(200), 3)
+    answers[5] = 0.0
+    for labels in (seeds, None):  # 599 of 600, over seeds or in three samples of each question
+        low, high = intervals.bootstrap_interval(answers, rng(), clusters=ids, seeds=labels, share=True)
+        wilson = intervals.wilson_interval(599, 600)
+        assert low <= wilson[0] and wilson[1] <= high <= 1.0
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_counts_that_are_all_equal_have_the_rule_of_three(value, seeds):
+    counts, ids = np.full(60 * seeds, value), np.tile(np.arange(60), seeds)
+    low, high = intervals.bootstrap_interval(counts, rng(), clusters=ids, seeds=np.repeat(range(seeds), 60))
+    assert (low, high) == pytest.approx((value - WILSON[60], value + WILSON[60]))
+
+
+def test_one_question_has_no_interval_of_a_count():
+    assert np.isnan(intervals.bootstrap_interval([3.0, 5.0], rng(), clusters=["a", "a"])).all()
+
+
+@pytest.mark.parametrize(
+    ("differences", "p", "holds_zero"),
+    [
+        ([1, 1, 1], 0.25, True),
+        ([1] * 16, 2 * 0.5**16, False),
+        ([0] * 16, 1.0, True),
+        ([1] * 5 + [0] * 495, 2 * 0.5**5, True),  # five against none of 500
+        ([-1] * 7 + [1] + [0] * 40, stats.binomtest(1, 8).pvalue, True),
+        ([-1] * 13 + [1] * 4 + [0] * 83, stats.binomtest(4, 17).pvalue, False),
+        ([0.4, 2.0, 3.1, 0.9], 0.125, True),  # counts
+        ([1] * 2000, intervals.TINY, False),  # 2 ** -1999 is 0 in floating point
+    ],
+)
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_few_pairs_are_never_more_certain_than_the_sign_test(differences, p, holds_zero, seeds):
+    values, n = np.tile(np.array(differences, dtype=float), seeds), len(differences)
+    labels = dict(clusters=np.tile(np.arange(n), seeds), seeds=np.repeat(range(seeds), n))
+    got = intervals.paired_bootstrap(values, 0 * values, rng(), scale=4.0, **labels)
+    low, high = got.interval
+    assert got.p >= p and (seeds > 1 or got.p == pytest.approx(p, rel=0.5))
+    assert low < high and (low <= 0 <= high) == holds_zero
+
+
+def test_a_difference_of_shares_stays_where_it_can_lie():
+    """Three seeds at 90, 20 and 5 per cent against three at 100: Student's t alone says -166 points."""
+    share, ids = np.repeat([90.0, 20.0, 5.0], 40), np.tile(np.arange(40), 3)
+    labels = dict(clusters=ids, seeds=np.repeat(range(3), 40))
+    got = intervals.paired_bootstrap(share, 0 * share + 100.0, None, scale=100.0, **labels)
+    assert got.interval[0] == -100.0 and got.interval[1] > 0
+    assert (
+        intervals.paired_bootstrap(share / 10, 0 * share + 10.0, None, **labels).interval[0] < -10.0
+    )  # counts
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_no_generator_moves_a_p_over_questions_and_seeds(seeds):
+    values, labels, ids = crossed(rng(seeds), seeds=seeds, seed_sd=0.1)
+    results = {
+        intervals.paired_bootstrap(values.ravel(), 0 * ids, rng(k), clusters=ids, seeds=labels)
+        for k in range(3)
+    }
+    assert len(results) == 1
+
+
+def test_a_table_can_name_its_draws():
+    assert intervals.drawn(np.random.default_rng(7)) == "10,000 draws, seed 7"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import QUESTIONS, cell, four_records, record, rng
 
-from clinical_r1 import metrics, paper
+from clinical_r1 import intervals, metrics, paper
 from clinical_r1.arms import METHODS
 from clinical_r1.laboratory import pareto
 
@@ -97,7 +97,7 @@ def test_several_seeds_are_resampled_with_the_questions_and_say_so():
 def test_a_verdict_from_one_seed_only_does_not_claim_seeds():
     scores = four_records() + [s | {"measures": {}} for s in four_records(seed=1)]
     drc = cell(metrics.summarise(scores, rng()), "drc")
-    assert (drc["interval"], drc["coverage"]) == ("bootstrap over questions", 1 / 2)
+    assert (drc["interval"], drc["coverage"]) == ("bootstrap over questions (10,000 draws, seed 0)", 1 / 2)
 
 
 def test_three_seeds_of_fifteen_cells_are_summarised_in_seconds():
@@ -150,9 +150,9 @@ def test_extra_rows_by_hand():
     rate = cell(rows, "drc_per_100_tokens")
     assert (rate["value"], rate["n"]) == (100 * 4 / 40, 2)
     assert rate["coverage"] == pytest.approx(2 / 3)
-    assert (
-        rate["ci_low"] == rate["ci_high"] == pytest.approx(10)
-    )  # both questions have one count in ten tokens
+    # both questions have one count in ten tokens: one more or less in one of 20 tokens, times Wilson's bound for 0 of 2
+    half = 100 / 20 * intervals.wilson_interval(0, 2)[1]
+    assert (rate["ci_low"], rate["ci_high"]) == pytest.approx((10 - half, 10 + half))
 
 
 def test_baseline_rows_by_hand():
@@ -216,9 +216,37 @@ def test_optional_fields_may_be_absent_and_sets_may_differ_in_options():
     assert len(metrics.summarise(mixed, rng())) == 27
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("samples", [1, 2])
+def test_no_interval_of_a_table_is_without_width(seeds, samples):
+    scores = [
+        record(q, drc=0, seed=seed, sample=sample)
+        for q in QUESTIONS
+        for seed in range(seeds)
+        for sample in range(samples)
+    ]
+    rows = pd.concat([metrics.summarise(scores, rng()), metrics.extra_rows(scores, rng())])
+    bound = intervals.wilson_interval(0, 4)[1]
+    for metric, expected in {
+        "accuracy": (1 - bound, 1.0),
+        "drc": (0.0, bound),
+        "cecd": (1 - bound, 1 + bound),
+        "tokens": (20 - bound, 20 + bound),
+        "drc_per_100_tokens": (0.0, 5 * bound),
+    }.items():
+        row = cell(rows, metric)
+        assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected), metric
+    assert (rows["ci_low"] < rows["ci_high"]).all()
+    same = metrics.compare(
+        scores + [row | {"method": "crpo"} for row in scores], "crpo", "grpo", ["accuracy", "drc"], rng()
+    )
+    assert same["ci_low"].tolist() == pytest.approx([-100 * bound, -bound], abs=1e-4)
+    assert same["p"].tolist() == [1.0, 1.0] and same["mde"].isna().all()
+
+
 def test_several_samples_are_not_duplicates():
     accuracy = cell(metrics.summarise(four_records() + four_records(sample=1), rng()), "accuracy")
-    assert (accuracy["n"], accuracy["interval"]) == (4, "bootstrap over questions")
+    assert (accuracy["n"], accuracy["interval"]) == (4, "bootstrap over questions (10,000 draws, seed 0)")
 
 
 def test_metrics_and_paper_use_the_same_names():
@@ -238,9 +266,14 @@ def test_compare_by_hand():
     accuracy, rejected = table.iloc[0], table.iloc[1]
     assert (accuracy["crpo"], accuracy["grpo"], accuracy["difference"]) == (100.0, 25.0, 75.0)
     assert accuracy["p"] == 0.25  # three disagreements, all one way: 2 * 0.5 ** 3
-    assert (rejected["difference"], rejected["ci_low"], rejected["ci_high"]) == (2.0, 2.0, 2.0)
+    # four questions, all one way: the sign test says 0.125, so the interval holds 0
+    above = 2.0 + intervals.wilson_interval(0, 4)[1]
+    assert (rejected["difference"], rejected["ci_low"], rejected["ci_high"]) == (2.0, 0.0, round(above, 4))
+    assert rejected["p"] == 0.125
     assert (accuracy["n"], accuracy["seeds"]) == (4, 1) and (table["p_holm"] >= table["p"]).all()
-    assert table["test"].tolist() == ["exact McNemar", "paired bootstrap over questions"]
+    assert table["test"].tolist() == [
+        "exact McNemar", "paired bootstrap over questions (10,000 draws, seed 0)",
+    ]  # fmt: skip
     # differences 0, 100, 100, 100: sd 50, standard error 25, and a t test of four pairs finds 4.256 errors (noncentral t)
     assert accuracy["mde"] == pytest.approx(25 * 4.256, abs=0.01)
     assert np.isnan(rejected["mde"])  # every question differs by 2: no spread to judge from

@@ -162,7 +162,7 @@ def reasoning_effect(with_reasoning: Sequence[dict], without: Sequence[dict], rn
         "reasoned again": sum(bool(row.get("reasoned_again")) for row in without),
     }
     rows = [_share_row(name, k, n) for name, k in counts.items()]
-    paired = paired_bootstrap(right[0].astype(float), right[1].astype(float), rng)
+    paired = paired_bootstrap(right[0].astype(float), right[1].astype(float), rng, scale=1.0)
     low, high = paired.interval
     gain = {"measure": "gain", "value": paired.difference, "ci_low": low, "ci_high": high}
     rows.append(gain | {"p": mcnemar_exact(*right)})

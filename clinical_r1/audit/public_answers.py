@@ -313,7 +313,7 @@ def compare_answers(a: Answers, b: Answers, rng: np.random.Generator) -> dict:
     """One row of `real_comparison`, without Holm. ValueError when the two did not answer the same thing."""
     _check_alike(a, b)
     right_a, right_b = a.right, b.right_on(a.gold)
-    result = paired_bootstrap(100.0 * right_a, 100.0 * right_b, rng)
+    result = paired_bootstrap(100.0 * right_a, 100.0 * right_b, rng, scale=100.0)
     low, high = result.interval
     row = {"benchmark": a.benchmark, "options": a.options, "items": a.items, "n": len(a.gold)}
     row |= {"model": a.model, "against": b.model}

@@ -14,7 +14,7 @@ import numpy as np
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, measure, read_claims
 from clinical_r1.generate import read_completions
-from clinical_r1.intervals import paired_bootstrap
+from clinical_r1.intervals import paired_bootstrap, ratio_interval, resample_sums
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import exact_judge, judge_many
@@ -62,7 +62,8 @@ def agreement(judged, exact, rng, measures=PROCESS_METRICS, ids=None, level=0.95
     ids: (N,) question ids, drawn as a whole where a question has several completions; None draws completions.
     n: completions that both have counted. coverage: the judge's share of those with an exact count.
     kappa: quadratic-weighted Cohen, at most 1, 0 is chance. bias: mean of judge - exact. slope: least squares of judge
-    on exact. Intervals (`_low`, `_high`): percentile bootstrap at `level`. A constant `exact` makes kappa and slope NaN
+    on exact. Intervals (`_low`, `_high`): percentile bootstrap at `level`, `reps` draws; where no draw differs, a bias has the
+    interval of `intervals` for what does not vary, kappa and slope none (NaN). A constant `exact` makes kappa and slope NaN
     (nothing to tell apart), no verdict at all makes everything NaN; a constant judge has kappa and slope 0.
     """
     import pandas as pd
@@ -146,8 +147,11 @@ def _agreement_row(judge, exact, ids, rng, level, reps):
     row |= {"kappa": _kappa(judge, exact), "slope": _slope(judge, exact)}
     for name, values in _from_moments(np.array(draws).reshape(-1, 6)).items():
         values = values[np.isfinite(values)]  # exact counts that happen to be constant in a draw say nothing
-        if len(values) and np.isfinite(row[name]):
+        if len(values) and np.isfinite(row[name]) and np.ptp(values) > 1e-9:
             row[f"{name}_low"], row[f"{name}_high"] = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    if size > 1 and "bias_low" not in row:
+        nothing_varies = resample_sums(moments[:, 1:2].T - moments[:, 2:3].T, moments[:, :1].T, None)
+        row["bias_low"], row["bias_high"] = ratio_interval(nothing_varies, level)
     return row
 
 

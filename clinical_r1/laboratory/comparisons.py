@@ -21,7 +21,8 @@ def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES, rng=None)
 
     Columns: family, arm, label, setting, against, metric, value, ci_low, ci_high (means, accuracy in per cent),
     difference, difference_low, difference_high (paired, arm minus against), mde (minimum detectable effect at 80 %
-    power), p, p_holm, n (questions), seeds, seconds (mean training time). The reference's own row has no difference.
+    power), p, p_holm, n (questions), seeds, interval (its name), seconds (mean training time). The reference's own row has
+    no difference.
     """
     import pandas as pd
 
@@ -49,7 +50,7 @@ def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES, rng=None)
 
 ABLATION_COLUMNS = [
     *("family", "arm", "label", "setting", "against", "metric", "value", "ci_low", "ci_high", "difference"),
-    *("difference_low", "difference_high", "mde", "p", "p_holm", "n", "seeds", "seconds"),
+    *("difference_low", "difference_high", "mde", "p", "p_holm", "n", "seeds", "interval", "seconds"),
 ]
 
 
@@ -65,17 +66,16 @@ def _difference(drawn, arm, other, metric):
 
 def _contrast(drawn, metric, signs):
     """The weighted sum of arms' means with interval, mde and p; signs: arm -> weight."""
-    k = drawn.objectives.index(metric)
-    weights = np.array([signs.get(arm, 0.0) for arm in drawn.arms])
-    result = drawn.result(lambda means: means[..., k] @ weights)
-    low, high = ratio_interval(result)
+    result = drawn.contrast(metric, signs)
+    most = 100.0 * sum(weight for weight in signs.values() if weight > 0)
+    low, high = ratio_interval(result, bounds=(-most, most) if metric == "accuracy" else (-np.inf, np.inf))
     numbers = {"difference": result.estimate, "difference_low": low, "difference_high": high}
     mde = minimum_detectable_effect(result.standard_error, result.df)
     return numbers | {"mde": mde, "p": two_sided_p(result)}
 
 
 def prompt_and_reward(lab, metrics=OBJECTIVES, rng=None):
-    """The two-by-two of prompt and reward: frame metric, effect, difference, ..., p, p_holm, n, seeds.
+    """The two-by-two of prompt and reward: frame metric, effect, difference, ..., p, p_holm, n, seeds, interval.
 
     effect "CRPO prompt" and "CRPO reward" average over the other factor; "both together" is their interaction: how much
     more the reward does under its own prompt.
@@ -94,7 +94,9 @@ def prompt_and_reward(lab, metrics=OBJECTIVES, rng=None):
         for metric in drawn.objectives
         for effect, signs in effects.items()
     ]
-    table = pd.DataFrame(rows).assign(p_holm=np.nan, n=drawn.questions, seeds=drawn.seeds)
+    table = pd.DataFrame(rows).assign(
+        p_holm=np.nan, n=drawn.questions, seeds=drawn.seeds, interval=drawn.named()
+    )
     return _with_holm(table)
 
 
@@ -107,7 +109,7 @@ def seconds_per_arm(lab):
 
 
 def k_table(lab, metrics=(*OBJECTIVES, "tokens"), rng=None):
-    """What k buys: frame k, arm, metric, value, ci_low, ci_high, n, seeds; the reward as a metric of its own.
+    """What k buys: frame k, arm, metric, value, ci_low, ci_high, n, seeds, interval; the reward as a metric of its own.
 
     "clinical_reasoning_reward" is the training reward (format and citation, 0 to 1.5) over the last third of training,
     with Student's t over seeds; all others are measured on the test questions.
@@ -124,5 +126,6 @@ def k_table(lab, metrics=(*OBJECTIVES, "tokens"), rng=None):
         ]
         paid = seed_means(lab, arm, f"rewards/{REASONING}/mean", "late")
         if paid is not None:
-            rows.append(names | {"metric": REASONING, **mean_over_seeds(paid), "n": np.nan})
+            over_seeds = {"n": np.nan, "interval": "Student's t over seeds"}
+            rows.append(names | {"metric": REASONING, **mean_over_seeds(paid), **over_seeds})
     return pd.DataFrame(rows)

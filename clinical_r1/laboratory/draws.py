@@ -1,44 +1,91 @@
-"""Bootstrap draws that all arms share, so that they are compared pairwise over questions and training seeds."""
+"""Answers of several arms to the same questions, their means, and the bootstrap draws that they share over questions and seeds.
 
-from typing import NamedTuple
+Means and contrasts of several seeds need no draws (`intervals.resample_sums`); volumes and fronts do.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from clinical_r1.intervals import Resampled, crossed_draws, ratio_interval
+from clinical_r1.intervals import (
+    DRAWS,
+    QUESTIONS_AND_SEEDS,
+    QUESTIONS_ONLY,
+    Resampled,
+    drawn,
+    ratio_interval,
+    resample_function,
+    resample_sums,
+    share_interval,
+)
 from clinical_r1.laboratory.records import FIX, OBJECTIVES
 from clinical_r1.metrics import LOWER_IS_BETTER, PROCESS_METRICS
 
-REPS = 2000
 
+@dataclass(frozen=True)
+class Draws:
+    """Values (S, A, Q, K) of A arms in K objectives, and draws of their means, made when they are asked for.
 
-class Draws(NamedTuple):
-    """Means of A arms in K objectives, drawn R times over questions and S seeds.
-
-    estimate (A, K); draws (R, A, K); by_seed (S, A, K). questions, seeds: how many of each.
+    The `reps` draws begin at the seed of `rng`, so they do not depend on what else it has drawn.
     """
 
     arms: tuple
     objectives: tuple
-    estimate: np.ndarray
-    draws: np.ndarray
-    by_seed: np.ndarray
-    questions: int
-    seeds: int
+    values: np.ndarray
+    rng: np.random.Generator
+    reps: int
 
-    def result(self, function) -> Resampled:
-        """Resampled of `function(means (..., A, K)) -> (...)`, a mean, a contrast or a volume."""
-        estimate, draws, own = function(self.estimate), function(self.draws), function(self.by_seed)
+    @property
+    def seeds(self) -> int:
+        return self.values.shape[0]
+
+    @property
+    def questions(self) -> int:
+        return self.values.shape[2]
+
+    @property
+    def estimate(self) -> np.ndarray:
+        """(A, K) means."""
+        return self.values.mean(axis=(0, 2))
+
+    @cached_property
+    def draws(self) -> np.ndarray:
+        """(R, A, K) means over drawn questions and S - 1 of S drawn seeds (intervals.bootstrap_interval says why)."""
+        rng = np.random.default_rng(self.rng.bit_generator.seed_seq)
+        times = rng.multinomial(self.questions, np.full(self.questions, 1 / self.questions), size=self.reps)
+        means = np.einsum("rq,saqk->rsak", times / self.questions, self.values, optimize=True)
         if self.seeds == 1:
-            return Resampled(float(estimate), draws, float(draws.std()), self.questions - 1, False)
-        return crossed_draws(float(estimate), draws, own.var(ddof=1) / self.seeds, self.seeds, self.questions)
+            return means[:, 0]
+        chosen = rng.multinomial(self.seeds - 1, np.full(self.seeds, 1 / self.seeds), size=self.reps)
+        return np.einsum("rs,rsak->rak", chosen / (self.seeds - 1), means)
 
-    def of(self, arm, objective) -> Resampled:
-        a, k = self.arms.index(arm), self.objectives.index(objective)
-        return self.result(lambda means: means[..., a, k])
+    def named(self, volume=False) -> str:
+        """The bootstrap in words, with draws and seed where it draws."""
+        words = QUESTIONS_ONLY if self.seeds == 1 else QUESTIONS_AND_SEEDS
+        return f"{words} ({drawn(self.rng, self.reps)})" if volume or self.seeds == 1 else words
+
+    def volume(self, function) -> Resampled:
+        """Resampled of `function(means (..., A, K)) -> (...)` that is no mean."""
+        estimate, draws = float(function(self.estimate)), function(self.draws)
+        if self.seeds == 1:
+            return Resampled(
+                estimate, float(draws.std()) or np.nan, self.questions - 1, draws, self.questions
+            )
+        from_seeds = function(self.values.mean(axis=2)).var(ddof=1) / self.seeds
+        return resample_function(estimate, draws, from_seeds, self.seeds, self.questions)
+
+    def contrast(self, objective, weights, paired=True) -> Resampled:
+        """Resampled of the weighted sum of arms' means in one objective; weights: arm -> number."""
+        k, signs = self.objectives.index(objective), np.array([weights.get(arm, 0.0) for arm in self.arms])
+        tops = np.einsum("saq,a->sq", self.values[..., k], signs)
+        draws = self.draws[..., k] @ signs if self.seeds == 1 else None
+        unit = 100.0 if objective == "accuracy" else 1.0
+        return resample_sums(tops, np.ones_like(tops), draws, unit, paired)
 
 
-def draw(lab, arms, objectives, rng, reps=REPS) -> Draws:
-    """Draws of these arms on the seeds and questions that all of them have (intervals.bootstrap_interval says how).
+def draw(lab, arms, objectives, rng, reps=DRAWS) -> Draws:
+    """Draws of these arms on the seeds and questions that all of them have.
 
     Raises ValueError naming an objective that was not computed, or the arm that has no seed or other questions.
     """
@@ -52,17 +99,7 @@ def draw(lab, arms, objectives, rng, reps=REPS) -> Draws:
         raise ValueError(f"the arms {list(arms)} have no training seed in common; {FIX}.")
     rows = rows[rows["seed"].isin(seeds)]
     cells = [_cells(rows, arms, seeds, objective) for objective in objectives]
-    values = np.stack(cells, axis=-1)  # (S, A, Q, K)
-    size = values.shape[2]
-    times = rng.multinomial(size, np.full(size, 1 / size), size=reps) / size  # (R, Q)
-    means = np.einsum("rq,saqk->rsak", times, values, optimize=True)
-    if len(seeds) > 1:  # S - 1 of S seeds: see intervals.bootstrap_interval
-        drawn = rng.multinomial(len(seeds) - 1, np.full(len(seeds), 1 / len(seeds)), size=reps)
-        means = np.einsum("rs,rsak->rak", drawn / (len(seeds) - 1), means)
-    else:
-        means = means[:, 0]
-    by_seed = values.mean(axis=2)
-    return Draws(arms, objectives, by_seed.mean(axis=0), means, by_seed, size, len(seeds))
+    return Draws(arms, objectives, np.stack(cells, axis=-1), rng, reps)
 
 
 def _cells(rows, arms, seeds, objective):
@@ -95,11 +132,14 @@ def maximise(objectives):
 
 
 def mean_and_interval(drawn, arm, metric):
-    """One arm in one objective: value, ci_low, ci_high, n, seeds; the interval stays where values can lie."""
-    result = drawn.of(arm, metric)
-    low, high = ratio_interval(result)
-    bounds = {"ci_low": max(0.0, low), "ci_high": min(100.0, high) if metric == "accuracy" else high}
-    return {"value": result.estimate, **bounds, "n": drawn.questions, "seeds": drawn.seeds}
+    """One arm in one objective: value, ci_low, ci_high, n, seeds, interval (its name); it stays where values can lie."""
+    result = drawn.contrast(metric, {arm: 1.0}, paired=False)
+    if metric == "accuracy":
+        low, high = share_interval(result, drawn.seeds * drawn.questions, scale=100.0)
+    else:
+        low, high = ratio_interval(result, bounds=(0.0, np.inf))
+    own = {"value": result.estimate, "ci_low": low, "ci_high": high}
+    return own | {"n": drawn.questions, "seeds": drawn.seeds, "interval": drawn.named()}
 
 
 def seed_means(lab, arm, column, third="all"):
@@ -117,7 +157,7 @@ def seed_means(lab, arm, column, third="all"):
 
 
 def mean_over_seeds(values):
-    """Mean over seeds with a Student's t interval; NaN bounds for one seed. values: (S,)."""
+    """Mean over seeds with a Student's t interval; NaN bounds for one seed, and for seeds that agree exactly. values: (S,)."""
     from scipy.stats import t
 
     values = np.asarray(values, dtype=float)
@@ -125,4 +165,5 @@ def mean_over_seeds(values):
     if len(values) > 1:
         half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     mean = values.mean()
+    half = half if half > 1e-12 * abs(mean) else np.nan  # no spread, no statement
     return {"value": mean, "ci_low": mean - half, "ci_high": mean + half, "seeds": len(values)}

@@ -25,7 +25,7 @@ SILENCE = {"accuracy": 0.0, "faithfulness": 0.0, "drc": 0.0}
 
 
 def points(lab, objectives=OBJECTIVES, rng=None, arms=None):
-    """Every arm as a point: frame arm, family, label, objective, value, ci_low, ci_high, higher_is_better, n, seeds."""
+    """Every arm as a point: frame arm, family, label, objective, value, ci_low, ci_high, higher_is_better, n, seeds, interval."""
     import pandas as pd
 
     drawn = draw(lab, arms or answered(lab), objectives, rng)
@@ -77,7 +77,7 @@ def _mean_of(rows):
 
 
 def fronts(lab, spaces, rng, arms=None):
-    """Which arms no other arm dominates: frame space, arm, family, label, on_front, frequency, seeds.
+    """Which arms no other arm dominates: frame space, arm, family, label, on_front, frequency, seeds, draws.
 
     spaces: tuples of objectives, as ("accuracy", "drc"). frequency: share of the draws over questions and seeds in which
     the arm is on the front; an arm on the front by luck has a small one. Equal points stay together.
@@ -95,7 +95,7 @@ def fronts(lab, spaces, rng, arms=None):
         for a, arm in enumerate(drawn.arms):
             names = {"space": " and ".join(space), "arm": arm, "family": about.loc[arm, "family"]}
             row = {"label": about.loc[arm, "label"], "on_front": bool(here[a]), "frequency": float(often[a])}
-            rows.append(names | row | {"seeds": drawn.seeds})
+            rows.append(names | row | {"seeds": drawn.seeds, "draws": drawn.named(volume=True)})
     return pd.DataFrame(rows)
 
 
@@ -110,7 +110,7 @@ def undominated(points):
 
 def hypervolume_table(lab, objectives=tuple(SILENCE), reference=None, rng=None, bound=None, reps=500):
     """Hypervolume of each arm by itself and of each family's front: frame kind ("arm" | "front"), name, family, label,
-    volume, ci_low, ci_high, share (of `bound`'s volume), arms (how many span it), seeds.
+    volume, ci_low, ci_high (NaN where no draw differs), share (of `bound`'s volume), arms (how many span it), seeds, interval.
 
     reference: {objective: value} that every arm must reach; None is SILENCE. A front holds its family and the reference
     arm. bound: {objective: value}, such as `honest_point`. The best of several noisy arms looks better than it is, so a
@@ -138,13 +138,14 @@ def hypervolume_table(lab, objectives=tuple(SILENCE), reference=None, rng=None, 
     ]
     for kind, name, inside in sets:
         chosen = [drawn.arms.index(arm) for arm in inside]
-        result = drawn.result(lambda means, chosen=chosen: _volumes(means[..., chosen, :], origin, sign))
-        low, high = ratio_interval(result)
+        result = drawn.volume(lambda means, chosen=chosen: _volumes(means[..., chosen, :], origin, sign))
+        low, high = ratio_interval(result, bounds=(0.0, np.inf))
         family = about.loc[name, "family"] if kind == "arm" else name
         label = about.loc[name, "label"] if kind == "arm" else name.replace("_", " ")
         names = {"kind": kind, "name": name, "family": family, "label": label, "volume": result.estimate}
         size = {"share": result.estimate / whole, "arms": len(inside), "seeds": drawn.seeds}
-        rows.append(names | {"ci_low": max(0.0, low), "ci_high": high} | size)
+        size |= {"interval": drawn.named(volume=True)}
+        rows.append(names | {"ci_low": low, "ci_high": high} | size)
     return pd.DataFrame(rows)
 
 
@@ -182,6 +183,7 @@ def trajectory_points(lab, objectives=OBJECTIVES):
     per_seed = long.groupby(["arm", "step", "objective", "seed"])["value"].mean()
     table = per_seed.groupby(level=[0, 1, 2]).agg(["mean", "sem", "size"]).reset_index()
     table = table.rename(columns={"mean": "value", "sem": "error", "size": "seeds"})
+    table["error"] = table["error"].where(table["error"] > 0)  # seeds that agree exactly have no known error
     return table.assign(label=table["arm"].map(labels))
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from clinical_r1 import paper
 from clinical_r1.files import PACKAGE, write_json
+from clinical_r1.intervals import wilson_interval
 from clinical_r1.metrics import LOWER_IS_BETTER
 from clinical_r1.pipeline.ledger import provenance
 from clinical_r1.settings import Settings
@@ -137,17 +138,20 @@ def _lm_eval_measures(rows):
         name, scale = _lm_eval_name(row.metric), 100 if row.metric == "accuracy" else 1
         value, width = row.value / scale, (row.ci_high - row.ci_low) / scale
         error = width / (2 * NORMAL_QUANTILE)
-        if np.isnan(error) and name == "acc" and row.n > 0:
-            error = np.sqrt(value * (1 - value) / row.n)
+        if not error > 0 and name == "acc" and row.n > 0:
+            low, high = wilson_interval(value * row.n, row.n)
+            error = np.sqrt(value * (1 - value) / row.n) or (high - low) / (2 * NORMAL_QUANTILE)
         measures[f"{name},none"] = _or_na(value)
-        measures[f"{name}_stderr,none"] = _or_na(error)
+        measures[f"{name}_stderr,none"] = _or_na(
+            error if error > 0 else np.nan
+        )  # never 0: no finite sample is certain
         if name == "acc":
             measures |= {"coverage,none": _or_na(row.coverage), "coverage_stderr,none": "N/A"}
     return measures
 
 
 def _or_na(value):
-    return "N/A" if np.isnan(value) else round(float(value), 6)
+    return "N/A" if np.isnan(value) else float(f"{value:.6g}")
 
 
 def _lm_eval_config(task, rows, record, sampling, profile):

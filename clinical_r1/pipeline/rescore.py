@@ -105,7 +105,8 @@ def compare_rules(old: list[dict], new: list[dict], rng: np.random.Generator):
             a, b = (
                 frame[metric].to_numpy() if metric in frame else np.full(len(ids), np.nan) for frame in values
             )
-            rows.append((*key, metric, *_ab_numbers(a, b, ids, rng)))
+            scale = 1.0 if metric in ("accuracy", "coverage") else None
+            rows.append((*key, metric, *_ab_numbers(a, b, ids, rng, scale)))
     return pd.DataFrame(rows, columns=AB_COLUMNS)
 
 
@@ -125,8 +126,8 @@ def _values(record):
     return read | record["rewards"] | record["measures"]
 
 
-def _ab_numbers(a, b, ids, rng):
-    """(old, new, difference, ci_low, ci_high, n, completions, changed, unpaired) of one metric."""
+def _ab_numbers(a, b, ids, rng, scale):
+    """(old, new, difference, ci_low, ci_high, n, completions, changed, unpaired) of one metric; scale: `paired_bootstrap`'s."""
     there_a, there_b = ~np.isnan(a), ~np.isnan(b)
     both = there_a & there_b
     unpaired = int((there_a != there_b).sum())
@@ -138,9 +139,7 @@ def _ab_numbers(a, b, ids, rng):
         ]
         return *means, np.nan, np.nan, np.nan, n, len(ids), changed, unpaired
     old, new = a[both].mean(), b[both].mean()
-    if (a[both] == b[both]).all():
-        return old, new, 0.0, 0.0, 0.0, n, len(ids), changed, unpaired
-    result = paired_bootstrap(b[both], a[both], rng, clusters=ids[both])
+    result = paired_bootstrap(b[both], a[both], rng, clusters=ids[both], scale=scale)
     return old, new, result.difference, *result.interval, n, len(ids), changed, unpaired
 
 

@@ -115,21 +115,12 @@ def test_results_of_the_other_choices(shipped, results):
 
 
 def test_results_call_the_price_of_crpo_s_reward_open(shipped, results):
-    effects = [
-        comparisons.prompt_and_reward(shipped, rng=np.random.default_rng(seed)).set_index(
-            ["metric", "effect"]
-        )
-        for seed in range(8)
-    ]
-    price = [effect.loc[("accuracy", "CRPO reward")] for effect in effects]
-    assert f"costs {-price[0]['difference']:.1f} points of accuracy" in results
-    assert all(
-        -5.6 < row["difference_low"] and row["difference_high"] < -0.7 for row in price
-    )  # "about 1 to 5"
-    p = [row["p_holm"] for row in price]
-    assert min(p) < 0.05 < max(p) and 0.02 < min(p) and max(p) < 0.08  # "move it to either side"
-    for effect in effects:
-        assert (effect.drop(index="accuracy", level="metric")["p_holm"] > 0.05).all()
+    effect = comparisons.prompt_and_reward(shipped).set_index(["metric", "effect"])  # nothing is drawn
+    price = effect.loc[("accuracy", "CRPO reward")]
+    assert f"costs {-price['difference']:.1f} points of accuracy" in results
+    assert (round(-price["difference_high"]), round(-price["difference_low"])) == (1, 5)  # "about 1 to 5"
+    assert f"After correction p is {price['p_holm']:.3f}, barely under 0.05 with three seeds" in results
+    assert (effect.drop(index="accuracy", level="metric")["p_holm"] > 0.05).all()
 
 
 def test_results_show_the_hypervolumes(shipped, results):

@@ -13,7 +13,7 @@ from laboratory import laboratory, write_laboratory
 from clinical_r1 import intervals
 from clinical_r1.audit import reward_arithmetic
 from clinical_r1.clinic.cases import Case, load_set
-from clinical_r1.laboratory import comparisons, pareto, records, shares
+from clinical_r1.laboratory import comparisons, draws, pareto, records, shares
 
 PAIR = ("accuracy", "faithfulness")
 
@@ -106,6 +106,63 @@ def test_cold_start_arms_are_compared_with_their_own_counterpart(lab):
     table = comparisons.ablation_table(lab, "cold_start", rng=rng())
     against = table.dropna(subset="difference").drop_duplicates("arm").set_index("arm")["against"]
     assert against.to_dict() == {"cold_start_grpo": "grpo", "cold_start_crpo": "crpo"}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_an_arm_that_is_always_right_or_silent_has_no_certain_number(lab, seeds):
+    scores = lab.scores[lab.scores["seed"] < seeds].copy()
+    k0, k3 = scores["arm"] == "k0", scores["arm"] == "k3"
+    scores.loc[k0, ["accuracy", "faithfulness", "drc"]] = [100.0, 0, 2]
+    scores.loc[k3, "accuracy"] = 0.0
+    given = lab._replace(scores=scores)
+    points = pareto.points(given, ("accuracy", "faithfulness", "drc"), rng()).set_index(["arm", "objective"])
+    bound = intervals.wilson_interval(0, 40)[1]
+    for key, expected in {
+        ("k0", "accuracy"): (100 - 100 * bound, 100.0),
+        ("k3", "accuracy"): (0.0, 100 * bound),
+        ("k0", "faithfulness"): (0.0, bound),
+        ("k0", "drc"): (2 - bound, 2 + bound),
+    }.items():
+        assert points.loc[key, ["ci_low", "ci_high"]].tolist() == pytest.approx(expected), key
+    volumes = pareto.hypervolume_table(given, rng=rng(), reps=20).set_index(["kind", "name"])
+    silent = volumes.loc[
+        ("arm", "k0")
+    ]  # no true claim, no volume: and no draw that could say how sure that is
+    assert silent["volume"] == 0 and np.isnan(silent["ci_low"]) and np.isnan(silent["ci_high"])
+    table = comparisons.ablation_table(given, "k", "k0", ("accuracy",), rng()).set_index("arm")
+    assert table.loc["k3", "difference"] == -100 == table.loc["k3", "difference_low"]
+    assert table.loc["k3", "difference_high"] == pytest.approx(-100 + 100 * bound)
+
+
+def test_differences_of_accuracy_stay_within_a_hundred_points(lab):
+    """Three seeds at 0, 20 and 100 per cent against three at 100: Student's t alone says -190 points."""
+    scores = lab.scores.copy()
+    scores.loc[scores["arm"] == "crpo", "accuracy"] = 100.0
+    scores.loc[scores["arm"] == "k0", "accuracy"] = scores["seed"].map({0: 0.0, 1: 20.0, 2: 100.0})
+    row = comparisons.ablation_table(lab._replace(scores=scores), "k", metrics=("accuracy",)).set_index("arm")
+    assert row.loc["k0", "difference"] == -60 and row.loc["k0", "difference_low"] == -100
+    assert (row.loc["k0", "ci_low"], row.loc["k0", "ci_high"]) == (0.0, 100.0)
+
+
+def test_tables_name_their_draws_and_seed(lab):
+    seed = np.random.default_rng(5)
+    volumes = pareto.hypervolume_table(lab, rng=seed, reps=20)
+    assert set(volumes["interval"]) == {"bootstrap over questions and seeds (20 draws, seed 5)"}
+    again = pareto.hypervolume_table(lab, rng=seed, reps=20)  # whatever the generator has drawn before
+    assert again.equals(volumes)
+    assert set(pareto.fronts(lab, [PAIR], seed)["draws"]) == {
+        "bootstrap over questions and seeds (1,000 draws, seed 5)"
+    }
+    one = lab._replace(scores=lab.scores[lab.scores["seed"] == 0])
+    assert set(pareto.points(one, PAIR, seed)["interval"]) == {
+        "bootstrap over questions (10,000 draws, seed 5)"
+    }
+
+
+def test_seeds_that_agree_exactly_have_no_interval():
+    for values in ([0.0, 0.0, 0.0], [0.7, 0.7], [0.3]):
+        assert np.isnan(draws.mean_over_seeds(values)["ci_low"])
+    assert draws.mean_over_seeds([0.0, 0.1])["ci_low"] < 0
 
 
 def test_unknown_family_and_uncomputed_objective_are_named(lab):

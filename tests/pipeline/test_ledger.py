@@ -386,6 +386,18 @@ def test_lm_eval_says_not_available_instead_of_nan(run):
     assert own["acc_stderr,none"] == pytest.approx(np.sqrt(0.25 / 16)) and own["drc_stderr,none"] == "N/A"
 
 
+@pytest.mark.parametrize("value", [0.0, 100.0])
+@pytest.mark.parametrize("ends", ["missing", "equal"])
+def test_lm_eval_has_no_standard_error_of_zero(run, value, ends):
+    settings, table = run
+    end = np.nan if ends == "missing" else value
+    table = table.assign(ci_low=end, ci_high=end).assign(value=value)
+    text = lm_eval.write_lm_eval(settings, table, MANIFEST)[0].read_text()
+    own = json.loads(text)["results"]["clinical_r1_clinic"]
+    assert own["acc_stderr,none"] == pytest.approx(0.19361 / 3.92, abs=1e-4)  # Wilson's 0 of 16
+    assert own["drc_stderr,none"] == "N/A"
+
+
 def test_lm_eval_counts_the_whole_benchmark_as_original(run):
     settings, _ = run
     settings = replace(settings, benchmarks=("medqa",), methods=("crpo",))
