@@ -75,13 +75,11 @@ def render_chat(tokenizer, messages: list[dict]) -> str:
     """The messages in the words of a chat template, ready to be answered. ValueError, naming the template's model, when the
     template refuses the messages, or leaves out a turn that it does not know.
     """
-    from jinja2.exceptions import TemplateError
-
     name = getattr(tokenizer, "name_or_path", None) or "the tokenizer"
     try:
         text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except TemplateError as error:
-        raise ValueError(f"the chat template of {name} refuses these messages ({error}).") from None
+    except Exception as error:  # whatever a model's own template does
+        raise ValueError(f"the chat template of {name} refuses these messages ({error}).") from error
     for message in messages:
         if message["content"].strip() not in text:
             raise ValueError(

@@ -1,52 +1,48 @@
 """Who is asked for verdicts: an OpenAI-compatible server, or a chat model in this process.
 
-Each is a function messages -> Reply with an `identity`, all that a verdict depends on besides the messages. A request that
-failed raises `JudgeError`; no key appears in an error, a log or a repr.
+Each is a function messages -> Reply with an `identity`, all that a verdict depends on besides the messages. Three things go
+wrong, and each has its own way: what may pass by itself is asked again; what the model will not or cannot answer is a Reply
+whose finish_reason says so; anything else raises `JudgeError`. No key appears in a reply, an error, a log or a repr.
 """
 
 import hashlib
-import json
 import os
+import re
+import sys
 import threading
 import time
 import weakref
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from math import inf
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from clinical_r1.completions import opened_thought
 from clinical_r1.engines import decoding, until_end
 from clinical_r1.files import sha256
+from clinical_r1.judges.replies import Reply, SystemTurnRefused, read_answer
+from clinical_r1.judges.store import digest
+from clinical_r1.judges.transport import Lasting, Sender, persist, proxy_variable, scrub
 from clinical_r1.models import load_tokenizer, resolve_base
+from clinical_r1.prompts import fold_system, render_chat
 
 URL_VARIABLE = "CLINICAL_R1_JUDGE_URL"
 MODEL_VARIABLE = "CLINICAL_R1_JUDGE_MODEL"
 KEY_VARIABLE = "CLINICAL_R1_JUDGE_KEY"
+LIMIT_NAME_VARIABLE = "CLINICAL_R1_JUDGE_LIMIT_NAME"
+MAX_TOKENS_VARIABLE = "CLINICAL_R1_JUDGE_MAX_TOKENS"
+TEMPERATURE_VARIABLE = "CLINICAL_R1_JUDGE_TEMPERATURE"
 
 
 class JudgeError(RuntimeError):
     """A model could not be asked. Nothing was cached for this request; what was asked before is."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What a model answered. None means that the server does not say.
-
-    finish_reason: "stop", "length" (cut at max_tokens) or the server's own word. retries: requests that failed before this
-    one. dollars: at the prices the asker was given.
-    """
-
-    text: str
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    finish_reason: str | None = None
-    retries: int = 0
-    dollars: float | None = None
-
-
-def digest(value) -> str:
-    """sha256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+@cache
+def _say(sentence: str) -> None:
+    """Once in a process."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 # ------------------------------------------------------------------------------------------- an OpenAI-compatible server
@@ -67,29 +63,26 @@ class _Pace:
         time.sleep(max(0.0, start - time.monotonic()))
 
 
-def _read_key(variable: str) -> str:
-    """The key that an environment variable holds, or a placeholder. JudgeError for one that no header can carry."""
-    key = os.environ.get(variable, "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise JudgeError(f"{variable} holds a character that no key has; set it anew.")
-    return key or "no-key"
-
-
 @dataclass(frozen=True)
 class OpenAIServer:
     """Asks any server that speaks OpenAI's chat completions (OpenAI, vLLM, llama.cpp, `transformers serve`, …).
 
-    The `openai` client waits, retries (429, 5xx, time-outs, broken connections; 0.5 s doubling to 8 s, or the server's
-    Retry-After up to two minutes) and pools connections.
+    What may pass by itself is asked again: 429, 5xx, a time-out, a broken connection, an answer without content, after 0.5 s
+    doubling to 8 s, or the server's Retry-After up to two minutes. A redirect is not followed: the text goes to base_url and
+    nowhere else. This machine's own address is never reached through a proxy; for others HTTPS_PROXY, HTTP_PROXY, ALL_PROXY
+    and NO_PROXY hold. A model that refuses a system turn gets its instructions in the user turn; that is said once.
 
     base_url: with its `/v1`. The address is no part of the identity: moving the same model elsewhere keeps its verdicts.
     api_key_variable: names the environment variable that holds the key, read at each request. Where it is
         unset a placeholder is sent: local servers want no key.
-    temperature, top_p, seed: None leaves the parameter out; some hosted models refuse it.
+    temperature, top_p, max_tokens, seed: None leaves the parameter out; some hosted models refuse it.
     limit_name: what the server calls max_tokens ("max_completion_tokens" for OpenAI's reasoning models).
-    timeout: seconds without a byte before a request counts as failed.
+    timeout: seconds for one request, from its beginning to the last byte.
+    max_reply_bytes: of one answer, unpacked.
     requests_per_minute: of all threads together, retries not counted.
     dollars_per_million: price of a million (prompt, completion) tokens, or None where unknown.
+    system_turn: False puts the instructions into the user turn from the start. A server that drops a system turn without a
+        word cannot be told from here.
     """
 
     base_url: str
@@ -97,13 +90,15 @@ class OpenAIServer:
     api_key_variable: str = "OPENAI_API_KEY"
     temperature: float | None = 0.0
     top_p: float | None = 1.0
-    max_tokens: int = 1024
+    max_tokens: int | None = 1024
     seed: int | None = 0
     limit_name: str = "max_tokens"
     timeout: float = 60.0
     retries: int = 5
+    max_reply_bytes: int = 4_000_000
     requests_per_minute: float | None = None
     dollars_per_million: tuple[float | None, float | None] = (None, None)
+    system_turn: bool = True
 
     def __post_init__(self):
         parts = urlsplit(self.base_url)
@@ -113,13 +108,17 @@ class OpenAIServer:
                 "the judge's base_url must look like http://127.0.0.1:8000/v1, without user name, password or query; "
                 "a key belongs in an environment variable."
             )
-        from openai import OpenAI
-
-        key = partial(_read_key, self.api_key_variable)
-        client = OpenAI(base_url=self.base_url, api_key=key, timeout=self.timeout, max_retries=self.retries)
-        weakref.finalize(self, client.close)
-        object.__setattr__(self, "_client", client)
-        object.__setattr__(self, "_pace", _Pace(self.requests_per_minute))
+        sender = Sender(f"{self.base_url.rstrip('/')}/chat/completions", self.timeout, self.max_reply_bytes)
+        weakref.finalize(self, sender.close)
+        folds = threading.Event()
+        if not self.system_turn:
+            folds.set()
+        for name, value in {
+            "_sender": sender,
+            "_pace": _Pace(self.requests_per_minute),
+            "_folds": folds,
+        }.items():
+            object.__setattr__(self, name, value)
 
     @property
     def identity(self) -> dict:
@@ -129,83 +128,98 @@ class OpenAIServer:
 
     def __call__(self, messages: list[dict]) -> Reply:
         """Raises JudgeError when the server gives no answer; the sentence names base_url and the fix."""
-        import openai
-
-        sampling = {
-            name: value
-            for name in ("temperature", "top_p", "seed")
-            if (value := getattr(self, name)) is not None
-        }
         self._pace.wait()
-        # `from None`: an openai error carries the request, and with it the key.
+        key = self._key()
         try:
-            raw = self._client.chat.completions.with_raw_response.create(
-                model=self.model, messages=messages, **{self.limit_name: self.max_tokens}, **sampling
-            )
-        except openai.APIError as error:
-            raise JudgeError(self._explain(error)) from None
-        try:
-            return self._reply(raw)
-        except (ValueError, AttributeError, TypeError, LookupError, RecursionError, openai.OpenAIError):
-            raise JudgeError(
-                f"the judge server at {self.base_url} answered, but not with a chat completion "
-                f"({self._plain(raw.text)!r}); base_url must be the root of an OpenAI-compatible API, mostly ending in /v1."
-            ) from None
+            if self._folds.is_set():
+                return self._persist(messages, key, folded=True)
+            try:
+                return self._persist(messages, key, folded=False)
+            except SystemTurnRefused as refusal:
+                return self._fold(messages, key, refusal)
+        except Lasting as failure:
+            # `from None`: what failed may carry the request, and with it the key.
+            through = proxy_variable(self.base_url)
+            proxy = f", through the proxy in {through}," if through else ""
+            sentence = f"the judge server at {self.base_url}{proxy} {failure}"
+            raise JudgeError(scrub(sentence, key, self.api_key_variable, shortest=1)) from None
 
-    def _reply(self, raw) -> Reply:
-        answer = raw.parse()
-        choice, usage = answer.choices[0], answer.usage
-        text = choice.message.content
-        if not isinstance(text, str | None):
-            raise TypeError("content is no text")
-        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (None, None)
+    def _key(self) -> str:
+        """The key that the environment variable holds, or "". JudgeError for one that no header can carry."""
+        key = os.environ.get(self.api_key_variable, "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise JudgeError(f"{self.api_key_variable} holds a character that no key has; set it anew.")
+        return key
+
+    def _fold(self, messages, key, refusal) -> Reply:
+        """Ask with the instructions in the user turn; the server's own refusal holds where that does not help either."""
+        try:
+            reply = self._persist(messages, key, folded=True)
+        except Lasting:
+            raise refusal from None
+        self._folds.set()
+        _say(f"the model {self.model} takes no system turn: its instructions stand in the user turn.")
+        return reply
+
+    def _persist(self, messages, key, folded) -> Reply:
+        asked = {"model": self.model, "messages": fold_system(messages) if folded else messages}
+        asked |= {self.limit_name: self.max_tokens, "temperature": self.temperature}
+        asked |= {"top_p": self.top_p, "seed": self.seed}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        headers = {"Authorization": f"Bearer {key or 'no-key'}"}
+        read = partial(read_answer, server=self, hide=partial(scrub, key=key, name=self.api_key_variable))
+        reply, failures = persist(lambda: read(self._sender.post(asked, headers)), self.retries)
+        tokens, prices = (reply.prompt_tokens, reply.completion_tokens), self.dollars_per_million
         dollars = None
-        if None not in (*tokens, *self.dollars_per_million):
-            dollars = sum(n * price for n, price in zip(tokens, self.dollars_per_million, strict=True)) / 1e6
-        return Reply(text or "", *tokens, choice.finish_reason, raw.retries_taken, dollars)
-
-    def _plain(self, text: str) -> str:
-        """A server's words for an error message: short, on one line, and without the key should it repeat it."""
-        return " ".join(
-            str(text).replace(_read_key(self.api_key_variable), f"[{self.api_key_variable}]").split()
-        )[:300]
-
-    def _explain(self, error) -> str:
-        import openai
-
-        server, status = f"the judge server at {self.base_url}", getattr(error, "status_code", None)
-        tries = f"{self.retries + 1} tries"
-        if isinstance(error, openai.APITimeoutError):
-            return f"{server} did not answer within {self.timeout:g} s in {tries}; raise timeout, or see what it is doing."
-        if isinstance(error, openai.APIConnectionError):
-            cause = type(error.__cause__).__name__
-            return (
-                f"{server} could not be reached, or hung up, in {tries} ({cause}); start it, or fix base_url."
-            )
-        # The body itself: the client's message leaves out what does not follow OpenAI's form, as FastAPI's does not.
-        said = f"({status}: {self._plain(error.response.text if status else error.message)})"
-        if status in (401, 403):
-            return f"{server} refused the key in {self.api_key_variable} {said}; set that variable to a key it accepts."
-        if status == 404:
-            return f"{server} knows no model {self.model!r}, or base_url is wrong {said}; {self.base_url}/models lists them."
-        if status == 429:
-            return f"{server} still asks to slow down after {tries} {said}; set requests_per_minute, or check the quota."
-        if status is not None and status >= 500:
-            return f"{server} failed in {tries} {said}; look at its log, then run again: what is judged stays judged."
-        return f"{server} refused the request for model {self.model!r} {said}; fix model, max_tokens or the sampling."
+        if None not in (*tokens, *prices):
+            dollars = sum(n * price for n, price in zip(tokens, prices, strict=True)) / 1e6
+        return replace(reply, retries=failures, folded=folded, dollars=dollars)
 
 
 def server_from_environment() -> OpenAIServer | None:
     """The server that CLINICAL_R1_JUDGE_URL and CLINICAL_R1_JUDGE_MODEL name, or None when there is no URL.
 
-    Its key, if it needs one, stands in CLINICAL_R1_JUDGE_KEY. ValueError for a URL without a model.
+    Its key, if it needs one, stands in CLINICAL_R1_JUDGE_KEY. Three more may be set: CLINICAL_R1_JUDGE_MAX_TOKENS (1024;
+    empty: no limit is sent), CLINICAL_R1_JUDGE_LIMIT_NAME (max_tokens) and CLINICAL_R1_JUDGE_TEMPERATURE (0; empty: neither
+    temperature nor top_p is sent). ValueError for a URL without a model, and for a value that makes no sense.
     """
     url, model = os.environ.get(URL_VARIABLE), os.environ.get(MODEL_VARIABLE)
     if not url:
         return None
     if not model:
         raise ValueError(f"{URL_VARIABLE} is set and {MODEL_VARIABLE} is not; name the model to ask.")
-    return OpenAIServer(url, model, api_key_variable=KEY_VARIABLE)
+    options = {"limit_name": os.environ.get(LIMIT_NAME_VARIABLE) or "max_tokens"}
+    if not re.fullmatch(r"[a-z][a-z_]{0,40}", options["limit_name"]) or options["limit_name"] in _SENT:
+        raise ValueError(
+            f"{LIMIT_NAME_VARIABLE} is {options['limit_name']!r}; expected max_tokens or max_completion_tokens."
+        )
+    options["max_tokens"] = _number(MAX_TOKENS_VARIABLE, int, 1, 1024)
+    options["temperature"] = _number(TEMPERATURE_VARIABLE, float, 0, 0.0)
+    if options["temperature"] is None:
+        options["top_p"] = None
+    return OpenAIServer(url, model, api_key_variable=KEY_VARIABLE, **options)
+
+
+_SENT = ("model", "messages", "temperature", "top_p", "seed")
+
+
+def _number(variable: str, kind: type, least: float, default):
+    """A variable's number; None where it is set and empty."""
+    value = os.environ.get(variable)
+    if value is None:
+        return default
+    if not value.strip():
+        return None
+    try:
+        number = kind(value)
+    except ValueError:
+        number = -inf
+    if not least <= number < inf:
+        expected = "a whole number" if kind is int else "a number"
+        raise ValueError(
+            f"{variable} is {value!r}; expected {expected} of at least {least}, or nothing, to leave it out."
+        )
+    return number
 
 
 # -------------------------------------------------------------------------------------------------------- a local model
@@ -216,7 +230,8 @@ class LocalModel:
     """Asks a Transformers chat model in this process, one request at a time; for many verdicts a server is faster.
 
     name: a Hub id, a folder, or "clinic-base". temperature 0 is greedy; otherwise each request has a seed of its own, so
-    the order of the requests changes nothing.
+    the order of the requests changes nothing. Where the chat template refuses or drops a system turn, the instructions stand
+    in the user turn, which is said once. A prompt that with its reply exceeds the model's positions is not asked.
     """
 
     name: str
@@ -243,6 +258,9 @@ class LocalModel:
         }
         identity |= {name: getattr(self, name) for name in ("temperature", "top_p", "max_tokens", "seed")}
         fields = {"_tokenizer": tokenizer, "_model": model, "identity": identity, "_lock": threading.Lock()}
+        fields["_folds"] = not _takes_system_turn(tokenizer)
+        if fields["_folds"]:
+            _say(f"the model {self.name} takes no system turn: its instructions stand in the user turn.")
         for name, value in fields.items():
             object.__setattr__(self, name, value)
 
@@ -253,9 +271,14 @@ class LocalModel:
     def _generate(self, messages: list[dict]) -> Reply:
         import torch
 
+        messages = fold_system(messages) if self._folds else messages
+        thought = opened_thought(render_chat(self._tokenizer, messages))
         inputs = self._tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
+        longest = getattr(self._model.config, "max_position_embeddings", None) or inf
+        if inputs["input_ids"].shape[1] + self.max_tokens > longest:
+            return Reply("", inputs["input_ids"].shape[1], 0, "context_length_exceeded", folded=self._folds)
         ids, mask = (inputs[name].to(self._model.device) for name in ("input_ids", "attention_mask"))
         options = decoding(self._model, self._tokenizer, self.max_tokens, self.temperature, self.top_p)
         devices = [self._model.device] if self._model.device.type == "cuda" else []
@@ -265,8 +288,22 @@ class LocalModel:
         asked = ids.shape[1]
         new = output[0, asked:].tolist()
         kept, stopped = until_end(new, options["eos_token_id"])
-        text = self._tokenizer.decode(kept, skip_special_tokens=True)
-        return Reply(text, asked, len(new), "stop" if stopped else "length")
+        # Special tokens stay: some models mark their thoughts with them.
+        text = thought + self._tokenizer.decode(kept, skip_special_tokens=False)
+        return Reply(text, asked, len(new), "stop" if stopped else "length", folded=self._folds)
+
+
+def _takes_system_turn(tokenizer) -> bool:
+    """Whether its chat template shows a system turn, and as something else than words of the assistant."""
+    asked = [{"role": "system", "content": "the instructions"}, {"role": "user", "content": "the question"}]
+    try:
+        shown = render_chat(tokenizer, asked)
+    except ValueError:
+        return False
+    try:
+        return shown != render_chat(tokenizer, [asked[0] | {"role": "assistant"}, asked[1]])
+    except ValueError:
+        return True
 
 
 def _folder_hash(folder: Path) -> str:

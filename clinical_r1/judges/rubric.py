@@ -1,17 +1,16 @@
 """Judges: who counts the eight process measures of a completion.
 
-A judge is a function (question, text) -> {measure: count}. A count is None where the verdict could not be read, and the
-whole is {} where there is nothing to judge by. The clinic's judge is exact and free; any other asks a model:
+A judge is a function (question, text) -> {measure: count}. A count is None where there is no verdict that could be read, and
+the whole is {} where there is nothing to judge by. The clinic's judge is exact and free; any other asks a model:
 
     ask(messages) -> Reply    a server or a local model (`judges.models`), `Replay`, or any function with an `identity`
-    rubric_judge(ask, cache)  one question to the model for each measure, each verdict kept on disk
+    rubric_judge(ask, cache)  one question to the model for each measure, each reply kept on disk
     judge_many(pairs, judge)  several at a time; stops at the first failure and continues where it stopped
 
-A verdict is what a model replied, readable or not. A request that failed is not a verdict: it raises `JudgeError`.
+What a model replied is kept, readable or not, with the reason where it holds no count. A request that failed is no reply: it
+raises `JudgeError`.
 """
 
-import json
-import os
 import threading
 import time
 from collections import Counter
@@ -19,84 +18,38 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clinical_r1.completions import parse_count
-from clinical_r1.judges.models import JudgeError, Reply, digest
+from clinical_r1.completions import parse_count, split_thought
+from clinical_r1.judges.models import JudgeError
+from clinical_r1.judges.replies import NO_ANSWER, Reply
+from clinical_r1.judges.store import Store, digest, read_store
 from clinical_r1.metrics import PROCESS_METRICS
-from clinical_r1.prompts import build_judge_messages, judge_nonce, judge_prompts_hash
+from clinical_r1.prompts import build_judge_messages, fold_system, judge_nonce, judge_prompts_hash
 from clinical_r1.questions import Question
 
-# ------------------------------------------------------------------------------------------------------ verdicts on disk
-VERDICT_KEYS = ("key", "measure", "question", "prompt", "reply", "count") + (
-    "finish_reason", "prompt_tokens", "completion_tokens",
-)  # fmt: skip
+# ------------------------------------------------------------------------------------------------------ verdicts
+REASONS = (*NO_ANSWER, "unclosed thought", "unreadable")  # why a reply holds no count
 
 
-def _header(identity: dict) -> dict:
-    return {"identity": identity, "judge_prompts": judge_prompts_hash()[:16]}
+def read_verdict(text: str, finish_reason: str | None, nonce: str) -> tuple[int | None, str | None]:
+    """(count, None) of a judge's reply, or (None, one of REASONS)."""
+    if finish_reason in NO_ANSWER:
+        return None, finish_reason
+    if split_thought(text)[1]:
+        return None, "unclosed thought"
+    count = parse_count(text, nonce)
+    return count, "unreadable" if count is None else None
 
 
-def read_verdicts(path: Path) -> tuple[dict | None, dict[str, dict], int]:
-    """(header, key -> row, bytes of whole lines) of a verdict file; a last line that was cut by a kill is left out.
+def verdict_store(folder: str | Path, identity: dict) -> Store:
+    """The file of all verdicts of one model, sampling and set of judge prompts.
 
-    A missing or empty file has header None. Where a key occurs twice the first row holds. ValueError names a bad line.
+    Its first line holds identity and judge_prompts; each other line one reply: key (sha256 of identity and the messages as they
+    were sent), measure, question (id), prompt (sha256 of the messages), system_turn ("own", or "folded" into the user turn),
+    reply, count, reason, finish_reason, prompt_tokens, completion_tokens.
     """
-    data = path.read_bytes() if path.exists() else b""
-    whole = data[: data.rfind(b"\n") + 1]
-    header, rows = None, {}
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            row = json.loads(line)
-            if number == 1:
-                header = {key: row[key] for key in ("identity", "judge_prompts")}
-            else:
-                rows.setdefault(row["key"], {name: row[name] for name in VERDICT_KEYS})
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, line {number} is no verdict ({error}); delete the line, or the file to judge anew."
-            ) from error
-    return header, rows, len(whole)
-
-
-class VerdictCache:
-    """Every verdict of one model, sampling and set of judge prompts: one JSON Lines file that only grows.
-
-    The first line says what the verdicts were made with; each other line is one verdict: key, measure, question (id),
-    prompt (sha256 of the messages), reply, count, finish_reason, prompt_tokens, completion_tokens. key: sha256 of
-    (identity, messages). Safe under threads; one process at a time. A process killed while writing leaves at most one
-    broken last line, which is cut off when the file is opened again.
-    """
-
-    def __init__(self, folder: str | Path, identity: dict):
-        header = _header(identity)
-        name = "".join(
-            c if c.isalnum() or c in "-." else "-" for c in Path(str(identity.get("model"))).name[:40]
-        )
-        self.path = Path(folder) / f"{name}-{digest(header)[:16]}.jsonl"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        found, self._rows, size = read_verdicts(self.path)
-        if found not in (None, header):
-            raise ValueError(f"{self.path} was made with {found}, expected {header}; move it away.")
-        self._lock = threading.Lock()
-        if self.path.exists() and size < self.path.stat().st_size:
-            os.truncate(self.path, size)
-        if found is None:
-            self._append(header)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def find(self, key: str) -> dict | None:
-        return self._rows.get(key)
-
-    def add(self, row: dict) -> None:
-        with self._lock:
-            self._append(row)
-            self._rows[row["key"]] = row
-
-    def _append(self, row: dict) -> None:
-        # ASCII JSON: a reply may hold lone surrogates. One write, so that threads and kills cannot split two lines.
-        with open(self.path, "ab") as out:
-            out.write(json.dumps(row).encode() + b"\n")
+    header = {"identity": identity, "judge_prompts": judge_prompts_hash()[:16]}
+    name = "".join(c if c.isalnum() or c in "-." else "-" for c in Path(str(identity.get("model"))).name[:40])
+    return Store(Path(folder) / f"{name}-{digest(header)[:16]}.jsonl", header)
 
 
 class Replay:
@@ -109,7 +62,7 @@ class Replay:
     def __init__(self, path: str | Path, model: str | None = None):
         path = Path(path)
         files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-        headers = {file: header for file in files if (header := read_verdicts(file)[0])}
+        headers = {file: header for file in files if (header := read_store(file)[0])}
         prompts = judge_prompts_hash()[:16]
         fitting = [
             file
@@ -127,7 +80,7 @@ class Replay:
                 "Name that file, or judge again with these prompts."
             )
         self.path = fitting[0]
-        header, self._rows, _ = read_verdicts(self.path)
+        header, self._rows = read_store(self.path)
         self.identity = header["identity"]
 
     def find(self, key: str) -> dict | None:
@@ -143,23 +96,34 @@ class Replay:
 # ------------------------------------------------------------------------------------------------------------ the judge
 
 
+COUNTED = "counted"
+
+
 @dataclass
 class Totals:
     """What a judge has done since it was made. A sum is None as soon as one request does not say its part.
 
     requests: answered by the model; cached: found on disk. Their sum is the number of verdicts.
-    unparsable: measure -> verdicts without a readable count, cached ones included.
+    outcomes: (measure, "counted" or one of REASONS) -> verdicts, cached ones included.
     seconds: waited for the model, summed over requests: eight workers can wait eight seconds in one.
     """
 
     requests: int = 0
     cached: int = 0
-    unparsable: Counter = field(default_factory=Counter)
+    outcomes: Counter = field(default_factory=Counter)
     retries: int = 0
     prompt_tokens: int | None = 0
     completion_tokens: int | None = 0
     dollars: float | None = 0.0
     seconds: float = 0.0
+
+    @property
+    def unparsable(self) -> dict[str, int]:
+        """measure -> verdicts without a count."""
+        lost = Counter({measure: 0 for measure, _ in self.outcomes})
+        for (measure, outcome), n in self.outcomes.items():
+            lost[measure] += n * (outcome != COUNTED)
+        return dict(lost)
 
     def add_reply(self, reply: Reply, seconds: float) -> None:
         self.requests += 1
@@ -171,51 +135,85 @@ class Totals:
 
 
 class RubricJudge:
-    """A judge that asks a model once for each measure; made by `rubric_judge`. `totals` says what it cost."""
+    """A judge that asks a model once for each measure; made by `rubric_judge`. `totals` says what it cost, `report` how often it
+    gave no count, and why."""
 
-    def __init__(self, ask, cache, measures: tuple[str, ...], show_answer: bool):
+    def __init__(self, ask, cache, measures: tuple[str, ...], show_answer: bool, again: tuple[str, ...] = ()):
         self.ask, self.cache, self.measures, self.show_answer = ask, cache, measures, show_answer
+        self.again = again
         self.totals = Totals()
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
+        self._renewed: set[str] = set()
 
     def __call__(self, question: Question, text: str) -> dict[str, int | None]:
-        """{measure: count, or None where the verdict cannot be read}. JudgeError names measure and question."""
+        """{measure: count, or None where there is no verdict}. JudgeError names measure and question."""
         return {name: self.verdict(name, question, text) for name in self.measures}
+
+    def report(self):
+        """One row per measure: verdicts, counted, then a column for each reason that occurred, most frequent first."""
+        import pandas as pd
+
+        reasons = Counter()
+        for (_, outcome), n in self.totals.outcomes.items():
+            reasons[outcome] += n
+        del reasons[COUNTED]
+        columns = [COUNTED, *(reason for reason, _ in reasons.most_common())]
+        rows = {m: {c: self.totals.outcomes[m, c] for c in columns} for m in self.measures}
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        table.insert(0, "verdicts", table.sum(axis=1))
+        return table.rename_axis("measure")
 
     def verdict(self, name: str, question: Question, text: str) -> int | None:
         """One measure. The stored reply is read anew each time, so a better parser needs no request."""
         messages = build_judge_messages(question, text, name, self.show_answer)
         nonce = judge_nonce(name, question, text)
-        key = digest([self.ask.identity, messages])
+        prompt = digest(messages)
         with self._lock:
-            asking = self._locks.setdefault(key, threading.Lock())
+            asking = self._locks.setdefault(prompt, threading.Lock())
         with asking:  # the same completion may be judged by two threads at once
-            row = self.cache.find(key)
-            cached = row is not None
+            row = self._stored(messages)
+            cached = row is not None and (
+                prompt in self._renewed or _outcome(row, nonce)[1] not in self.again
+            )
             if not cached:
-                row = self._ask(key, name, question, messages, nonce)
-        count = parse_count(row["reply"], nonce)
+                row = self._ask(name, question, messages, nonce, row)
+                self._renewed.add(prompt)
+        count, reason = _outcome(row, nonce)
         with self._lock:
-            self._locks.pop(key, None)
+            self._locks.pop(prompt, None)
             self.totals.cached += cached
-            self.totals.unparsable[name] += count is None
+            self.totals.outcomes[name, reason or COUNTED] += 1
         return count
 
-    def _ask(self, key, name, question, messages, nonce) -> dict:
+    def _key(self, messages) -> str:
+        return digest([self.ask.identity, messages])
+
+    def _stored(self, messages) -> dict | None:
+        """The reply to the messages as they were sent: with the system turn folded, if the model takes none, or as they are."""
+        return self.cache.find(self._key(fold_system(messages))) or self.cache.find(self._key(messages))
+
+    def _ask(self, name, question, messages, nonce, instead_of) -> dict:
         start = time.perf_counter()
         try:
             reply = self.ask(messages)
         except JudgeError as error:
             raise JudgeError(f"{name} of question {question.id}: {error}") from None
         seconds = time.perf_counter() - start
-        row = {"key": key, "measure": name, "question": question.id, "prompt": digest(messages)}
-        row |= {"reply": reply.text, "count": parse_count(reply.text, nonce)}
-        row |= {part: getattr(reply, part) for part in VERDICT_KEYS[-3:]}
-        self.cache.add(row)
+        sent = fold_system(messages) if reply.folded else messages
+        count, reason = read_verdict(reply.text, reply.finish_reason, nonce)
+        row = {"key": self._key(sent), "measure": name, "question": question.id, "prompt": digest(sent)}
+        row |= {"system_turn": "folded" if reply.folded else "own", "reply": reply.text, "count": count}
+        row |= {"reason": reason, "finish_reason": reply.finish_reason}
+        row |= {"prompt_tokens": reply.prompt_tokens, "completion_tokens": reply.completion_tokens}
+        row = self.cache.add(row, instead_of)
         with self._lock:
             self.totals.add_reply(reply, seconds)
         return row
+
+
+def _outcome(row: dict, nonce: str) -> tuple[int | None, str | None]:
+    return read_verdict(row["reply"], row["finish_reason"], nonce)
 
 
 def rubric_judge(
@@ -223,16 +221,25 @@ def rubric_judge(
     cache_folder: str | Path | None = None,
     measures: tuple[str, ...] = PROCESS_METRICS,
     show_answer: bool = False,
+    again: tuple[str, ...] = (),
 ) -> RubricJudge:
-    """A judge that asks a model with our rubrics and keeps every verdict under cache_folder.
+    """A judge that asks a model with our rubrics and keeps every reply under cache_folder.
 
     ask: `OpenAIServer`, `LocalModel`, `Replay` (needs no folder), or any function with an `identity` dict.
     show_answer: tell the judge the correct letter, as the official code does; such verdicts are other verdicts.
+    again: reasons, some of REASONS; a stored reply that gave no count for one of them is asked again, once in a judge's life.
     """
     if unknown := [name for name in measures if name not in PROCESS_METRICS]:
         raise ValueError(f"measures {unknown} are not known; expected some of {PROCESS_METRICS}.")
+    if isinstance(again, str) or set(again) - set(REASONS):
+        raise ValueError(f"again is {again!r}; expected a tuple of some of {REASONS}.")
     if isinstance(ask, Replay):
+        if again:
+            raise ValueError(
+                "a Replay asks nobody, so nothing can be asked again; name the server or the model."
+            )
         return RubricJudge(ask, ask, tuple(measures), show_answer)
     if cache_folder is None:
         raise ValueError("name a cache_folder: verdicts cost time and money, and must be traceable.")
-    return RubricJudge(ask, VerdictCache(cache_folder, ask.identity), tuple(measures), show_answer)
+    store = verdict_store(cache_folder, ask.identity)
+    return RubricJudge(ask, store, tuple(measures), show_answer, tuple(again))

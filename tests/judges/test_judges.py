@@ -3,7 +3,6 @@
 Run: pytest tests/judges/test_judges.py          (with -m "not slow": without `transformers serve`)
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -16,140 +15,26 @@ import time
 import traceback
 import urllib.request
 from collections import Counter
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from judge_server import KEY, QUESTION, answer, asker, expected, good, refusal, serving, verdict
 
 from clinical_r1 import prompts, score
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.completions import parse_count
-from clinical_r1.judges import models, rubric
-from clinical_r1.judges.models import JudgeError, OpenAIServer, Reply
+from clinical_r1.judges import models, rubric, store
+from clinical_r1.judges.models import JudgeError, OpenAIServer
+from clinical_r1.judges.replies import Reply
 from clinical_r1.judges.rubric import Replay, rubric_judge
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.prompts import build_judge_messages, judge_nonce
-from clinical_r1.questions import Question
 from clinical_r1.score import judge_many
 
-QUESTION = Question("q1", "medqa", "test", "A man with a red toe.", {"A": "Gout", "B": "Lupus"}, "A", {})
-KEY = "sk-secret-0123456789"
 TWO = ("drc", "cecd")
 TEXTS = [f"Not B: no rash, in words {i}." for i in range(6)]
-
-
-# -------------------------------------------------------------------------- a server that plays what a test asks for
-
-
-def expected(messages) -> int:
-    """The count the good server gives to a prompt."""
-    return int(hashlib.sha256(messages[1]["content"].encode()).hexdigest()[:2], 16) % 7
-
-
-def nonce_of(messages) -> str:
-    return messages[1]["content"].rpartition("</count-")[2].rstrip(">")
-
-
-def verdict(messages, count=None) -> str:
-    nonce = nonce_of(messages)
-    return f"1. a point\n<count-{nonce}>{expected(messages) if count is None else count}</count-{nonce}>"
-
-
-def answer(text, usage=True):
-    """What a play returns: (status, body, headers)."""
-    message = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "tiny", "choices": [message]}
-    if usage:
-        body["usage"] = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-    return 200, json.dumps(body).encode(), {}
-
-
-def refusal(status, words="busy", **headers):
-    return status, json.dumps({"error": {"message": words}}).encode(), headers
-
-
-def good(messages, number):
-    return answer(verdict(messages))
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # one packet a response
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.bodies.append(body)
-            server.keys.add(self.headers["Authorization"])
-            number = len(server.bodies)
-            server.in_flight += 1
-            server.most_in_flight = max(server.most_in_flight, server.in_flight)
-        try:
-            self.send(*server.play(body["messages"], number))
-        finally:
-            with server.lock:
-                server.in_flight -= 1
-
-    def send(self, status, body, headers):
-        headers = {"content_type": "application/json", "content_length": str(len(body)), **headers}
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.close_connection = headers["content_length"] != str(len(body))
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    request_queue_size = 64
-
-    def __init__(self, play):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.play, self.lock, self.released = play, threading.Lock(), threading.Event()
-        self.bodies, self.keys, self.in_flight, self.most_in_flight = [], set(), 0, 0
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request, client_address):
-        """A client that gave up is part of the play; anything else is a fault of this file."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-@pytest.fixture(autouse=True)
-def only_loopback(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for name in (
-        "OPENAI_API_KEY",
-        models.URL_VARIABLE,
-        models.MODEL_VARIABLE,
-        models.KEY_VARIABLE,
-    ):
-        monkeypatch.delenv(name, raising=False)
-
-
-@contextmanager
-def serving(play):
-    server = Server(play)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.released.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def asker(server, **options) -> OpenAIServer:
-    return OpenAIServer(server.url, "tiny", **{"timeout": 5.0, "retries": 2, **options})
 
 
 def truth(texts, measures=TWO) -> list[dict]:
@@ -235,18 +120,17 @@ def test_the_pace_spaces_requests_of_all_threads(tmp_path):
     ],
     ids=["429 with Retry-After", "500 twice", "hung up in the middle of the body"],
 )
-def test_a_passing_fault_is_retried_and_counted(tmp_path, faults, fault):
+def test_a_passing_fault_is_retried_and_counted(tmp_path, pauses, faults, fault):
     with serving(lambda messages, number: fault if number <= faults else good(messages, number)) as server:
         judge = rubric_judge(asker(server), tmp_path, ("drc",))
-        start = time.monotonic()
         assert judge(QUESTION, "text") == truth(["text"], ("drc",))[0]
-        if fault[0] == 429:  # left to itself the client waits half a second
-            assert time.monotonic() - start >= 0.8
     assert (judge.totals.requests, judge.totals.retries, len(server.bodies)) == (1, faults, faults + 1)
     assert len(judge.cache) == 1
+    expected = {"429": [0.8], "500": [0.02, 0.02]}.get(str(fault[0]))
+    assert pauses == expected if expected else 0.375 <= pauses[0] <= 0.5
 
 
-def test_a_server_that_stalls_once_is_asked_again(tmp_path):
+def test_a_server_that_stalls_once_is_asked_again(tmp_path, pauses):
     def play(messages, number):
         if number == 1:
             server.released.wait(5)
@@ -268,7 +152,14 @@ LASTING = {  # what the server does, and what the sentence must say
     "bad request": (refusal(400, "context of 512"), r"refused the request for model 'tiny' \(400: .*context of 512"),
     "malformed JSON": ((200, b'{"choices": [', {}), "not with a chat completion .*ending in /v1"),
     "a web page": ((200, b"<html>hello</html>", {"content_type": "text/html"}), "not with a chat .*<html>hello"),
-    "no choices": ((200, b'{"choices": []}', {}), "not with a chat completion"),
+    "no choices": ((200, b'{"choices": []}', {}), "answered without content in 1 tries .*choices"),
+    "no field choices": ((200, b'{"detail": "hello"}', {}), "not with a chat completion"),
+    "choices of another type": ((200, b'{"choices": {"0": "a"}}', {}), "not with a chat completion"),
+    "nested too deep": ((200, b'{"choices":' + b"[" * 200_000, {}), "not with a chat completion"),
+    "forbidden": (refusal(403, "not for you"), r"refused the key in OPENAI_API_KEY \(403: .*not for you"),
+    "no such parameter": (refusal(400, "max_tokens is not supported"), "fix model, max_tokens, limit_name or temperature"),
+    "a redirect": ((308, b"", {"location": "https://me:pw@other.org/v1?q=1"}), "308, a redirect to https://other.org/v1; "),
+    "a redirect to nowhere": ((302, b"", {}), "302, a redirect to .*nothing was sent there"),
     "a list": ((200, b"[]", {}), "not with a chat completion"),
     "content no text": ((200, b'{"choices": [{"message": {"content": 3}}]}', {}), "not with a chat completion"),
 }  # fmt: skip
@@ -392,6 +283,24 @@ def test_a_completion_cannot_write_its_own_verdict(tmp_path, text):
         ("the form is <count-ab12>N</count-ab12>\n<count-ab12>4</count-ab12>", 4),
         ("<think>is it <count-ab12>7</count-ab12>?</think><count-ab12>5</count-ab12>", 5),
         ("<count>99</count> <count-ffff>98</count-ffff> <count-ab12>1</count-ab12>", 1),
+        ("Total: <count-ab12>6</count-ab12>.", 6),
+        ("1. it opens with <think>\n<count-ab12>1</count-ab12>", 1),  # quoted
+        ("[THINK]is it <count-ab12>7</count-ab12>?[/THINK]\n<count-ab12>5</count-ab12>", 5),
+        (
+            "<|channel|>analysis<|message|>8?<|end|><|start|>assistant<|channel|>final<|message|>\n<count-ab12>2</count-ab12>",
+            2,
+        ),
+        ("analysisIs it <count-ab12>8</count-ab12>?assistantfinal<count-ab12>2</count-ab12>", 2),
+        ("<think>perhaps <count-ab12>9</count-ab12>; wait", None),  # the thought is still open
+        ("<think>\n1. a\n<count-ab12>9</count-ab12>", None),
+        ("[THINK]\n<count-ab12>9</count-ab12>", None),
+        ("<Thinking>\n<count-ab12>9</count-ab12>", None),
+        ("<|channel|>analysis<|message|>\n<count-ab12>9</count-ab12>", None),
+        ("analysisWe count\n<count-ab12>9</count-ab12>", None),
+        ("◁think▷\n<count-ab12>9</count-ab12>", None),
+        ("<think>a</think>\n<count-ab12>9</count-ab12>\n<think>or", None),
+        ("perhaps <count-ab12>9</count-ab12>; wait", None),  # no tag at all: in the middle of a sentence
+        ("<count-ab12>9</count-ab12>" + " wait" * 30, None),  # a loop
         ("<count-ab12>1000</count-ab12>", None),  # no completion has so many
         ("<count-ab12>1</count-ab12> no, <count-ab12>2</count-ab12>", None),  # which?
         ("<count-ab12>2</count-ab12><count-ab12>2</count-ab12>", None),
@@ -412,7 +321,7 @@ def test_counts(reply, count):
     assert parse_count(reply, "ab12") == count
 
 
-PIECES = ("<count-", "</count-", "ab", "12", ">", "3", "45", " ", "</think>", "\ud800", "x")
+PIECES = ("<count-", "</count-", "ab", "12", ">", "3", "45", " ", "<think>", "</think>", "\n", "\ud800", "x")
 
 
 @given(st.text() | st.lists(st.sampled_from(PIECES)).map("".join), st.text(max_size=4) | st.just("ab12"))
@@ -422,7 +331,19 @@ def test_reading_never_raises_and_needs_the_nonce(reply, nonce):
 
 
 @pytest.mark.parametrize(
-    "unit", ["<count-ab12>", "<count-ab12>1", "<count-", "<count-ab12>1</count-", "< ", "a", "</think>"]
+    "unit",
+    [
+        "<count-ab12>",
+        "<count-ab12>1",
+        "<count-",
+        "<count-ab12>1</count-",
+        "< ",
+        "a",
+        "</think>",
+        "<think>",
+        "\n",
+        "<|",
+    ],
 )
 def test_reading_a_megabyte_takes_no_time(unit):
     start = time.monotonic()
@@ -462,7 +383,7 @@ def test_a_killed_run_continues_and_asks_nothing_stored_again(tmp_path):
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
         (path,) = tmp_path.glob("*.jsonl")
-        _, stored, _ = rubric.read_verdicts(path)
+        _, stored = store.read_store(path)
         assert 30 < len(stored) < 120
         asked = Counter(json.dumps(body["messages"]) for body in server.bodies)
         judge = rubric_judge(asker(server), tmp_path, TWO)
@@ -493,7 +414,7 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path):
         judge(QUESTION, "text")
         lines = judge.cache.path.read_text().splitlines()
         judge.cache.path.write_text("\n".join([lines[0], lines[1][:30], lines[2]]) + "\n")
-        with pytest.raises(ValueError, match="line 2 is no verdict"):
+        with pytest.raises(ValueError, match="line 2 is no stored answer"):
             rubric_judge(asker(server), tmp_path, TWO)
 
 
@@ -639,7 +560,7 @@ def test_a_real_server_judges_the_clinic(transformers_serve, tmp_path):
     # The base model writes prose; every verdict is there, unread, and priced in tokens.
     assert (judge.totals.requests, sum(judge.totals.unparsable.values())) == (24, 24)
     assert judge.totals.prompt_tokens > 24 * 10 and 24 <= judge.totals.completion_tokens <= 24 * 16
-    rows = list(rubric.read_verdicts(judge.cache.path)[1].values())
+    rows = list(store.read_store(judge.cache.path)[1].values())
     assert {row["finish_reason"] for row in rows} <= {"stop", "length"} and len(
         {row["reply"] for row in rows}
     ) > 1
