@@ -119,7 +119,7 @@ def _questions(settings):
 
 def _judged(text, style, question) -> dict:
     """What the summary keeps of one answer: the marks of `score`, as 0 and 1, and the exact counts."""
-    letter = parse_completion(text, style).letter
+    letter = parse_completion(text, style, question.options).letter
     marks = {"correct": int(is_correct(letter, question.answer)), "parsed": int(letter is not None)}
     return marks | exact_judge(question, text)
 

@@ -18,6 +18,7 @@ from clinical_r1.rewards import (
     consistency_reward,
     effective_share,
     has_summary,
+    option_items,
     parse,
     prompt_text,
 )
@@ -36,19 +37,22 @@ def quantised_consistency_reward(completions, **columns) -> list[float]:
     return [float(effective_share(completion_text(completion)) >= CONSISTENT) for completion in completions]
 
 
-def gated_consistency_reward(completions, answer, style="crpo", **columns) -> list[float | None]:
+def gated_consistency_reward(
+    completions, answer, style="crpo", options=None, **columns
+) -> list[float | None]:
     """r_cons where the format holds and the answer is right, else 0; in [0, 1]. The conditioning of GDPO (arXiv 2601.05242).
 
-    answer: the correct letter, or None where it is not known (None). style: of all, or one per completion.
+    answer: the correct letter, or None where it is not known (None). style, options: as in `rewards.accuracy_reward`.
     """
     count = len(completions)
     styles = [style] * count if isinstance(style, str) else style
-    check_same_length(count, answer=answer, style=styles)
+    options = [None] * count if options is None else options
+    check_same_length(count, answer=answer, style=styles, options=options)
     check_answers(answer)
     rewards: list[float | None] = []
-    for completion, right, one_style in zip(completions, answer, styles, strict=True):
+    for completion, right, one_style, choices in zip(completions, answer, styles, options, strict=True):
         text = completion_text(completion)
-        parsed = parse(text, one_style)
+        parsed = parse(text, one_style, option_items(choices))
         paid = parsed.well_formed and parsed.letter == right
         rewards.append(None if right is None else effective_share(text) if paid else 0.0)
     return rewards

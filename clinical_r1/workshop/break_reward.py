@@ -37,7 +37,7 @@ def check_attack(text) -> bool:
         ]
         return report("2 attack", problems, "")
     question, problems = attack_question(), []
-    score, parsed = score_attack(question, text), parse_completion(text)
+    score, parsed = score_attack(question, text), parse_completion(text, options=question.options)
     if parsed.problems:
         problems.append(f"the parser stumbles over: {', '.join(parsed.problems)}.")
     if score["accuracy_reward"] < 1:
