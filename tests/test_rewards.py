@@ -167,6 +167,28 @@ def test_none_is_not_zero():
     assert clinical_reasoning_reward(completions, options=[OPTIONS, None, OPTIONS]) == [1.5, None, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("box", "known", "unknown"),
+    [
+        ("B", 1, 1),
+        ("B: 6", 1, 1),
+        ("\\mathbf{B}", 1, 1),
+        ("6", 1, 0),  # an option's whole text, where the options are known
+        ("B. 7", 0, 1),  # the text of C
+        ("B. 6 or C", 0, 0),
+        ("6 or 7", 0, 0),
+        ("A. 2, B. 6, C. 7", 0, 0),
+    ],
+)
+def test_accuracy_reads_the_box_among_the_options(box, known, unknown):
+    columns = {"answer": ["B"], "style": "crpo"}
+    text = [f"\\boxed{{{box}}}"]
+    assert accuracy_reward(text, options=[{"A": "2", "B": "6", "C": "7"}], **columns) == [known]
+    assert accuracy_reward(text, **columns) == accuracy_reward(text, options=[None], **columns) == [unknown]
+    with pytest.raises(ValueError, match="'options' has 2 values for 1 completions"):
+        accuracy_reward(text, options=[None, None], **columns)
+
+
 def test_accuracy_letters_must_be_options_and_boxes_in_the_conclusion():
     in_reasoning = grpo("so B", "it is \\boxed{B}")
     assert accuracy_reward([in_reasoning], answer=["B"], style="grpo") == [0.0]

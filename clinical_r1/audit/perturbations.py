@@ -90,8 +90,13 @@ def shuffle_table(settings: Settings, files: dict[str, dict], seed: int):
     """One row per method: the share of questions whose chosen option stays when the options are permuted."""
     import pandas as pd
 
+    questions = {q.id: q for q in read_questions(settings.questions_path(settings.benchmarks[0], "test"))}
+
     def letter(row):
-        return parse_completion(row["text"], row["style"]).letter
+        options = questions[row["id"]].options
+        if "permutation" in row:
+            options = {shown: options[before] for shown, before in row["permutation"].items()}
+        return parse_completion(row["text"], row["style"], options).letter
 
     table = []
     for method, paths in files.items():
@@ -124,12 +129,12 @@ def concluded(row: dict, question: Question, first_named: bool = True) -> dict:
     """
     read = {"id": row["id"], "answer": question.answer, "reasoned_again": False}
     if not row["forced"]:
-        return read | {"letter": parse_completion(row["text"], row["style"]).letter}
+        return read | {"letter": parse_completion(row["text"], row["style"], question.options).letter}
     written = row["text"][len(row["forced"]) :]
     closing = f"</{SECTIONS[row['style']][0]}>"
     named = (m.letter for _, _, _, mentions in read_mentions(written, question.options) for m in mentions)
     letter = next(named, None) if first_named else None
-    letter = letter or parse_completion(written, row["style"]).letter
+    letter = letter or parse_completion(written, row["style"], question.options).letter
     return read | {"letter": letter, "reasoned_again": closing in written}
 
 

@@ -163,7 +163,7 @@ def clinic_quality(settings) -> list[dict]:
     for row in (row for path in paths for row in read_stamped(path, "generate")):
         question = questions[row["id"]]
         case = Case.from_json(question.meta["case"])
-        chosen = parse_completion(row["text"], row["style"]).letter
+        chosen = parse_completion(row["text"], row["style"], question.options).letter
         said = option_mentions(row["text"], question.options)
         rejected = rejected_options(row["text"], question.options, chosen)
         claims = [claim for claim in read_claims(row["text"]) if claim.direction == AGAINST]

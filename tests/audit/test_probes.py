@@ -300,3 +300,16 @@ def test_the_tuning_half_reads_as_when_the_rules_were_frozen(data_dir):
     mention, rejection, _ = chain_quality(data_dir, "tuning")
     assert mention["recall"] > 0.9 and mention["precision"] > 0.95
     assert rejection["recall"] > 0.7 and rejection["precision"] > 0.95
+
+
+def test_an_answer_by_its_text_is_read_among_the_options_as_they_were_shown(tmp_path, monkeypatch):
+    settings = replace(settings_for("smoke", tmp_path), methods=("baseline",))
+    asked = question(options=("Gout", "Lupus", "Sprue", "Colic"), answer="B")
+    write_questions(settings.questions_path("clinic", "test"), [asked])
+    row = {"id": asked.id, "style": "crpo", "text": "\\boxed{Lupus}"}
+    permutation = {"A": "B", "B": "A", "C": "C", "D": "D"}  # Lupus is shown as A
+    monkeypatch.setattr(perturbations, "read_completions", lambda *of: [row])
+    monkeypatch.setattr(perturbations, "read_stamped", lambda *of: [row | {"permutation": permutation}])
+    table = perturbations.shuffle_table(settings, {"baseline": {"shuffled": tmp_path}}, 0)
+    assert table.loc[0, ["consistent", "same_letter", "unparsed"]].tolist() == [1, 0, 0]
+    assert concluded(row | {"forced": None}, asked)["letter"] == "B"
