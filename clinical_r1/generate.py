@@ -197,7 +197,7 @@ def kept_batches(partial: Path, begun: Path) -> list[list]:
     ends = list(listed)
     while ends and hashlib.sha256(content[: ends[-1][0]]).hexdigest() != ends[-1][1]:
         ends.pop()
-    if content and len(ends) < max(len(listed), 1):
+    if len(ends) < len(listed) or (content and not begun.exists()):
         print(
             f"{partial} was changed since it was written, or by a version that kept no record: {len(ends)} of its batches are "
             "kept, the others are answered again.",
