@@ -20,16 +20,25 @@ from collections import defaultdict
 from functools import partial
 
 from clinical_r1.speed.cost import shape_of, shared_cost, stock_cost
-from clinical_r1.speed.prefix_attention import NAME, CannotShare, PackedGroups, register, route_for
+from clinical_r1.speed.exactness import (
+    HALF_TOLERANCE,
+    TOLERANCE,
+    active_dropout,
+    apart,
+    differentiable,
+    first_matrices,
+    gradients_apart,
+    rope_limit,
+    rows_to_verify,
+    unshareable,
+)
+from clinical_r1.speed.prefix_attention import CannotShare, PackedGroups, register, route_for
 
 THRESHOLD = 1.15  # predicted speed-up below which a micro-batch is left to the stock method
 
 # Compared with the stock trainer in the tests, on a CPU. Another family, or another device, is compared at first use.
 VERIFIED_FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
 
-# Mean and largest difference of a log-probability allowed then. Half precision rounds every layer's output anyway.
-TOLERANCE = {"float64": (1e-7, 1e-6), "float32": (1e-4, 1e-3)}
-HALF_TOLERANCE = (0.05, 1.0)
 STOCK_KEYWORDS = ("batch_size", "compute_entropy", "compute_aux_loss")
 log = logging.getLogger(__name__)
 
@@ -127,7 +136,7 @@ class SharedPrefixMixin(GroupShuffleMixin):
             batch_size=batch_size, compute_entropy=compute_entropy, compute_aux_loss=compute_aux_loss
         )
         call = (input_ids, attention_mask, logits_to_keep)
-        reason = self._why_not(model, compute_aux_loss, images)
+        reason = self._why_not(model, input_ids.shape[1], compute_aux_loss, images)
         if reason is None:
             try:
                 return self._shared_logps(model, *call, batch_size, compute_entropy)
@@ -149,7 +158,7 @@ class SharedPrefixMixin(GroupShuffleMixin):
             for start in range(0, rows, size)
         ]
         self._check_that_it_pays(model, layouts, input_ids.shape[1] - logits_to_keep, logits_to_keep)
-        self._verify_once(model, input_ids, attention_mask, logits_to_keep, layouts)
+        self._verify_once(model, input_ids, attention_mask, logits_to_keep, layouts[0])
         parts = [
             self._packed_logps(model, layout, ids[:, -logits_to_keep:], compute_entropy)
             for layout, ids in zip(layouts, input_ids.split(size), strict=True)
@@ -199,7 +208,7 @@ class SharedPrefixMixin(GroupShuffleMixin):
         model = self.accelerator.unwrap_model(model)
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
-    def _why_not(self, model, compute_aux_loss, images) -> str | None:
+    def _why_not(self, model, length, compute_aux_loss, images) -> str | None:
         """Why this call must go to the stock method, or None. Prepares a model at its first call."""
         if compute_aux_loss:
             return "the router's auxiliary loss counts every row's tokens"
@@ -214,10 +223,13 @@ class SharedPrefixMixin(GroupShuffleMixin):
             if state["why"] is None:
                 decoder.set_attn_implementation(register())
                 state["shape"] = shape_of(decoder)
+                state["rope_limit"] = rope_limit(decoder.config.get_text_config())
                 met = decoder.config.get_text_config().model_type in VERIFIED_FAMILIES
                 state["verified"] = met and decoder.device.type == "cpu"
         if state["why"] is None and model.training and (p := active_dropout(decoder)):
             return f"dropout of {p} draws for every row"
+        if state["why"] is None and state["rope_limit"] is not None and length >= state["rope_limit"]:
+            return f"from {state['rope_limit']} tokens on, rotary angles depend on the length of the padded batch"
         return state["why"]
 
     def _check_that_it_pays(self, model, layouts, prompt, completion):
@@ -235,31 +247,38 @@ class SharedPrefixMixin(GroupShuffleMixin):
                 f"the predicted speed-up {stock / shared:.2f} is under {self.shared_prefix_threshold}"
             )
 
-    def _verify_once(self, model, input_ids, attention_mask, logits_to_keep, layouts):
-        """A family or device that no test has met: the first micro-batch is computed both ways before anything is trusted."""
-        import torch
+    def _verify_once(self, model, input_ids, attention_mask, logits_to_keep, layout):
+        """A family or device that no test has met: two rows, and the same two left-padded, are computed both ways first.
 
-        state = self._prefix_models[id(self._decoder(model))]
+        Gradients of two matrices as well, where one process holds the model and its activations are kept.
+        """
+        decoder = self._decoder(model)
+        state = self._prefix_models[id(decoder)]
         if state["verified"]:
             return
-        layout, rows = layouts[0], len(layouts[0].lengths)
-        ids, mask = input_ids[:rows], attention_mask[:rows]
-        with torch.no_grad():
-            shared, _ = self._packed_logps(model, layout, ids[:, -logits_to_keep:], False)
-            stock, _, _ = super()._get_per_token_logps_and_entropies(model, ids, mask, logits_to_keep)
-        layout.calls = 0
-        difference = (shared - stock).abs()[mask[:, -logits_to_keep:].bool()]
-        mean, largest = difference.mean().item(), difference.max().item()
-        allowed = TOLERANCE.get(str(next(model.parameters()).dtype).removeprefix("torch."), HALF_TOLERANCE)
-        family = self._decoder(model).config.get_text_config().model_type
-        if not (mean <= allowed[0] and largest <= allowed[1]):
+        ids, mask = rows_to_verify(input_ids, attention_mask, logits_to_keep, layout)
+        there = mask[:, -logits_to_keep:].bool()
+        recomputed = model.training and getattr(decoder, "is_gradient_checkpointing", False)
+        alone = self.accelerator.num_processes == 1 and not recomputed
+        matrices = first_matrices(decoder) if alone else []
+        with differentiable(matrices):
+            packed = PackedGroups(ids, mask, logits_to_keep)
+            shared = self._packed_logps(model, packed, ids[:, -logits_to_keep:], False)[0][there]
+            stock = super()._get_per_token_logps_and_entropies(model, ids, mask, logits_to_keep)[0][there]
+            found = *apart(shared, stock), gradients_apart(shared, stock, matrices)
+        precision = str(next(model.parameters()).dtype).removeprefix("torch.")
+        allowed, family = (
+            TOLERANCE.get(precision, HALF_TOLERANCE),
+            decoder.config.get_text_config().model_type,
+        )
+        if not all(difference <= most for difference, most in zip(found, allowed, strict=True)):
             state["why"] = (
-                f"log-probabilities of a {family} model differ by {mean:.2g} on average, {largest:.2g} at most "
-                f"(allowed {allowed[0]:g}, {allowed[1]:g})"
+                f"log-probabilities of a {family} model differ by {found[0]:.2g} on average, {found[1]:.2g} at most, gradients "
+                f"by {found[2]:.2g} of the largest (allowed {allowed[0]:g}, {allowed[1]:g}, {allowed[2]:g})"
             )
             raise CannotShare(state["why"])
         state["verified"] = True
-        log.info("shared prefix: %s verified, largest difference %.2g", family, largest)
+        log.info("shared prefix: %s verified, largest difference %.2g", family, found[1])
 
     def _say_once(self, reason):
         if reason not in self._prefix_reasons:
@@ -335,30 +354,6 @@ class SharedPrefixMixin(GroupShuffleMixin):
         )  # fmt: skip
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def unshareable(decoder) -> str | None:
-    """Why a transformers model has no exact shared form whatever the batch, or None."""
-    config = decoder.config.get_text_config()
-    implementation = decoder.config._attn_implementation
-    if implementation not in ("sdpa", NAME):
-        return f"attn_implementation is {implementation!r}; load the model with 'sdpa'"
-    if not getattr(decoder, "_supports_attention_backend", False):
-        return f"{type(decoder).__name__} has an attention of its own"
-    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    if kinds:
-        return f"layers of kind {', '.join(sorted(kinds))} carry a state from token to token"
-    if getattr(config, "is_encoder_decoder", False):
-        return "an encoder reads the prompt"
-    return None
-
-
-def active_dropout(decoder) -> float:
-    """The largest dropout probability of a model's modules and attention, 0.0 when nothing is dropped."""
-    import torch
-
-    module = max((m.p for m in decoder.modules() if isinstance(m, torch.nn.Dropout)), default=0.0)
-    return max(module, getattr(decoder.config.get_text_config(), "attention_dropout", 0.0) or 0.0)
 
 
 def check_groups(prompt_ids, prompt_mask, num_generations: int) -> None:

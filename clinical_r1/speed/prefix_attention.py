@@ -175,6 +175,8 @@ def attend(query, key, value, layout: PackedGroups, scale: float | None = None, 
     if value.shape[-1] != query.shape[-1]:
         raise CannotShare(f"values have {value.shape[-1]} dimensions a head and queries {query.shape[-1]}")
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if route == "flex" and query.shape[-1] < 16:
+        raise CannotShare(f"FlexAttention needs 16 dimensions a head, and queries have {query.shape[-1]}")
     if route == "flex":
         return _flex()(query, key, value, block_mask=layout.flex_mask(), scale=scale, enable_gqa=True)
     if route == "sdpa":

@@ -5,12 +5,14 @@ Run: pytest tests/speed/test_prefix.py
 
 import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 from tiny import QUIET
 
 from clinical_r1.files import PACKAGE
 from clinical_r1.speed import prefix
+from clinical_r1.speed.exactness import rope_limit, unshareable
 from clinical_r1.speed.prefix import SharedPrefixMixin, check_groups, shuffle_groups
 from clinical_r1.speed.prefix_attention import CannotShare, PackedGroups, attend
 
@@ -154,7 +156,7 @@ def test_what_cannot_be_packed():
 # --- the trainer
 
 
-def model_of(family="qwen2", dtype=torch.float32, **changes):
+def model_of(family="qwen2", dtype=torch.float32, implementation="sdpa", **changes):
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
     size = dict(
@@ -173,7 +175,7 @@ def model_of(family="qwen2", dtype=torch.float32, **changes):
     )
     set_seed(0)
     config = AutoConfig.for_model(family, **(size | changes))
-    return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=dtype)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=implementation, dtype=dtype)
 
 
 def trainer_of(folder, model=None, lora=False, mixin=SharedPrefixMixin, options=None, **changes):
@@ -411,6 +413,125 @@ def test_layers_outside_the_interface_are_noticed(tmp_path, monkeypatch):
     made = trainer_of(tmp_path, model_of(), beta=0.0)
     made.model.model.layers[1].self_attn.forward = lambda hidden_states, **_: (hidden_states, None)
     falls_back(made, "1 of its 2 layers use transformers' attention interface")
+
+
+# Other ways of knowing a token's place. OPT counts positions from the mask; the columns of GPT-2, and the angles
+# of GPT-NeoX and Phi, are the trainer's; Bloom and MPT add a bias to the scores, in an attention of their own.
+QUIET_LAYERS = dict(
+    attention_dropout=0.0, hidden_dropout=0.0, dropout=0.0, layerdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0,
+    attn_pdrop=0.0,
+)  # fmt: skip
+PLACES = {
+    "opt": (dict(ffn_dim=48, word_embed_proj_dim=32), "opt model differ"),
+    "gpt2": (dict(n_embd=32, n_layer=2, n_head=4, n_positions=64), None),
+    "gpt_neox": ({}, None),
+    "phi": ({}, None),
+    "bloom": (dict(n_layer=2, n_head=4), "attn_implementation is 'eager'"),
+    "mpt": (dict(d_model=32, n_layers=2, n_heads=4, max_seq_len=64), "attn_implementation is 'eager'"),
+}
+
+
+@pytest.mark.parametrize("family", PLACES)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_first_batch_without_padding_says_nothing_of_later_ones(tmp_path, family, frozen):
+    """The first micro-batch is not padded; whatever is decided from it must hold for the left-padded second one."""
+    changes, reason = PLACES[family]
+    eager = {"implementation": "eager"} if reason and "eager" in reason else {}
+    made = trainer_of(tmp_path, model_of(family, **QUIET_LAYERS, **changes, **eager), beta=0.0)
+    made.model.train().requires_grad_(not frozen)
+    made.shared_prefix_threshold = 0
+    answers = []
+    for case in (FULL, RAGGED):
+        ids, mask = batch_of(*case)
+        with torch.no_grad():
+            ours, _, _ = made._get_per_token_logps_and_entropies(made.model, ids, mask, R)
+            stock, _, _ = trl.GRPOTrainer._get_per_token_logps_and_entropies(made, made.model, ids, mask, R)
+        answers.append((ours - stock)[mask[:, P:].bool()].abs().max().item())
+    assert max(answers) < 1e-5
+    if reason is None:
+        assert not made._prefix_reasons
+    else:
+        assert len(made._prefix_reasons) == 1 and reason in made._prefix_reasons[0]
+    assert all(p.requires_grad != frozen for p in made.model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_positions_off_by_one_are_noticed_in_any_precision(tmp_path, monkeypatch, dtype):
+    monkeypatch.setattr(prefix, "VERIFIED_FAMILIES", ())
+    right = trainer_of(tmp_path, model_of(dtype=dtype), beta=0.0)
+    right.shared_prefix_threshold = 0
+    right.compute_loss(right.model, loss_inputs(dtype=dtype))
+    assert not right._prefix_reasons
+    packed = SharedPrefixMixin._packed_logps
+
+    def shifted(self, model, layout, *args):
+        layout.position_ids = layout.position_ids.clone()
+        layout.position_ids[0, layout.suffix] += 1
+        return packed(self, model, layout, *args)
+
+    monkeypatch.setattr(SharedPrefixMixin, "_packed_logps", shifted)
+    falls_back(trainer_of(tmp_path, model_of(dtype=dtype), beta=0.0), "gradients by")
+
+
+ROPE = {
+    "phi3": dict(
+        original_max_position_embeddings=16, max_position_embeddings=64,
+        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [3.0] * 4},
+    ),
+    "llama": dict(max_position_embeddings=16, rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}),
+    "qwen2": dict(
+        max_position_embeddings=64,
+        rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ROPE)
+def test_angles_that_depend_on_length_are_shared_below_their_switch_only(tmp_path, family):
+    """A row of 15 tokens is under the original 16, one of 17 is not; Yarn's angles are the same at every length."""
+    made = trainer_of(tmp_path, model_of(family, **ROPE[family]), beta=0.0)
+    made.shared_prefix_threshold = 0
+    moves = family != "qwen2"
+    for tokens, shared in ((15, True), (16, not moves), (17, not moves), (15, True)):
+        ids, mask = batch_of([4, 4], [9, 6], [7, 3, 0, 1, 2, 7, 5, 4])
+        if tokens == 15:
+            ids, mask = ids[:, 1:], mask[:, 1:]
+        elif tokens == 17:
+            ids, mask = (torch.nn.functional.pad(x, (1, 0)) for x in (ids, mask))
+        with torch.no_grad():
+            ours, _, _ = made._get_per_token_logps_and_entropies(made.model, ids, mask, R)
+            stock, _, _ = trl.GRPOTrainer._get_per_token_logps_and_entropies(made, made.model, ids, mask, R)
+        torch.testing.assert_close(ours * mask[:, -R:], stock * mask[:, -R:], rtol=0, atol=1e-5)
+        assert (made._metrics["train"]["shared_prefix/tokens"][-1] < 1) == shared
+    reason = "from 16 tokens on, rotary angles depend on the length of the padded batch"
+    assert made._prefix_reasons == ([reason] if moves else [])  # once
+
+
+def test_the_length_from_which_angles_move():
+    def config(**rope):
+        return SimpleNamespace(max_position_embeddings=100, rope_parameters=rope)
+
+    assert rope_limit(config(rope_type="default")) is None and rope_limit(SimpleNamespace()) is None
+    assert rope_limit(config(rope_type="dynamic")) == 100
+    two = {
+        "full": {"rope_type": "longrope", "original_max_position_embeddings": 40},
+        "local": {"rope_type": "default"},
+    }
+    assert rope_limit(config(**two)) == 40
+
+
+def test_partitioned_weights_and_small_heads_step_aside(tmp_path):
+    made = trainer_of(tmp_path, model_of(), beta=0.0)
+    inputs = loss_inputs()
+    whole = {name: p.data for name, p in made.model.named_parameters()}
+    for name, p in made.model.named_parameters():
+        if "layers" in name and p.ndim == 2:
+            p.data = torch.empty(0)  # as DeepSpeed's third stage leaves them between calls
+    assert "partitioned" in unshareable(made.model)
+    for name, p in made.model.named_parameters():
+        p.data = whole[name]
+    flex = trainer_of(tmp_path, model_of(), beta=0.0, options={"shared_prefix_route": "flex"})
+    falls_back(flex, "FlexAttention needs 16 dimensions a head, and queries have 8", inputs)
 
 
 def test_micro_batches_that_cut_groups_unequally(tmp_path):
