@@ -1,0 +1,76 @@
+"""A whole run in miniature in one process: questions, arms, completions, scores, tables. Each stage says that it begins.
+
+    python tests/stress/chain.py OUT
+
+What a killed chain leaves is what the next one finds: it goes on as `./reproduce.sh` does.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from clinical_r1.curation.splits import ensure_splits
+from clinical_r1.settings import SMOKE, Settings
+
+STAGES = ("questions", "cold_start", "cold_start_crpo", "crpo", "completions", "scores and tables")
+RESULTS = ("questions", "completions", "scores", "tables")  # and the policies
+
+
+def settings_in(out) -> Settings:
+    """Four steps, a checkpoint at each, three arms, six questions."""
+    return replace(
+        SMOKE,
+        out=str(out),
+        methods=("baseline", "crpo", "cold_start_crpo"),
+        benchmarks=("clinic",),
+        n_sft=64,
+        n_rl=16,
+        n_test=6,
+        rl_steps=4,
+        eval_batch=2,
+        workers=1,
+    )
+
+
+def go_on(settings: Settings, begin: Callable[[str], None] = lambda stage: None) -> None:
+    """Every stage that is not done yet, in order."""
+    from clinical_r1.generate import complete_all
+    from clinical_r1.score import score_all
+    from clinical_r1.tables import build_table1, write_table1
+    from clinical_r1.train import train_arm
+
+    begin("questions")
+    ensure_splits(settings)
+    for arm in ("cold_start", "cold_start_crpo", "crpo"):
+        begin(arm)
+        train_arm(settings, arm, 0)
+    begin("completions")
+    complete_all(settings)
+    begin("scores and tables")
+    table = build_table1(settings, score_all(settings), np.random.default_rng(0))
+    write_table1(table, settings.run_dir / "tables")
+
+
+def results(settings: Settings) -> dict[str, bytes]:
+    """Path -> bytes of everything that a result is: question files, weights, completions, scores, tables."""
+    found = {}
+    for kind in RESULTS:
+        for path in (settings.run_dir / kind).rglob("*"):
+            if path.suffix in (".jsonl", ".csv", ".md"):
+                found[str(path.relative_to(settings.run_dir))] = path.read_bytes()
+    for path in (settings.run_dir / "models").glob("*/seed*/policy/*.safetensors"):
+        found[str(path.relative_to(settings.run_dir))] = path.read_bytes()
+    return found
+
+
+def main() -> int:
+    go_on(settings_in(Path(sys.argv[1])), lambda stage: print(stage, flush=True))
+    print("done", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
