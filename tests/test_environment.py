@@ -79,7 +79,7 @@ def imported(folder: str) -> set[str]:
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and not node.level:
                 names.add(node.module.split(".")[0])
-    own = {path.stem for path in (ROOT / folder).rglob("*.py")}
+    own = {name for path in (ROOT / folder).rglob("*.py") for name in (path.stem, path.parent.name)}
     return names - set(sys.stdlib_module_names) - own - {"clinical_r1"}
 
 
