@@ -15,7 +15,7 @@ from records import whole_manifest
 from clinical_r1 import score, tables
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.completions import parse_completion
-from clinical_r1.files import read_jsonl, read_stamp, write_json, write_jsonl, write_stamped
+from clinical_r1.files import read_jsonl, read_stamp, sha256, write_json, write_jsonl, write_stamped
 from clinical_r1.generate import questions_hash
 from clinical_r1.pipeline import __main__ as command
 from clinical_r1.pipeline.rescore import compare_rules, rescore
@@ -182,6 +182,51 @@ def test_scores_of_other_completions_are_refused(run):
         rescore(run)
 
 
+EDITS = {
+    "a word": lambda text: text.replace("so ", "No ", 1),
+    "a row twice": lambda text: text + text.splitlines(keepends=True)[0],
+    "a token count": lambda text: text.replace('"tokens": 9', '"tokens": 8', 1),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("kind", ["completions", "scores"])
+def test_edited_files_are_refused_by_name(run, kind, edit):
+    score_all(run)
+    path = run.run_dir / kind / "clinic" / "crpo.seed1.jsonl"
+    text = path.read_text()
+    path.write_text(EDITS[edit](text) if kind == "completions" else EDITS[edit](text) + "\n")
+    for read in (score_all, rescore) if kind == "completions" else (rescore,):
+        with pytest.raises(ValueError, match="was changed after it was made") as error:
+            read(run)
+        assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("change", [{"answer": "other"}, {"stem": "other"}, {"meta": {}}], ids=str)
+def test_completions_of_other_questions_are_not_scored(run, change):
+    path = run.questions_path("clinic", "test")
+    rows = read_jsonl(path)
+    if "answer" in change:
+        change = {"answer": "ABCD".replace(rows[2]["answer"], "")[0]}
+    write_jsonl(path, [*rows[:2], rows[2] | change, *rows[3:]])
+    with pytest.raises(ValueError, match="answers other questions than clinic's test split of today"):
+        score_all(run)
+
+
+def test_a_score_file_says_what_it_was_made_from(run):
+    score_all(run)
+    for method, seed, benchmark, protocol in run.evaluations():
+        stamp = read_stamp(run.scores_path(benchmark, method, seed, protocol), "score")
+        assert stamp["completions"] == sha256(run.completions_path(benchmark, method, seed, protocol))
+        assert stamp["questions"] == questions_hash(run, "clinic")
+        assert stamp["rules"] == Rules().to_json()
+    before = stamp
+    score_all(run, Rules(parse=unboxed_letter))
+    after = read_stamp(run.scores_path(benchmark, method, seed, protocol), "score")
+    assert after["rules"] != before["rules"] and after["sha256"] != before["sha256"]
+    assert after["completions"] == before["completions"]
+
+
 def test_missing_completions_say_so(run):
     completions_path(run).unlink()
     with pytest.raises(FileNotFoundError, match="does not exist; run notebook 04"):
@@ -196,7 +241,8 @@ def test_same_rules_change_nothing_and_give_the_same_table(run):
     write_table1(build_table1(run, records, np.random.default_rng(tables.TABLE_SEED)), run.run_dir / "tables")
     before = bytes_below(run.run_dir)
     table = rescore(run, name="same")
-    assert (table["changed"] == 0).all() and (table[["difference", "ci_low", "ci_high"]] == 0).all(axis=None)
+    assert (table[["changed", "difference"]] == 0).all(axis=None)
+    assert (table["ci_low"] < 0).all() and (table["ci_high"] > 0).all()  # equal on six questions is not equal
     folder = run.run_dir / "rescored" / "same"
     assert read_jsonl(folder / "changed.jsonl") == []
     for name in ("table1.csv", "table1.md"):

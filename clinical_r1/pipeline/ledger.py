@@ -176,6 +176,7 @@ def write_ledger(
     for folder in (tables, settings.figures_dir):
         path = write_text(folder / "ledger.csv", text)
         record = provenance(settings, manifest) | {"ledger": {"sha256": sha256(path)} | ledger_counts(rows)}
+        record |= {"tables": _hashes(settings, [tables / "table1.csv"])}
         write_json(folder / "results.json", record)
     write_text(tables / "ledger.md", ledger_markdown(rows))
     return rows
@@ -195,10 +196,11 @@ def provenance(settings: Settings, manifest: Mapping | str | Path | None = None)
     }
     inputs = manifest["sha256"]
     questions = sorted((settings.run_dir / "questions").glob("*.jsonl"))
-    completions = [
-        settings.completions_path(benchmark, method, seed, protocol)
-        for method, seed, benchmark, protocol in settings.evaluations()
+    evaluations = [
+        (benchmark, method, seed, protocol) for method, seed, benchmark, protocol in settings.evaluations()
     ]
+    completions = [settings.completions_path(*evaluation) for evaluation in evaluations]
+    scores = [settings.scores_path(*evaluation) for evaluation in evaluations]
     return {
         "profile": settings.profile,
         "command": f"{settings.command} --seeds {len(settings.seeds)}",
@@ -211,6 +213,7 @@ def provenance(settings: Settings, manifest: Mapping | str | Path | None = None)
         "inputs": dict(inputs),
         "questions": _hashes(settings, questions),
         "completions": _hashes(settings, completions),
+        "scores": _hashes(settings, scores),
     }
 
 
@@ -296,7 +299,8 @@ def find_ledger(settings):
     live, published = settings.run_dir / "tables", settings.published_dir
     shown = f"figures/published/{settings.profile}"
     if (live / "ledger.csv").exists():
-        return *read_pair(live), f"source     runs/{settings.profile}/tables/ledger.csv (a run on disk)"
+        rows, record = read_tables(settings)
+        return rows, record, f"source     runs/{settings.profile}/tables/ledger.csv (a run on disk)"
     if not (published / "ledger.csv").exists():
         raise PipelineError(
             f"neither runs/{settings.profile}/tables nor {shown} holds a ledger; run ./reproduce.sh "
@@ -304,6 +308,19 @@ def find_ledger(settings):
         )
     note = f"source     {shown}/ledger.csv, the published copy: runs/{settings.profile} holds no ledger here"
     return *read_pair(published), note
+
+
+def read_tables(settings):
+    """`read_pair` of a run's own tables. PipelineError too when its scores, or Table 1, are no longer those recorded there."""
+    rows, record = read_pair(settings.run_dir / "tables")
+    for path, expected in [*record.get("scores", {}).items(), *record.get("tables", {}).items()]:
+        now = Path(settings.out) / path
+        if expected and now.exists() and sha256(now) != expected:
+            raise PipelineError(
+                f"{path} has changed since the tables of {settings.run_dir} were made; run notebook "
+                "04 again."
+            )
+    return rows, record
 
 
 def read_pair(folder):

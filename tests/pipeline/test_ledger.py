@@ -12,7 +12,7 @@ from records import whole_manifest
 from clinical_r1 import metrics as measures
 from clinical_r1 import paper, tables
 from clinical_r1.arms import METHODS
-from clinical_r1.files import PipelineError, sha256
+from clinical_r1.files import PipelineError, sha256, write_text
 from clinical_r1.labels import PAPER_BENCHMARKS
 from clinical_r1.pipeline import explain, ledger, lm_eval
 from clinical_r1.pipeline import map as house_map
@@ -276,6 +276,25 @@ def test_damaged_results_give_a_sentence(run):
     (settings.run_dir / "tables" / "results.json").write_text("[]")
     with pytest.raises(PipelineError, match=r"results\.json is missing or damaged"):
         explain.explain(CELL, settings)
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["scores/clinic/crpo.seed1.jsonl", "scores/clinic/baseline.seed0.greedy.jsonl", "tables/table1.csv"],
+)
+def test_tables_of_other_scores_are_refused(run, what):
+    settings, table = run
+    for method, seed, benchmark, protocol in settings.evaluations():
+        write_text(settings.scores_path(benchmark, method, seed, protocol), f"{method} {seed} {protocol}\n")
+    write_text(settings.run_dir / "tables" / "table1.csv", "a table\n")
+    ledger.write_ledger(settings, table, MANIFEST)
+    assert "a run on disk" in explain.explain(CELL, settings)
+    path = settings.run_dir / what
+    path.write_text("other\n")
+    with pytest.raises(PipelineError, match=f"{what} has changed since the tables .* run notebook 04 again"):
+        explain.explain(CELL, settings)
+    path.unlink()  # a run that was thinned out still explains its numbers
+    assert "a run on disk" in explain.explain(CELL, settings)
 
 
 # ---- explain ----
