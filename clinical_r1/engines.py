@@ -20,28 +20,15 @@ UNKNOWN_LIMIT = 0.05  # share of a prompt's tokens above which a model has not r
 
 
 def check_prompts(model, tokenizer, prompts: Sequence[str], settings: Settings, what: str) -> None:
-    """ValueError for prompts that the model cannot read: unknown words (`UNKNOWN_LIMIT`), or no room left for the answer.
+    """ValueError for prompts that the model cannot read (`check_words`), or that leave no room for the answer.
 
-    what: where the prompts come from, for the message. Byte-level tokenizers know every word.
+    what: where the prompts come from, for the message.
     """
-    encoded = tokenizer(list(prompts), add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast)
-    ids, unknown = encoded["input_ids"], tokenizer.unk_token_id
-    if unknown is not None and tokenizer.unk_token not in (tokenizer.eos_token, tokenizer.bos_token):
-        counts = [row.count(unknown) for row in ids]
-        above = [i for i, row in enumerate(ids) if counts[i] > UNKNOWN_LIMIT * len(row)]
-        if above:
-            words = _unknown_words(
-                prompts[above[0]], ids[above[0]], encoded.get("offset_mapping", ids)[above[0]], unknown
-            )
-            raise ValueError(
-                f"{settings.base_model} does not know {sum(counts) / sum(map(len, ids)):.0%} of the tokens of {what}: "
-                f"{len(above)} of {len(ids)} prompts hold more than {UNKNOWN_LIMIT:.0%} unknown ones{words}. Use a model whose "
-                "tokenizer covers these questions; the clinic's base model reads the clinic only."
-            )
+    check_words(tokenizer, prompts, settings, what)
     room = getattr(model.config, "max_position_embeddings", None)
     if settings.backend == "unsloth":  # loaded for so many tokens and no more
         room = settings.max_prompt_tokens + settings.max_completion_tokens
-    longest = max(map(len, ids), default=0)
+    longest = max(map(len, tokenizer(list(prompts), add_special_tokens=False)["input_ids"]), default=0)
     if room is not None and longest + settings.max_completion_tokens > room:
         raise ValueError(
             f"the longest prompt of {what} has {longest} tokens, which with max_completion_tokens "
@@ -50,12 +37,30 @@ def check_prompts(model, tokenizer, prompts: Sequence[str], settings: Settings, 
         )
 
 
-def _unknown_words(prompt, ids, offsets, unknown) -> str:
-    """ ", such as 'x', 'y'": the first unknown words of a prompt; nothing for a tokenizer that does not tell where they stand."""
-    if offsets is ids:
+def check_words(tokenizer, texts: Sequence[str], settings: Settings, what: str) -> None:
+    """ValueError for texts of which more than `UNKNOWN_LIMIT` of the tokens are unknown; a byte-level tokenizer knows all."""
+    unknown = tokenizer.unk_token_id
+    if unknown is None or tokenizer.unk_token in (tokenizer.eos_token, tokenizer.bos_token):
+        return
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    counts = [row.count(unknown) for row in ids]
+    if above := [i for i, row in enumerate(ids) if counts[i] > UNKNOWN_LIMIT * len(row)]:
+        raise ValueError(
+            f"{settings.base_model} does not know {sum(counts) / sum(map(len, ids)):.0%} of the tokens of {what}: "
+            f"{len(above)} of {len(ids)} texts hold more than {UNKNOWN_LIMIT:.0%} unknown ones"
+            f"{_unknown_words(tokenizer, texts[above[0]])}. Use a model whose tokenizer covers these questions: the clinic's "
+            "base model reads the clinic only."
+        )
+
+
+def _unknown_words(tokenizer, text: str) -> str:
+    """ ", such as 'x', 'y'": the first unknown words of a text; nothing for a tokenizer that does not tell where they stand."""
+    if not tokenizer.is_fast:
         return ""
-    words = [prompt[slice(*span)] for token, span in zip(ids, offsets, strict=True) if token == unknown]
-    return ", such as " + ", ".join(map(repr, list(dict.fromkeys(words))[:3]))
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+    words = dict.fromkeys(text[start:end] for token, (start, end) in pairs if token == tokenizer.unk_token_id)
+    return ", such as " + ", ".join(map(repr, list(words)[:3]))
 
 
 def end_tokens(model, tokenizer) -> list[int]:

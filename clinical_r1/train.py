@@ -32,6 +32,7 @@ from clinical_r1.artifacts import (
     settings_of,
     start_of,
 )
+from clinical_r1.engines import check_prompts, check_words
 from clinical_r1.extensions import is_own, load_from_environment
 from clinical_r1.files import numbered_rows, write_json, write_jsonl
 from clinical_r1.models import (
@@ -45,7 +46,7 @@ from clinical_r1.models import (
     resolve_base,
     rollout_arguments,
 )
-from clinical_r1.prompts import STYLES, build_messages
+from clinical_r1.prompts import STYLES, build_messages, render_chat
 from clinical_r1.questions import read_questions
 from clinical_r1.rewards import checked
 from clinical_r1.settings import Settings, settings_from_json
@@ -131,6 +132,8 @@ def train_sft(settings: Settings, arm: str, seed: int) -> None:
     start, rows = start_of(settings, arm, seed), teacher_rows(settings)
     model, tokenizer, adapter = load(start, settings, seed)
     _check_fit(rows, tokenizer, settings)
+    whole = [render_chat(tokenizer, row["prompt"]) + row["completion"][0]["content"] for row in rows]
+    check_words(tokenizer, whole, settings, f"{settings.train_benchmark}'s sft questions with their traces")
     trainer = trl.SFTTrainer(
         model=model,
         args=trl.SFTConfig(**sft_arguments(settings, seed, folder)),
@@ -275,14 +278,17 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
     folder, arm, settings = settings.model_dir(name, seed), ARMS[name], settings_of(settings, name)
     rewards = reward_set(arm.rewards)
     arguments = grpo_arguments(settings, seed, folder, arm.weights or rewards.weights)
+    rows = reward_rows(settings, name)
     model, tokenizer, adapter = load(_start(settings, name, seed), settings, seed, rollouts=True)
+    prompts = [render_chat(tokenizer, row["prompt"]) for row in rows]
+    check_prompts(model, tokenizer, prompts, settings, f"{settings.train_benchmark}'s rl questions")
     trainer = trainer_class(settings)(
         model=model,
         reward_funcs=[
             checked(function, rewards.ranges.get(function.__name__)) for function in rewards.functions
         ],
         args=trl.GRPOConfig(**arguments | TRL_ARGUMENTS.get(arm.aggregation, {})),
-        train_dataset=Dataset.from_list(reward_rows(settings, name)),
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=adapter,
         aggregation=arm.aggregation,

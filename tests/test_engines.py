@@ -232,7 +232,7 @@ def test_prompts_of_unknown_words_are_refused_with_share_and_example(policy, pro
     text, words = UNREADABLE[kind]
     engines.check_prompts(*policy, prompts, SMOKE, "clinic")
     with pytest.raises(
-        ValueError, match=r"clinic-base does not know \d+% of the tokens of mmlu: 1 of 10 prompts"
+        ValueError, match=r"clinic-base does not know \d+% of the tokens of mmlu: 1 of 10 texts"
     ) as error:
         engines.check_prompts(*policy, [*prompts, text], SMOKE, "mmlu")
     assert words in str(error.value) and len(str(error.value)) < 400

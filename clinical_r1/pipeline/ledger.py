@@ -317,8 +317,7 @@ def read_tables(settings):
         now = Path(settings.out) / path
         if expected and now.exists() and sha256(now) != expected:
             raise PipelineError(
-                f"{path} has changed since the tables of {settings.run_dir} were made; run notebook "
-                "04 again."
+                f"{path} has changed since the tables of {settings.run_dir} were made; run notebook 04 again."
             )
     return rows, record
 
