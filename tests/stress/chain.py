@@ -5,6 +5,7 @@
 What a killed chain leaves is what the next one finds: it goes on as `./reproduce.sh` does.
 """
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,10 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from clinical_r1.curation.splits import ensure_splits
+from clinical_r1.files import write_text
 from clinical_r1.settings import SMOKE, Settings
 
 STAGES = ("questions", "cold_start", "cold_start_crpo", "crpo", "completions", "scores and tables")
-RESULTS = ("questions", "completions", "scores", "tables")  # and the policies
+RESULTS = (
+    *("questions/clinic.*.jsonl", "models/*/seed*/policy/*", "models/*/seed*/log_history.jsonl"),
+    *("completions/**/*.jsonl", "scores/**/*.jsonl", "tables/*"),
+)
 
 
 def settings_in(out) -> Settings:
@@ -37,6 +42,7 @@ def settings_in(out) -> Settings:
 
 def go_on(settings: Settings, begin: Callable[[str], None] = lambda stage: None) -> None:
     """Every stage that is not done yet, in order."""
+    from clinical_r1.artifacts import read_logs
     from clinical_r1.generate import complete_all
     from clinical_r1.score import score_all
     from clinical_r1.tables import build_table1, write_table1
@@ -52,18 +58,32 @@ def go_on(settings: Settings, begin: Callable[[str], None] = lambda stage: None)
     begin("scores and tables")
     table = build_table1(settings, score_all(settings), np.random.default_rng(0))
     write_table1(table, settings.run_dir / "tables")
+    write_text(
+        settings.run_dir / "tables" / "steps.csv", read_logs(settings)[["method", "step", "reward"]].to_csv()
+    )
 
 
 def results(settings: Settings) -> dict[str, bytes]:
-    """Path -> bytes of everything that a result is: question files, weights, completions, scores, tables."""
-    found = {}
-    for kind in RESULTS:
-        for path in (settings.run_dir / kind).rglob("*"):
-            if path.suffix in (".jsonl", ".csv", ".md"):
-                found[str(path.relative_to(settings.run_dir))] = path.read_bytes()
-    for path in (settings.run_dir / "models").glob("*/seed*/policy/*.safetensors"):
-        found[str(path.relative_to(settings.run_dir))] = path.read_bytes()
-    return found
+    """Path -> bytes of everything that is a result: question files, policies and their logs, completions, scores, tables."""
+    run = settings.run_dir
+    return {
+        str(path.relative_to(run)): _without_clock(path)
+        for kind in RESULTS
+        for path in sorted(run.glob(kind))
+    }
+
+
+def _without_clock(path: Path) -> bytes:
+    """A log tells how long a step took, and an adapter's page and configuration where it was made."""
+    if path.name == "log_history.jsonl":
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        kept = [
+            {key: value for key, value in row.items() if "time" not in key and "per_second" not in key}
+            for row in rows
+        ]
+        return json.dumps(kept).encode()
+    data = path.read_bytes()
+    return data if path.name not in ("README.md", "adapter_config.json") else b""
 
 
 def main() -> int:
