@@ -54,27 +54,45 @@ def _gold_substring(q: Question) -> bool:
     return gold.strip() != "" and any(o != gold and o.strip() and (o in gold or gold in o) for o in others)
 
 
-_ALL = re.compile(r"all(?: the| of)*(?: (?:above|these|those|the following))?(?: are)?(?: true| correct)?\.?")
-_NONE = re.compile(r"none(?: the| of)*(?: (?:above|these|those|the following))?\.?")
+# What an option says about the others. "of the above" is searched for, since options go on behind it ("none of the above as
+# ..."), lose blanks ("none ofthese") and gain letters ("d) none of the above"); shapes that are common words are not.
+_OTHERS = r"(?:of ?)?(?:the ?)?(?:above\b|about$|(?:these|those|them|following)(?=\W*$|,? (?:are|is|as|except|but)\b))"
+_TRUE = r"(?:true|correct|right|false|incorrect|wrong)"
+_ALL = re.compile(
+    rf"\b(?:all|any|some|either|combination) {_OTHERS}|^(?:all|any|any one|aota)\W*$"
+    rf"|^all (?:of them )?(?:are )?(?:{_TRUE}|possible)\W*$|\b(?:all|any|either) (?:of )?(?:the )?(?:two|three|four|[2-4])\W*$"
+    r"|^(?:all|any) of the\W*$|^(?:an?y? )?combination (?:of )?(?:all|both|any|possible)\W*$"
+)
+_NONE = re.compile(
+    rf"none {_OTHERS}|\bneither {_OTHERS}|^(?:none|nota)\W*$|^none (?:of them )?(?:is|are) {_TRUE}\W*$"
+    r"|^none of the(?: (?:two|three|four))?\W*$"
+)
 _LETTERS_ONLY = re.compile(r"[a-hj](?:(?:[\s,&+/-]|and)*[a-hj])*\.?")  # no i: IA and IIB are grades
-_MARK = r"\(?(?:[1-5a-e]|i{1,3}|iv)\)?"
-_POINTS = re.compile(rf"both (?:of )?(?:the )?above\.?|(?:both |only )?{_MARK}\s*(?:and|&|,)\s*{_MARK}")
+_MARK = r"""['"(]?(?:[1-5a-e]|i{1,3}|iv|v)['")]?"""
+_MORE_MARKS = rf"(?:(?:\s*,)?\s*(?:,|\band\b|&|\bor\b|\+)\s*{_MARK})"
+_CLAIM = rf"{_MARK}{_MORE_MARKS}*\s*(?:is |are )?(?:both |all )?{_TRUE}"  # "1 and 2 are correct"
+_POINTS = re.compile(
+    rf"^(?:both|either|neither)(?: {_OTHERS}| [a-e]{{2,3}})?\W*$|^(?:option|answer|choice)s? {_MARK}\W*$|^{_MARK} only\W*$"
+    rf"|^(?:both |either |neither |only )*(?:(?:option|answer|choice|statement)s? )?{_MARK}{_MORE_MARKS}+(?: only)?\W*$"
+    rf"|^{_CLAIM}(?:\s*(?:,|;|and|&|but)\s*{_CLAIM})*\W*$|\b(?:except|but) (?:option )?{_MARK}\W*$"
+)
 
 
 def _offers(q: Question, pattern: re.Pattern) -> bool:
-    return any(pattern.fullmatch(fold(text)) for text in q.options.values())
+    return any(pattern.search(fold(text)) for text in q.options.values())
 
 
 def _letter_options(q: Question) -> bool:
-    texts = [t for t in map(fold, q.options.values()) if not _ALL.fullmatch(t) and not _NONE.fullmatch(t)]
-    only_letters = len(texts) > 1 and all(_LETTERS_ONLY.fullmatch(text) for text in texts)
-    return only_letters or any(_POINTS.fullmatch(text) for text in texts)
+    texts = list(map(fold, q.options.values()))
+    own = [t for t in texts if not _ALL.search(t) and not _NONE.search(t)]
+    only_letters = len(own) > 1 and all(_LETTERS_ONLY.fullmatch(text) for text in own)
+    return only_letters or any(_POINTS.search(text) for text in texts)
 
 
 def pointing_options(options) -> tuple[str, ...]:
-    """Letters of options without a meaning of their own: letters only, "both A and B", all or none of the above."""
+    """Letters of options without a meaning of their own: letters only, "both A and B", all, any or none of the above."""
     texts = {letter: fold(text) for letter, text in options.items()}
-    points = [x for x, text in texts.items() if any(p.fullmatch(text) for p in (_ALL, _NONE, _POINTS))]
+    points = [x for x, text in texts.items() if any(p.search(text) for p in (_ALL, _NONE, _POINTS))]
     rest = [x for x in texts if x not in points]
     only_letters = len(rest) > 1 and all(_LETTERS_ONLY.fullmatch(texts[x]) for x in rest)
     return tuple(texts) if only_letters else tuple(points)
@@ -137,7 +155,7 @@ CHECKS = {
         _gold_substring),
     "letter_options": Check("options are letters or point to options: never shuffle", "report", (7,),
         _letter_options),
-    "all_of_the_above": Check("an option is All (of the above): never shuffle", "report", (7,),
+    "all_of_the_above": Check("an option is All or Any (of the above): never shuffle", "report", (7,),
         lambda q: _offers(q, _ALL)),
     "none_of_the_above": Check("an option is None (of the above): never shuffle", "report", (7,),
         lambda q: _offers(q, _NONE)),

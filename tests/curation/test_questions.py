@@ -755,7 +755,9 @@ def test_real_medxpertqa_is_partial(real, curated):
                 "gold_substring": 78,
                 "contradictory_duplicate": 2,
                 "exact_duplicate": 12,
-                "none_of_the_above": 170,
+                "none_of_the_above": 171,
+                "all_of_the_above": 138,
+                "letter_options": 60,
             }
             | {"no_explanation": 1977, "explanation_disagrees": 0, "homoglyphs": 0},
         ),
