@@ -28,6 +28,7 @@ from clinical_r1.audit.probe_quality import (
     read_labels,
 )
 from clinical_r1.clinic.cases import load_set
+from clinical_r1.curation.checks import pointing_options
 from clinical_r1.files import read_jsonl
 from clinical_r1.questions import Question, write_questions
 from clinical_r1.settings import settings_for
@@ -151,6 +152,43 @@ def test_shuffling_keeps_the_answers_text_and_the_place_of_all_of_the_above():
     assert after.options[after.answer] == "cough"
     assert {x: before.options[y] for x, y in permutation.items()} == after.options
     assert shuffle_options(before, np.random.default_rng(3))[1] == permutation
+
+
+KEPT = """Any of the above|any of the above carrier|None ofthese|None of the above as no difference was shown
+All of the above except|Some of the above|d) None of the above|None of the two|Either of the three|All of them
+NOTA
+All are correct"""
+LETTERS = """Both|Both.|Both AB|both option 2 and 3|Both 'A' and 'C'|A and C|1 & 2 are correct|A, B, and C|B only|All except B
+1,2,3 true & 4 false|Options 1, 2|a is false and b, c, d are true|I, III, IV|Neither of the above"""
+PLAIN = """both A and B antigens|Both kidneys|All nucleated cells|None of these drugs was given|Skin above the clavicle|Cord
+Vitamin E & D|Type I|Hepatitis B and C|Either T1 or T2|All those with fever|Only one of those is present at a time
+Both the statements are true|D-dimer|Class II only"""
+
+
+def lines(text):
+    return [part for line in text.split("\n") for part in line.split("|")]
+
+
+@pytest.mark.parametrize("text", lines(KEPT))
+def test_options_that_speak_of_the_others_keep_their_place(text):
+    before = question(options=("fever", "cough", text, "rash"))
+    for seed in range(4):
+        assert shuffle_options(before, np.random.default_rng(seed))[1]["C"] == "C"
+
+
+@pytest.mark.parametrize("text", lines(LETTERS))
+def test_options_that_name_others_are_not_shuffled(text):
+    before = question(options=("fever", "cough", text, "rash"))
+    with pytest.raises(ValueError, match="point to letters"):
+        shuffle_options(before, np.random.default_rng(0))
+    assert pointing_options(before.options) == ("C",)
+
+
+@pytest.mark.parametrize("text", lines(PLAIN))
+def test_options_with_a_meaning_of_their_own_are_shuffled(text):
+    before = question(options=("fever", "cough", text, "rash"))
+    assert pointing_options(before.options) == ()
+    assert len({shuffle_options(before, np.random.default_rng(seed))[1]["C"] for seed in range(20)}) > 1
 
 
 def test_shuffling_refuses_options_that_point_to_letters():
