@@ -156,8 +156,7 @@ def test_shuffling_keeps_the_answers_text_and_the_place_of_all_of_the_above():
 
 KEPT = """Any of the above|any of the above carrier|None ofthese|None of the above as no difference was shown
 All of the above except|Some of the above|d) None of the above|None of the two|Either of the three|All of them
-NOTA
-All are correct"""
+NOTA|All are correct"""
 LETTERS = """Both|Both.|Both AB|both option 2 and 3|Both 'A' and 'C'|A and C|1 & 2 are correct|A, B, and C|B only|All except B
 1,2,3 true & 4 false|Options 1, 2|a is false and b, c, d are true|I, III, IV|Neither of the above"""
 PLAIN = """both A and B antigens|Both kidneys|All nucleated cells|None of these drugs was given|Skin above the clavicle|Cord
