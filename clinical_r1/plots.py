@@ -73,14 +73,17 @@ def save_figure(fig, name, directory, data=None):
 def fig1_radar(table, ax=None):
     """Radar of the nine metrics averaged over the benchmarks (the paper's Fig. 1). Returns the axes.
 
-    table: benchmark, method, metric, value (accuracy in per cent). Each axis has its own range, printed under
-    its name as centre → rim and not starting at zero. Hallucination is turned round: outwards is fewer.
+    table: benchmark, method, metric, value (accuracy in per cent). All counts have one scale, from 0 to the rim, so that a
+    hundredth of a count a response looks as small as it is; accuracy has 0 to 100 %. Each range is printed under its
+    name as centre → rim. Hallucination is turned round: outwards is fewer.
     """
     means = table[table["metric"].isin(RADAR_METRICS)].groupby(["method", "metric"])["value"].mean().unstack()
     methods, metrics = present(means.index), [m for m in RADAR_METRICS if m in means]
     if len(metrics) < 3:
         raise ValueError(f"fig1_radar got the metrics {metrics}; expected at least three of {RADAR_METRICS}.")
-    ranges = {metric: _radar_range(metric, means.loc[methods, metric]) for metric in metrics}
+    counts = [metric for metric in metrics if metric != "accuracy"]
+    rim = max(0.5, np.ceil(2 * means.loc[methods, counts].max(axis=None)) / 2)
+    ranges = dict.fromkeys(counts, (0.0, rim)) | {"accuracy": (0.0, 100.0), "hallucination": (rim, 0.0)}
     angles = np.linspace(0, 2 * np.pi, len(metrics), endpoint=False)
     ax = ax or plt.figure(figsize=(7.2, 5.6)).add_subplot(projection="polar")
     ax.set(
@@ -95,21 +98,12 @@ def fig1_radar(table, ax=None):
         centre, rim = ranges[metric]
         turned = "\n(inverted: outer = fewer)" if metric == "hallucination" else ""
         side = "center" if abs(np.sin(angle)) < 0.2 else "left" if np.sin(angle) > 0 else "right"
-        text = f"{OBJECTIVE_LABELS[metric]}\n{centre:.2f} → {rim:.2f}{turned}"
+        text = f"{OBJECTIVE_LABELS[metric]}\n{centre:g} → {rim:g}{turned}"
         ax.text(angle, 1.1, text, ha=side, va="center", fontsize=8.5, linespacing=1.3)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)
-    note = (
-        "Mean over the benchmarks. Numbers under each name: value at the centre → at the rim (not from zero)."
-    )
+    note = "Mean over the benchmarks. Under each name: value at the centre → at the rim. All counts share one scale."
     ax.text(0.5, -0.13, note, transform=ax.transAxes, ha="center", va="top", fontsize=8, color="#555555")
     return ax
-
-
-def _radar_range(metric, values):
-    """(value at the centre, value at the rim), wider than the data so that no polygon shrinks to a point."""
-    spread = (values.max() - values.min()) or max(abs(values.max()), 1.0)
-    low, high = max(0.0, values.min() - 0.3 * spread), values.max() + 0.05 * spread
-    return (high, low) if metric == "hallucination" else (low, high)
 
 
 def fig3_cold_start_accuracy(table, ax=None):

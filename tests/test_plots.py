@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
+from colours import SIGHTS, as_seen, ciede2000
 from laboratory import write_laboratory  # noqa: E402
 
 from clinical_r1 import labels, paper, plots  # noqa: E402
@@ -138,6 +139,21 @@ def test_radar_turns_hallucination_round_and_says_so():
 def test_radar_survives_methods_that_agree():
     table = results().assign(value=0.0)
     assert all(np.isfinite(line.get_ydata()).all() for line in plots.fig1_radar(table).lines)
+
+
+@pytest.mark.parametrize(("largest", "rim"), [(3.06, 3.5), (0.01, 0.5), (12.0, 12.0)])
+def test_radar_draws_a_hundredth_of_a_count_as_small_as_it_is(largest, rim):
+    table = results()
+    table = table[table["method"].isin(METHODS)].assign(value=0.01)
+    table.loc[table["metric"] == "faithfulness", "value"] = largest
+    table.loc[table["metric"] == "accuracy", "value"] = 60.0
+    ax = plots.fig1_radar(table)
+    radii = dict(zip(plots.RADAR_METRICS, ax.lines[0].get_ydata(), strict=False))
+    assert radii["verification"] == pytest.approx(0.01 / rim) and radii["accuracy"] == pytest.approx(0.6)
+    assert radii["faithfulness"] == pytest.approx(largest / rim)
+    assert radii["hallucination"] == pytest.approx(1 - 0.01 / rim)
+    texts = " ".join(text.get_text() for text in ax.texts)
+    assert f"0 → {rim:g}" in texts and f"{rim:g} → 0" in texts and "0 → 100" in texts
 
 
 def test_length_figure_keeps_the_paper_in_its_own_panel():
@@ -300,14 +316,47 @@ def test_names_on_a_panel_hide_no_other_name(lab):
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
-def test_parallel_objectives_put_better_up(lab):
+def test_parallel_objectives_put_better_up_and_a_family_in_each_panel(lab):
     points = pareto.points(lab, rng=np.random.default_rng(0))
-    ax = laboratory_plots.parallel_objectives(points, MARKS)
-    honest = next(line for line in ax.lines if line.get_label() == "Honest policy")
-    assert honest.get_ydata() == pytest.approx([1, 1, 1, 1])  # no arm is better in anything
-    baseline = next(line for line in ax.lines if line.get_label() == "Baseline")
-    assert baseline.get_ydata()[-1] == pytest.approx(0)  # it hallucinates most
-    assert no_text_overlaps(ax.figure)
+    figure = laboratory_plots.parallel_objectives(points, MARKS)
+    drawn = {line.get_label(): line.get_ydata() for ax in figure.axes for line in ax.lines}
+    assert drawn["Baseline"][-1] == pytest.approx(-0.08)  # it hallucinates most by far: just outside the axis
+    values = points.pivot(index="label", columns="objective", values="value")
+    best = values["faithfulness"].idxmax()
+    assert drawn[best][1] == pytest.approx(1)
+    arms = [legend_texts(ax.get_legend()) for ax in figure.axes]
+    assert arms[0] == ["Baseline", "GRPO", "CRPO", "Cold Start + GRPO", "Cold Start + CRPO"]
+    assert sorted(sum(arms, [])) == sorted(set(points["label"]))  # every arm in one panel, grey in the others
+    assert all(len(ax.lines) == len(values) for ax in figure.axes)
+    assert "Honest policy (100, 5, 3, 0)" in figure.get_supxlabel()
+    assert no_text_overlaps(figure)
+
+
+@pytest.mark.parametrize(
+    ("values", "seen"),
+    [
+        (
+            [48.8, 21.5, 77.1, 80, 81, 82, 82.5, 83, 83, 83.4, 84, 84.6, 85.9],
+            (77.1, 85.9),
+        ),  # one arm collapsed
+        ([0.05, 0.06, 0.1, 0.4, 0.5, 0.5, 0.53, 0.6, 0.6, 1.14, 1.43, 1.57], (0.05, 1.57)),  # the best stay
+        ([1.0, 2.0, 3.0], (1.0, 3.0)),
+        ([2.0, 2.0, 2.0, 2.0, 9.0], (2.0, 9.0)),
+    ],
+)
+def test_an_axis_leaves_out_what_would_squeeze_all_others(values, seen):
+    assert laboratory_plots._seen(pd.Series(values)) == seen
+
+
+def test_a_collapsed_arm_is_written_above_the_panel(lab):
+    points, fronts = (
+        pareto.points(lab, rng=np.random.default_rng(0)),
+        pareto.fronts(lab, PAIRS, np.random.default_rng(0)),
+    )
+    far = (points["arm"] == "k0") & (points["objective"] == "accuracy")
+    points.loc[far, ["value", "ci_low", "ci_high"]] = [-400.0, -410.0, -300.0]
+    for ax in laboratory_plots.pareto_panels(points, fronts).axes:
+        assert ax.get_xlim()[0] > 0 and "k = 0 (" in ax.get_title(loc="left").replace("\n", " ")
 
 
 def test_hypervolume_bars_are_the_table_s_volumes(lab):
@@ -364,3 +413,41 @@ def test_every_family_has_its_own_look():
     assert not set(laboratory_plots.FAMILY_COLOURS.values()) - {"#56B4E9"} & set(
         plots.METHOD_COLOURS.values()
     )
+
+
+PALETTES = {
+    "families": laboratory_plots.FAMILY_COLOURS.values(),
+    "families and methods": {*laboratory_plots.FAMILY_COLOURS.values(), *plots.METHOD_COLOURS.values()},
+    "own arms and methods": (*plots.OWN_COLOURS, *plots.METHOD_COLOURS.values()),
+    "rewards": plots.REWARD_COLOURS,
+}
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("palette", PALETTES)
+def test_colours_differ_whatever_the_sight(palette, sight):
+    """The reader with deuteranopia saw families 3.5 apart."""
+    colours = sorted(PALETTES[palette])
+    seen = [as_seen(colour, sight) for colour in colours]
+    pairs = {
+        (a, b): ciede2000(seen[i], seen[j])
+        for i, a in enumerate(colours)
+        for j, b in enumerate(colours)
+        if i < j
+    }
+    assert min(pairs.values()) > 10, min(pairs, key=pairs.get)
+
+
+def test_the_simulation_of_sight_is_right():
+    """Published pairs of Sharma, Wu and Dalal (2005); grey stays grey, and red and green come near for who lacks a cone."""
+    assert ciede2000((50, 2.6772, -79.7751), (50, 0, -82.7485)) == pytest.approx(2.0425, abs=1e-4)
+    assert ciede2000((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387)) == pytest.approx(
+        1.2644, abs=1e-4
+    )
+    assert ciede2000((90.8027, -2.0831, 1.4410), (91.1528, -1.6435, 0.0447)) == pytest.approx(
+        1.4441, abs=1e-4
+    )
+    for sight in SIGHTS:
+        assert np.abs(as_seen("#808080", sight)[1:]).max() < 1.5
+    red_green = [ciede2000(as_seen("#B22222", s), as_seen("#556B2F", s)) for s in ("normal", "deuteranopia")]
+    assert red_green[1] < red_green[0] / 2

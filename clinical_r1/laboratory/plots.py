@@ -1,11 +1,13 @@
 """Figures of the laboratory: trade-offs, ablations, who owns the advantage. Draws, never computes; one style, that of `plots`."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.text import Text
 
 from clinical_r1.arms import METHODS
-from clinical_r1.labels import METHOD_LABELS, OBJECTIVE_LABELS, objective_label
+from clinical_r1.labels import OBJECTIVE_LABELS, objective_label
 from clinical_r1.plots import (
     METHOD_COLOURS,
     PAPER_COLOUR,
@@ -15,16 +17,18 @@ from clinical_r1.plots import (
     present,
 )
 
+# Chosen by simulation: two families differ by at least 12 (CIEDE2000), and a family from a method by 11, for normal sight and
+# under protanopia, deuteranopia and tritanopia; markers say it a second time
 FAMILY_COLOURS = {
-    "k": "#009E73",
-    "terms": "#CC79A7",
-    "citation": "#882255",
-    "consistency": "#AA9A00",
-    "prompt_x_reward": "#332288",
-    "group_size": "#44AA99",
-    "aggregator": "#117733",
-    "kl": "#661100",
-    "grounded": "#A6761D",
+    "k": "#113377",
+    "terms": "#BB88AA",
+    "citation": "#663344",
+    "consistency": "#AACC77",
+    "prompt_x_reward": "#8877FF",
+    "group_size": "#669977",
+    "aggregator": "#AA4433",
+    "kl": "#770000",
+    "grounded": "#3300FF",
     "cold_start": "#56B4E9",
 }
 FAMILY_MARKERS = dict(zip(FAMILY_COLOURS, "PXhp<>*d8^", strict=True))
@@ -41,7 +45,8 @@ def pareto_panels(points, fronts, marks=None):
 
     points: frame arm, family, label, objective, value, ci_low, ci_high, higher_is_better. fronts: frame space ("x and y"),
     arm, on_front, frequency; its spaces of two objectives are the panels. marks: name -> {objective: value}, hollow
-    diamonds. Named are the methods and what is on the front (with its frequency over draws); grey joins the front.
+    diamonds. Named are the methods and what is on the front (with its frequency over draws); grey joins the front. Arms and
+    marks far from all others would squeeze them: they are written above the panel instead.
     """
     spaces = [space for space in dict.fromkeys(fronts["space"]) if len(space.split(" and ")) == 2]
     if not spaces:
@@ -65,44 +70,45 @@ def pareto_panels(points, fronts, marks=None):
 
 def _pareto_panel(ax, points, front, space, marks):
     x, y = (points[points["objective"] == objective].set_index("arm") for objective in space)
-    ax.names, ax.spots = [], []
+    ranges = _seen(x["value"]), _seen(y["value"])
+    ax.names, ax.spots, outside = [], [], []
     for arm in x.index:
-        look = _arm_look(arm, x.loc[arm, "family"])
-        errors = {
-            f"{axis}err": [
-                [max(0.0, own.loc[arm, "value"] - own.loc[arm, "ci_low"])],
-                [max(0.0, own.loc[arm, "ci_high"] - own.loc[arm, "value"])],
-            ]
-            for axis, own in (("x", x), ("y", y))
-        }
         at = x.loc[arm, "value"], y.loc[arm, "value"]
-        ax.errorbar(
-            *at,
-            **errors,
-            ls="none",
-            elinewidth=0.5,
-            ecolor="#BDBDBD",
-            markersize=6,
-            zorder=2 + (arm in METHODS),
-            **look,
-        )
+        share = f" ({front.loc[arm, 'frequency']:.0%})" if front.loc[arm, "on_front"] else ""
+        name = f"{x.loc[arm, 'label']}{share}"
+        if not all(low <= value <= high for (low, high), value in zip(ranges, at, strict=True)):
+            outside.append(f"{name} ({at[0]:.3g}, {at[1]:.3g})")
+            continue
+        errors = {f"{axis}err": np.array(_errors(own.loc[[arm]])) for axis, own in (("x", x), ("y", y))}
+        bars = {"ls": "none", "elinewidth": 0.5, "ecolor": "#BDBDBD", "markersize": 6, **errors}
+        ax.errorbar(*at, zorder=2 + (arm in METHODS), **bars, **_arm_look(arm, x.loc[arm, "family"]))
         ax.spots.append(at)
-        if arm in METHODS or front.loc[arm, "on_front"]:
-            share = f" ({front.loc[arm, 'frequency']:.0%})" if front.loc[arm, "on_front"] else ""
-            ax.names.append((at, f"{x.loc[arm, 'label']}{share}"))
+        if arm in METHODS or share:
+            ax.names.append((at, name))
     on_front = [arm for arm in x.index if front.loc[arm, "on_front"]]
     line = sorted((x.loc[arm, "value"], y.loc[arm, "value"]) for arm in on_front)
-    ax.plot(*zip(*line, strict=True), color="#9A9A9A", lw=1, zorder=1)
     ax.margins(0.08)
-    _mark_targets(ax, space, marks)
+    for axis, own, (low, high) in (("x", x, ranges[0]), ("y", y, ranges[1])):
+        if not own["value"].between(low, high).all():
+            getattr(ax, f"set_{axis}lim")(low - 0.2 * (high - low), high + 0.2 * (high - low))
+    ax.plot(*zip(*line, strict=True), color="#9A9A9A", lw=1, zorder=1, scalex=False, scaley=False)
+    _mark_targets(ax, space, marks, outside)
     for axis, own, objective in (("x", x, space[0]), ("y", y, space[1])):
         getattr(ax, f"set_{axis}label")(OBJECTIVE_LABELS.get(objective, objective))
         if not own["higher_is_better"].all():
             getattr(ax, f"invert_{axis}axis")()
 
 
-def _mark_targets(ax, space, marks, to_scale=False):
-    """Hollow marks of {name: {objective: value}}; those far from the arms are written above the panel instead."""
+def _seen(values):
+    """(lowest, highest) value that is drawn: of all, unless leaving out those beyond Tukey's outer fences halves the axis."""
+    q1, q3 = np.quantile(values, [0.25, 0.75])
+    near = values[(values >= q1 - 3 * (q3 - q1)) & (values <= q3 + 3 * (q3 - q1))]
+    seen = near if 0 < np.ptp(near) < np.ptp(values) / 2 else values
+    return seen.min(), seen.max()
+
+
+def _mark_targets(ax, space, marks, outside=(), to_scale=False):
+    """Hollow marks of {name: {objective: value}}; those far from the arms are written above the panel, as arms `outside` are."""
     (left, right), (low, high) = sorted(ax.get_xlim()), sorted(ax.get_ylim())
     beyond = []
     for (name, mark), shape in zip((marks or {}).items(), "DsP", strict=False):
@@ -115,8 +121,9 @@ def _mark_targets(ax, space, marks, to_scale=False):
             ax.scatter(x, y, s=40, label=name, zorder=4, **hollow)
         else:
             beyond.append(f"{name} ({x:.3g}, {y:.3g})")
-    if beyond:
-        ax.set_title("Out of sight: " + ", ".join(beyond), fontsize=8, color="#555555")
+    if beyond or outside:
+        text = "Out of sight: " + ", ".join([*outside, *beyond])
+        ax.set_title(textwrap.fill(text, 74), fontsize=8, color="#555555")
 
 
 def _place_names(ax):
@@ -151,44 +158,51 @@ def _name_places():
                 yield distance, np.deg2rad(degrees), spare
 
 
-def parallel_objectives(points, marks=None, ax=None):
-    """Parallel coordinates: an axis an objective, a line an arm, up is better. Returns the axes.
+def parallel_objectives(points, marks=None):
+    """Parallel coordinates, a panel a family: an axis an objective, a line an arm, up is better; grey: all others.
 
-    points, marks: as in `pareto_panels`. Each axis runs from the worst to the best arm or mark, printed at its ends.
+    points, marks: as in `pareto_panels`. Each axis runs from the worst to the best arm, printed under it; arms far from all
+    others stand at its end. Marks are written below, because they lie far beyond every arm. Returns the figure.
     """
     table = points.pivot(index="arm", columns="objective", values="value")
-    objectives = list(dict.fromkeys(points["objective"]))
+    about = points.drop_duplicates("arm").set_index("arm")
     better = points.drop_duplicates("objective").set_index("objective")["higher_is_better"]
-    family = points.drop_duplicates("arm").set_index("arm")["family"]
-    marks = {name: mark for name, mark in (marks or {}).items() if set(objectives) <= set(mark)}
-    ends = {}
-    for objective in objectives:
-        values = [*table[objective], *(mark[objective] for mark in marks.values())]
-        ends[objective] = (min(values), max(values)) if better[objective] else (max(values), min(values))
+    objectives = list(better.index)
+    ends = {o: _seen(table[o])[:: 1 if better[o] else -1] for o in objectives}
+    heights = {
+        arm: [(table.loc[arm, o] - ends[o][0]) / ((ends[o][1] - ends[o][0]) or 1.0) for o in objectives]
+        for arm in about.index
+    }
+    families = about["family"].where(~about.index.isin(METHODS), "main")
+    panels = list(dict.fromkeys(["main", *families]))
+    down = -(-len(panels) // 2)
+    fig, axes = plt.subplots(down, 2, figsize=(10.2, 1.9 * down + 0.5), squeeze=False, layout="constrained")
+    for ax, family in zip(axes.flat, panels, strict=False):
+        _parallel_panel(ax, family, families, heights, about["label"])
+        names = [f"{OBJECTIVE_LABELS.get(o, o)}\n{ends[o][0]:.3g} to {ends[o][1]:.3g}" for o in objectives]
+        ax.set_xticks(range(len(objectives)), names, fontsize=7)
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    far = [f"{name} ({', '.join(f'{mark[o]:.3g}' for o in objectives)})" for name, mark in (marks or {}).items()
+           if set(objectives) <= set(mark)]  # fmt: skip
+    note = "Under an axis: its worst to its best arm; beyond that, an arm stands just outside. Grey: all other arms"
+    fig.supxlabel("; ".join([note, *far]), fontsize=8)
+    return fig
 
-    def heights(values):
-        return [(values[o] - ends[o][0]) / ((ends[o][1] - ends[o][0]) or 1.0) for o in objectives]
 
-    ax = ax or plt.subplots(figsize=(7.6, 4.2), layout="constrained")[1]
-    for arm in sorted(table.index, key=lambda arm: arm in METHODS):
-        thick = {"lw": 2.2, "zorder": 3} if arm in METHODS else {"lw": 0.9, "alpha": 0.75}
-        ax.plot(heights(table.loc[arm]), markersize=4, **thick, **_arm_look(arm, family[arm]))
-    for (name, mark), style in zip(marks.items(), ("--", ":", "-."), strict=False):
-        ax.plot(heights(mark), color=PAPER_COLOUR, ls=style, lw=1.4, label=name)
-    names = [f"{ends[o][1]:.3g}\n\n{ends[o][0]:.3g}\n{OBJECTIVE_LABELS.get(o, o)}" for o in objectives]
-    for i, name in enumerate(names):
-        top, bottom = name.split("\n\n")
-        ax.text(i, 1.04, top, ha="center", fontsize=8)
-        ax.text(i, -0.05, bottom, ha="center", va="top", fontsize=8.5)
-    ax.set(xticks=range(len(objectives)), xticklabels=[], yticks=[], ylim=(-0.02, 1.02))
+def _parallel_panel(ax, family, families, heights, labels):
+    for arm, own in families.items():
+        look = {"color": "#D8D8D8", "lw": 0.8, "zorder": 1}
+        if own == family:
+            place = list(families.index[families == family]).index(arm)
+            look = _arm_look(arm, family) | {"label": labels[arm], "lw": 1.6, "markersize": 4.5, "zorder": 3}
+            look["ls"] = ("-", "--", ":", "-.")[place % 4] if family != "main" else "-"
+        ax.plot(np.clip(heights[arm], -0.08, 1.08), clip_on=False, **look)
+    ax.set(title=_family_label(family), yticks=[], ylim=(-0.08, 1.08), xlim=(-0.15, len(heights[arm]) - 0.85))
     ax.tick_params(length=0)
     ax.grid(axis="x", color="#8A8A8A")
     ax.spines[["left", "bottom"]].set_visible(False)
-    handles = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
-    named = [label for label in (*METHOD_LABELS.values(), *handles) if label in handles]
-    handles = {label: handles[label] for label in dict.fromkeys(named)}
-    ax.figure.legend(handles.values(), handles.keys(), loc="outside right center")
-    return ax
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, handlelength=3)
 
 
 def hypervolume_bars(volumes, title="Hypervolume"):
