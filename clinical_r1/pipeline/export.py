@@ -4,28 +4,36 @@
 
 The folder appears whole or not at all, and an existing one is never written into. LoRA is added into the unquantised base,
 also after 4-bit training (`models.merge_adapter`); fully trained weights are copied. The card's numbers come from the run's
-own tables, and only when those were made from these very weights.
+own tables, and only when those were made from this very policy. What was measured and what is exported are not always the same
+weights: the card says on which, in which precision, and how many greedy answers the exported ones repeat.
 """
 
 import json
 import os
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from clinical_r1.arms import ARMS
 from clinical_r1.artifacts import (
     RL_ON,
     TRAINED_ON,
+    hashes_of,
     is_trained,
     policy_hash,
     policy_of,
     settings_of,
 )
-from clinical_r1.files import write_text
+from clinical_r1.completions import parse_completion
+from clinical_r1.engines import sample_completions
+from clinical_r1.files import read_stamp, write_text
+from clinical_r1.generate import read_completions
 from clinical_r1.models import load_tokenizer, merge_adapter
+from clinical_r1.pipeline.ledger import read_tables
 from clinical_r1.pipeline.manifest import read_manifest
-from clinical_r1.settings import CLINIC_BASE, Settings
+from clinical_r1.questions import read_questions
+from clinical_r1.settings import CLINIC_BASE, PROTOCOLS, Settings
 from clinical_r1.tables import interval, markdown, number
 
 WARNING = "Teaching and research material. Not a medical device, not medical advice, not for clinical use."
@@ -54,21 +62,64 @@ WEIGHTS_AND_TOKENIZER = (
 def export(settings: Settings, method: str, seed: int, target: str | Path) -> Path:
     """Write a trained arm to `target`: safetensors, configuration, tokenizer, README.md. Returns the folder.
 
-    ValueError: the arm is not trained, was trained with other settings, or its tables describe other weights.
-    FileExistsError: `target` holds something; nothing is overwritten.
+    ValueError: the arm is not trained, was trained with other settings, or its answers came from another policy. PipelineError:
+    its tables were made from other scores. FileExistsError: `target` holds something; nothing is overwritten.
     """
     target = Path(target).resolve()
     _refuse_unready(settings, method, seed)
     base, adapter = policy_of(settings, method, seed)
-    card = model_card(settings, method, seed)
+    measured(settings, method, seed)  # what may not be exported is found before the weights are merged
     with _whole_or_nothing(target) as folder:
         if adapter is None:
             _copy_weights(Path(base), folder)
         else:
             merge_adapter(base, adapter, settings).save_pretrained(folder)
             load_tokenizer(base).save_pretrained(folder)
-        write_text(folder / "README.md", card)
+        exported = Exported(hashes_of(folder), _dtype(folder), greedy_letters(settings, method, seed, folder))
+        write_text(folder / "README.md", model_card(settings, method, seed, exported))
     return target
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What a card says of the folder it lies in: sha256 of each file, precision of the weights, result of `greedy_letters`."""
+
+    hashes: dict[str, str]
+    dtype: str
+    letters: tuple[int, int, str] | None
+
+
+def _dtype(folder: Path) -> str:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config.get("dtype") or config["torch_dtype"]
+
+
+def greedy_letters(settings: Settings, method: str, seed: int, folder: Path) -> tuple[int, int, str] | None:
+    """(letters that are the same, answers, benchmark): exported weights on the first batch that the run has answered greedily.
+
+    Loaded as the card says. None where this policy has no greedy answers, or where only a GPU could give them in a bearable time.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rows = measured(settings, method, seed)
+    asked = [] if rows is None else [b for b in settings.benchmarks if b in set(rows["benchmark"])]
+    asked = [b for b in asked if settings.completions_path(b, method, seed, "greedy").is_file()]
+    if not asked or not (settings.prompt_layout == "clinic" or torch.cuda.is_available()):
+        return None
+    before = read_completions(settings, asked[0], method, seed, "greedy")[: settings.eval_batch]
+    model = AutoModelForCausalLM.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    prompts = [row["prompt"] for row in before]
+    after = sample_completions(model, load_tokenizer(str(folder)), prompts, settings, "greedy", 0)
+    options = {q.id: q.options for q in read_questions(settings.questions_path(asked[0], "test"))}
+    pairs = [
+        [
+            parse_completion(text, row["style"], options[row["id"]]).letter
+            for text in (row["text"], new["text"])
+        ]
+        for row, new in zip(before, after, strict=True)
+    ]
+    return sum(old == new for old, new in pairs), len(pairs), asked[0]
 
 
 def _refuse_unready(settings, method, seed) -> None:
@@ -112,7 +163,7 @@ def _copy_weights(source: Path, folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------- model card
 
 
-def model_card(settings: Settings, method: str, seed: int) -> str:
+def model_card(settings: Settings, method: str, seed: int, exported: Exported) -> str:
     """README.md of an exported arm: YAML front matter for the Hub, then what it is, its numbers, and how it was made."""
     path = settings.run_dir / "manifest.json"
     manifest = read_manifest(path) if path.is_file() else {}
@@ -126,6 +177,8 @@ def model_card(settings: Settings, method: str, seed: int) -> str:
         _what_it_is(settings, method, seed, base),
         "## Measured",
         _numbers(settings, seed, rows),
+        "## These weights",
+        _weights(settings, method, seed, rows, exported),
         "## Use",
         _use(settings, method),
         "## How it was made",
@@ -147,28 +200,33 @@ def public_name(base_model: str) -> str:
 def measured(settings: Settings, method: str, seed: int):
     """Table 1's rows of a method on the benchmarks that this seed has answered, or None where there are none.
 
-    ValueError when the answers were made from other weights than those on disk: the table would describe another model.
+    ValueError when the answers were made by another policy than that on disk: the table would describe another model.
+    PipelineError when the table was made from other scores (`ledger.read_tables`).
     """
     path = settings.run_dir / "tables" / "table1.csv"
     if not path.is_file():
         return None
     import pandas as pd
 
+    read_tables(settings)
     table = pd.read_csv(path)
     rows = table[table["method"] == method]
     now, answered = policy_hash(settings, method, seed), []
     for benchmark in rows["benchmark"].unique():
-        stamp = settings.completions_path(benchmark, method, seed).with_suffix(".json")
-        if not stamp.is_file():
-            continue
-        made = json.loads(stamp.read_text(encoding="utf-8"))["weights"]
-        if made != now:
-            raise ValueError(
-                f"table1.csv does not describe {method} with seed {seed}: its answers to {benchmark} were made from weights "
-                f"{made}, the arm has {now}; run `{settings.command} --only 04` or move tables/ away."
-            )
-        answered.append(benchmark)
+        for answers in _answer_files(settings, benchmark, method, seed):
+            if (made := read_stamp(answers, "generate")["policy"]) != now:
+                raise ValueError(
+                    f"table1.csv does not describe {method} with seed {seed}: {answers} holds answers of the policy {made}, the "
+                    f"arm is {now}; run `{settings.command} --only 04` or move tables/ away."
+                )
+            answered.append(benchmark)
     return rows[rows["benchmark"].isin(answered)] if answered else None
+
+
+def _answer_files(settings, benchmark, method, seed) -> list[Path]:
+    """Those of the sampled and the greedy answers that are on disk."""
+    paths = (settings.completions_path(benchmark, method, seed, protocol) for protocol in PROTOCOLS)
+    return [path for path in paths if path.is_file()]
 
 
 def _front_matter(settings, method, title, rows) -> str:
@@ -237,6 +295,33 @@ def _numbers(settings, seed, rows) -> str:
     )
 
 
+def _weights(settings, method, seed, rows, exported: Exported) -> str:
+    """On what the numbers were measured, what the folder holds, what was compared, and the hash of every file."""
+    _, adapter = policy_of(settings, method, seed)
+    lines = [
+        f"Exported: {'the trained weights' if adapter is None else 'adapter and base, merged'}, in {exported.dtype}."
+    ]
+    if rows is not None:
+        files = [
+            path for b in rows["benchmark"].unique() for path in _answer_files(settings, b, method, seed)
+        ]
+        precision = " and ".join(sorted({read_stamp(path, "generate")["answered_in"] for path in files}))
+        laid = "these weights" if adapter is None else "the adapter beside its base"
+        lines += [f"The numbers above were measured on {laid}, in {precision}."]
+        if precision != exported.dtype:
+            lines += ["That is not the exported precision: single answers differ, and the numbers may."]
+    if exported.letters:
+        equal, n, benchmark = exported.letters
+        lines += [
+            f"Asked the first questions of {benchmark} again, the exported weights gave {equal} of {n} greedy letters"
+        ]
+        lines[-1] += " equal."
+    else:
+        lines += ["The exported weights themselves were not asked again."]
+    table = markdown(["file", "sha256"], [[f"`{name}`", value] for name, value in exported.hashes.items()])
+    return " ".join(lines) + "\n\n" + table
+
+
 def _use(settings, method) -> str:
     style = repr(ARMS[method].style) if ARMS[method].stage == "rl" else "'crpo' or 'grpo'"
     return (
@@ -256,7 +341,7 @@ def _provenance(settings, method, seed, manifest) -> str:
         ["trained at commit", (stages.get(TRAINING_STAGE) or {}).get("git_sha") or "not recorded"],
         ["evaluated at commit", (stages.get(EVALUATION_STAGE) or {}).get("git_sha") or "not recorded"],
         ["uncommitted changes", {True: "yes", False: "no"}.get(git.get("dirty"), "not recorded")],
-        ["weights", policy_hash(settings, method, seed)],
+        ["policy", policy_hash(settings, method, seed)],
         ["precision", settings.device_dtype + (", trained on a 4-bit base" if settings.load_in_4bit else "")],
     ]
     versions = manifest.get("versions", {})

@@ -4,32 +4,45 @@ Run: pytest tests/pipeline/test_export.py
 """
 
 import json
+import shutil
 from dataclasses import replace
 
 import httpx
 import huggingface_hub
+import pandas
 import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 from records import stage_record, whole_manifest
 
-from clinical_r1 import artifacts, models
-from clinical_r1.files import PipelineError, write_json
+from clinical_r1 import artifacts, generate, models
+from clinical_r1.clinic.cases import load_set
+from clinical_r1.files import (
+    PipelineError,
+    read_jsonl,
+    read_stamp,
+    sha256,
+    write_json,
+    write_stamped,
+    write_text,
+)
 from clinical_r1.pipeline import __main__ as command
-from clinical_r1.pipeline import export
+from clinical_r1.pipeline import export, ledger
+from clinical_r1.questions import write_questions
 from clinical_r1.settings import PAPER, SMOKE
 
 TOKEN = "hf_" + "secret" * 5
 HEADER = "benchmark,method,metric,value,ci_low,ci_high,n,seeds,coverage,paper_value,verdict\n"
 SHA = "0123456789abcdef0123456789abcdef01234567"
+NOT_ASKED = export.Exported({"model.safetensors": "f" * 64}, "float32", None)
 
 
-@pytest.fixture
-def run(tmp_path):
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
     """A finished run in small: CRPO with an adapter of random numbers on the clinic base, its table and its manifest."""
     import torch
     from peft import get_peft_model
 
-    settings = replace(SMOKE, out=str(tmp_path))
+    settings = replace(SMOKE, out=str(tmp_path_factory.mktemp("run")), benchmarks=("clinic",), n_test=6)
     torch.manual_seed(0)
     policy = get_peft_model(models.load_policy(models.CLINIC_BASE, settings), models.lora_config(settings))
     with torch.no_grad():
@@ -37,17 +50,14 @@ def run(tmp_path):
             if "lora_B" in name:
                 value.normal_(std=0.05)
     finish(settings, policy)
-    write_json(
-        settings.completions_path("clinic", "crpo", 0).with_suffix(".json"),
-        {"weights": artifacts.policy_hash(settings, "crpo", 0)},
-    )
+    answered(settings)
     table = settings.run_dir / "tables" / "table1.csv"
-    table.parent.mkdir()
-    table.write_text(
+    write_text(
+        table,
         HEADER
         + "clinic,crpo,accuracy,81.5333,77.2197,85.8469,500,3,0.999,,x\n"
         + "clinic,crpo,hallucination,0.5567,0.4172,0.6961,500,3,1.0,,x\n"
-        + "clinic,grpo,accuracy,12.3456,10.0,14.0,500,3,1.0,,x\n"
+        + "clinic,grpo,accuracy,12.3456,10.0,14.0,500,3,1.0,,x\n",
     )
     write_json(
         settings.run_dir / "manifest.json",
@@ -58,7 +68,26 @@ def run(tmp_path):
             versions={"trl": "1.14.2"},
         ),
     )
+    for protocol in ("sampled", "greedy"):
+        write_text(settings.scores_path("clinic", "crpo", 0, protocol), f"scores of {protocol}\n")
+    ledger.write_ledger(settings, pandas.read_csv(table))
     return settings
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the finished run to change."""
+    shutil.copytree(finished.out, tmp_path, dirs_exist_ok=True)
+    return replace(finished, out=str(tmp_path))
+
+
+def answered(settings, **changes):
+    """Sampled and greedy answers of its policy to the first questions of `clinic`."""
+    settings = replace(settings, **changes)
+    write_questions(settings.questions_path("clinic", "test"), load_set("clinic", "test", settings.n_test))
+    policy = generate.load_method(settings, "crpo", 0)
+    for protocol in ("sampled", "greedy"):
+        generate.complete(settings, policy, "crpo", 0, "clinic", protocol)
 
 
 def finish(settings, policy):
@@ -146,39 +175,107 @@ def test_card_says_what_it_is_and_how_good_with_n_and_interval(run, tmp_path):
 def test_unevaluated_arm_claims_nothing(run):
     (run.run_dir / "tables" / "table1.csv").unlink()
     (run.run_dir / "manifest.json").unlink()
-    card = export.model_card(run, "crpo", 0)
+    card = export.model_card(run, "crpo", 0, NOT_ASKED)
     assert "has not been evaluated" in card and "model-index" not in card
     assert "| `trained at commit` | not recorded |" in card
 
 
 def test_a_seed_the_table_does_not_cover_claims_nothing(run):
-    run.completions_path("clinic", "crpo", 0).with_suffix(".json").unlink()
+    for protocol in ("sampled", "greedy"):
+        run.completions_path("clinic", "crpo", 0, protocol).unlink()
     assert export.measured(run, "crpo", 0) is None
 
 
-def test_numbers_of_other_weights_are_refused(run, tmp_path):
-    write_json(
-        run.completions_path("clinic", "crpo", 0).with_suffix(".json"), {"weights": "feedfacefeedface"}
-    )
+@pytest.mark.parametrize("protocol", ["sampled", "greedy"])
+def test_numbers_of_another_policy_are_refused(run, tmp_path, protocol):
+    path = run.completions_path("clinic", "crpo", 0, protocol)
+    write_stamped(path, read_jsonl(path), read_stamp(path, "make") | {"policy": "feedfacefeedface"})
     with pytest.raises(ValueError, match=r"table1\.csv does not describe crpo.*feedface"):
         export.export(run, "crpo", 0, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
 
 
+CHANGED = {  # what was changed after the run -> what is said
+    "models/crpo/seed0/policy/adapter_config.json": "crpo",
+    "models/crpo/seed0/policy/tokenizer.json": "crpo",
+    "completions/clinic/crpo.seed0.jsonl": "was changed after it was made",
+    "tables/table1.csv": "table1.csv has changed since the tables",
+    "tables/ledger.csv": "is not the one that results.json describes|damaged",
+    "scores/clinic/crpo.seed0.jsonl": "crpo.seed0.jsonl has changed since the tables",
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_changed_since_is_not_exported(run, tmp_path, name):
+    path = run.run_dir / name
+    path.write_text(path.read_text() + " ")
+    with pytest.raises((ValueError, PipelineError), match=CHANGED[name]):
+        export.export(run, "crpo", 0, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()
+
+
+def test_card_names_each_file_with_its_hash(run, tmp_path):
+    folder = export.export(run, "crpo", 0, tmp_path / "exported")
+    card, names = (folder / "README.md").read_text(), {path.name for path in folder.iterdir()} - {"README.md"}
+    assert {
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "generation_config.json",
+    } <= names
+    for name in names:
+        assert f"| `{name}` | {sha256(folder / name)} |" in card
+
+
+def test_card_says_what_was_measured_and_what_is_exported(run, tmp_path):
+    card = (export.export(run, "crpo", 0, tmp_path / "exported") / "README.md").read_text()
+    assert (
+        "Exported: adapter and base, merged, in float32. The numbers above were measured on the adapter"
+        in card
+    )
+    assert "beside its base, in float32. Asked the first questions of clinic again" in card
+    assert "gave 6 of 6 greedy letters equal" in card and "not the exported precision" not in card
+
+
+@pytest.mark.parametrize("measured_in", ["bfloat16", "float16, 4-bit base"])
+def test_card_of_another_precision_says_so(run, tmp_path, measured_in):
+    path = run.completions_path("clinic", "crpo", 0, "greedy")
+    rows = read_jsonl(path)
+    rows[0] |= {"text": "no letter"}  # as bfloat16 answers otherwise once in a while
+    for protocol in ("sampled", "greedy"):
+        path = run.completions_path("clinic", "crpo", 0, protocol)
+        stamp = read_stamp(path, "make") | {"answered_in": measured_in}
+        write_stamped(path, rows if protocol == "greedy" else read_jsonl(path), stamp)
+    card = (export.export(run, "crpo", 0, tmp_path / "exported") / "README.md").read_text()
+    assert f"in {measured_in}. That is not the exported precision: single answers differ" in card
+    assert "gave 5 of 6 greedy letters equal" in card
+
+
+@pytest.mark.parametrize("why", ["no greedy answers", "a large model and no GPU"])
+def test_what_was_not_asked_again_is_not_claimed(run, monkeypatch, tmp_path, why):
+    if why == "no greedy answers":
+        run.completions_path("clinic", "crpo", 0, "greedy").unlink()
+    else:
+        monkeypatch.setattr(type(run), "prompt_layout", "full")
+    card = (export.export(run, "crpo", 0, tmp_path / "exported") / "README.md").read_text()
+    assert "The exported weights themselves were not asked again." in card and "letters equal" not in card
+
+
 def test_damaged_manifest_is_named(run):
     (run.run_dir / "manifest.json").write_text('{"stages": ')
     with pytest.raises(PipelineError, match=r"manifest\.json is damaged"):
-        export.model_card(run, "crpo", 0)
+        export.model_card(run, "crpo", 0, NOT_ASKED)
 
 
 def test_licence_and_name_follow_the_base(tmp_path):
-    card = export.model_card(replace(PAPER, out=str(tmp_path)), "crpo", 0)
+    card = export.model_card(replace(PAPER, out=str(tmp_path)), "crpo", 0, NOT_ASKED)
     data = huggingface_hub.ModelCard(card).data
     assert (data.license, data.license_name) == ("other", "qwen-research")
     local = replace(
         PAPER, out=str(tmp_path), base_model=str(tmp_path), teacher_traces="/home/me/traces.jsonl"
     )
-    card = export.model_card(local, "crpo", 0)
+    card = export.model_card(local, "crpo", 0, NOT_ASKED)
     assert f"base_model: {tmp_path.name}\n" in card
     assert str(tmp_path) not in card and "/home/me" not in card and "traces.jsonl" in card
 
