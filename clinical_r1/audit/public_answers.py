@@ -369,8 +369,8 @@ def first_capital(raw) -> str | None:
 RULES = {"first_character": first_character, "first_capital": first_capital}
 
 
-def _readings(source):
-    """(benchmark, model, file's id, raw, our Completion, question) of every chain."""
+def read_chains(source=None):
+    """(benchmark, model, question, raw, our Completion) of every chain of reasoning; none without files."""
     folder = _folder(source)
     for benchmark, questions in _questions(folder).items() if folder else ():
         for model, question, raw, parsed in _chains(folder, benchmark, questions):
@@ -386,7 +386,7 @@ def extraction_disagreements(source=None):
     import pandas as pd
 
     rows = []
-    for benchmark, model, question, raw, parsed in _readings(source):
+    for benchmark, model, question, raw, parsed in read_chains(source):
         read = [rule(raw) for rule in RULES.values()]
         if any(letter != parsed.letter for letter in read):
             letters = [letter or "" for letter in (parsed.letter, *read, question.answer)]
@@ -404,7 +404,7 @@ def extraction_agreement(source=None):
     import pandas as pd
 
     groups = {}
-    for benchmark, model, question, raw, parsed in _readings(source):
+    for benchmark, model, question, raw, parsed in read_chains(source):
         for name, rule in RULES.items():
             groups.setdefault((benchmark, model, name), []).append((question, raw, parsed, rule(raw)))
     return pd.DataFrame(
