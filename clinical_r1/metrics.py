@@ -50,6 +50,7 @@ SUMMARY_COLUMNS = [
     "coverage",
     "interval",
 ]
+COMPARED_COLUMNS = "benchmark metric difference ci_low ci_high mde p p_holm test n seeds coverage".split()
 SCORE_COLUMNS = ("id", "benchmark", "method", "seed", "sample", "letter", "correct", "measures")
 
 
@@ -324,6 +325,10 @@ def compare(scores, method, against, metrics, rng):
     if missing:
         raise ValueError(
             f"the scores hold no {sorted(missing)}; expected some of {sorted(set(frame['method']))}."
+        )
+    if taken := sorted({method, against} & set(COMPARED_COLUMNS)):
+        raise ValueError(
+            f"a method is called {taken[0]!r}, like a column of the comparison; give it another name."
         )
     rows = []
     for benchmark in sorted(set(frame["benchmark"]), key=lambda name: rank(name, BENCHMARK_ORDER)):

@@ -151,7 +151,7 @@ def _accuracy_bars(table, methods, ax):
                 place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
                 ax.annotate(f"{value:.1f}", (left, top), fontsize=7.5, **place)
     _chance_lines(ax, rows, benchmarks)
-    highest = max(highest, *rows.loc[rows["method"] == "chance", "value"])
+    highest = max([highest, *rows.loc[rows["method"] == "chance", "value"]])
     ax.set_xticks(range(len(benchmarks)), [BENCHMARK_LABELS.get(name, name) for name in benchmarks])
     ax.set(ylabel="Accuracy (%), unparsed = wrong", ylim=(0, 1.1 * highest))
     ax.grid(axis="x", visible=False)

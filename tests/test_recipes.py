@@ -5,12 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
+import pandas as pd
 import pytest
 from pages import PAGES, blocks, page
+from records import record
 
-from clinical_r1 import extensions
-from clinical_r1.arms import ARMS
+from clinical_r1 import extensions, metrics, paper, plots, tables
+from clinical_r1.arms import ARMS, METHODS
 from clinical_r1.artifacts import reward_set
 from clinical_r1.clinic import load_set
 from clinical_r1.files import PACKAGE, ROOT, write_jsonl
@@ -75,6 +79,77 @@ def test_answers_of_another_model_stand_under_its_own_name(mine, tmp_path):
     own = mine("ANSWERS")
     assert own.answers == {"gpt-4-32k": {"clinic": tmp_path.resolve() / "answers.jsonl"}}
     assert extensions.settings_for("smoke", own=own.path).outside == (("gpt-4-32k", "clinic"),)
+
+
+def handmade_scores(benchmark="clinic"):
+    """Twelve questions, two seeds of the five methods, and one outside model that is right where CRPO's first seed is not."""
+    ids = [f"q{i:02d}" for i in range(12)]
+    rows = [
+        record(
+            q, method=method, seed=seed, correct=i % 3 > 0, letter="A" if i % 3 else "B", benchmark=benchmark
+        )
+        for method in METHODS
+        for seed in (0, 1)
+        for i, q in enumerate(ids)
+    ]
+    rows += [record(q, method="gpt-4-32k", benchmark=benchmark, letter="A", tokens=None) for q in ids]
+    return pd.DataFrame(rows)
+
+
+def test_answers_of_another_model_are_compared_by_the_notebook(mine, tmp_path):
+    """The cell of notebook 04, on scores made by hand: beside one seed, exactly, and into comparisons.csv and figure 4."""
+    settings = extensions.settings_for("smoke", out=str(tmp_path), own=mine("ANSWERS").path)
+    settings = replace(settings, seeds=(0, 1))
+    cells = json.loads((ROOT / "notebooks" / "04_benchmark_evaluation.ipynb").read_text())["cells"]
+    (cell,) = [source for c in cells if "settings.outside" in (source := "".join(c["source"]))]
+    scores = handmade_scores()
+    names = {
+        "settings": settings,
+        "sampled": scores,
+        "measured": ["drc"],
+        "METHODS": METHODS,
+        "np": np,
+        "metrics": metrics,
+    }
+    exec(cell, names)
+    assert list(names["own"]) == ["gpt-4-32k against CRPO, clinic"]
+    tables.write_comparisons(settings, names["own"])
+    written = pd.read_csv(settings.figures_dir / "comparisons.csv")
+    assert len(written) == 1
+    row = written.iloc[0]
+    assert (row["method"], row["against"], row["benchmark"], row["metric"]) == (
+        "gpt-4-32k",
+        "crpo",
+        "clinic",
+        "accuracy",
+    )
+    assert (
+        row["difference"] == pytest.approx(100 * 4 / 12, abs=1e-3) and row["p_holm"] == 0.125
+    )  # four against none
+    assert (row["test"], row["n"], row["seeds"]) == ("exact McNemar", 12, 1)
+    assert row["ci_low"] <= 0 < row["ci_high"] <= 100
+    summary = metrics.summarise(scores, np.random.default_rng(0))
+    table = tables.table1(summary, paper.table1(), paper.STANDS_FOR)
+    own = table[(table["method"] == "gpt-4-32k") & (table["metric"] == "accuracy")].iloc[0]
+    assert (own["value"], own["n"], own["seeds"], own["verdict"]) == (100, 12, 1, "no printed value")
+    assert own["ci_low"] < 100 == own["ci_high"]
+    assert "gpt-4-32k" in [text.get_text() for text in plots.fig4_accuracy(table).get_legend().get_texts()]
+
+
+def test_an_outside_model_that_answers_part_of_the_questions_is_not_compared(mine):
+    scores = handmade_scores()
+    part = scores[(scores["method"] != "gpt-4-32k") | (scores["id"] < "q08")]
+    with pytest.raises(ValueError, match="gpt-4-32k seed 0 answers 8 questions and .* 12"):
+        metrics.compare(part[part["seed"] == 0], "gpt-4-32k", "crpo", ["accuracy"], np.random.default_rng(0))
+    with pytest.raises(ValueError, match="12 responses of seeds 0 and crpo has 24 responses of seeds 0, 1"):
+        metrics.compare(scores, "gpt-4-32k", "crpo", ["accuracy"], np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("name", ["p", "test", "difference"])
+def test_a_model_named_like_a_column_is_refused_by_name(name):
+    scores = handmade_scores().replace({"method": {"gpt-4-32k": name}})
+    with pytest.raises(ValueError, match=f"a method is called {name!r}, like a column"):
+        metrics.compare(scores[scores["seed"] == 0], name, "crpo", ["accuracy"], np.random.default_rng(0))
 
 
 def test_every_own_file_of_the_page_was_loaded_above():
