@@ -18,7 +18,9 @@ command imports what it needs.
 import argparse
 import errno
 import json
+import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clinical_r1.arms import LABORATORY
-from clinical_r1.files import ROOT, PipelineError, locked, write_text
+from clinical_r1.files import DATA_VARIABLE, ROOT, PipelineError, locked, write_text
 from clinical_r1.pipeline.manifest import read_manifest
 from clinical_r1.pipeline.stages import (
     NOTEBOOKS,
@@ -323,35 +325,52 @@ COMMANDS = {
 def main(
     argv: Sequence[str] | None = None, *, stages: Sequence[Stage] = STAGES, notebooks: Path = NOTEBOOKS
 ) -> int:
-    """Run the command line; return its exit status: 0, 1 failed, 2 wrong arguments, 130 interrupted."""
-    arguments = parse(sys.argv[1:] if argv is None else list(argv))
+    """Run the command line; return its exit status: 0, 1 failed, 2 wrong arguments, 130 interrupted, 141 nobody reads."""
     try:
+        arguments = parse(sys.argv[1:] if argv is None else list(argv))
+        os.environ.pop("CLINICAL_R1_WITH", None)  # --with sets it, for the kernels
+        if os.environ.get(DATA_VARIABLE):
+            os.environ[DATA_VARIABLE] = os.path.abspath(os.environ[DATA_VARIABLE])  # kernels run elsewhere
         arguments.run(arguments, stages, notebooks)
+        sys.stdout.flush()
     except (PipelineError, ImportError, FileNotFoundError) as error:
         return _say(error, 1)
     except ValueError as error:
         return _say(error, 2)
     except KeyboardInterrupt:
+        signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # a second Ctrl-C while Python ends would print a traceback
         return _say("interrupted; run the same command to go on where it stopped.", 130)
+    except BrokenPipeError:  # such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
+        return 141
+    except MemoryError:
+        return _say("memory ran out; close other programs and run the same command to go on.", 1)
     except OSError as error:
-        if error.errno is None:  # a sentence of ours
-            return _say(error, 1)
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EROFS,
-            errno.EACCES,
-            errno.EPERM,
-            errno.ENOTDIR,
-        ):
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        return _say(
-            f"cannot write under {arguments.out}{where}: {error.strerror}; "
-            "free space or choose a writable folder with --out, then run the same command to go on.",
-            1,
-        )
+        return _say(said(error, arguments.out), 1)
     return 0
+
+
+WRITING = "free space or choose a writable folder with --out, then run the same command to go on."
+REMEDIES = {
+    errno.EMFILE: "raise the limit, such as with `ulimit -n 1024`, then run the same command to go on.",
+    errno.ENFILE: "the whole machine has too many open files; close programs, then run the same command to go on.",
+    errno.ENOMEM: "close other programs, then run the same command to go on.",
+    errno.EAGAIN: "the machine allows no more processes; raise `ulimit -u`, then run the same command to go on.",
+} | dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR), WRITING
+)
+
+
+def said(error: OSError, out: Path) -> str:
+    """What the system refused, where, and the way on; a sentence of ours as it is."""
+    if error.errno is None:
+        return str(error)
+    where = f" ({error.filename})" if error.filename else ""
+    what = f"{error.strerror}{where}"
+    remedy = REMEDIES.get(error.errno, "fix the cause, then run the same command to go on.")
+    return f"cannot write under {out}: {what}; {remedy}" if remedy is WRITING else f"{what}: {remedy}"
 
 
 def _say(message, status: int) -> int:
@@ -360,4 +379,5 @@ def _say(message, status: int) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # reproduce.sh starts Python deaf to Ctrl-C
     sys.exit(main())
