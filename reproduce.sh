@@ -132,7 +132,7 @@ make_environment() {
 
 wanted="$(cksum < "$root/environment.yml") $root"
 pipeline() { # this process becomes the command line; -P: nothing is imported from the folder it is called in
-    trap '' INT # until Python listens: it answers Ctrl-C with a sentence
+    trap '' INT # for the moment until Python listens and answers with a sentence
     PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "$1" -P -m clinical_r1.pipeline "${@:2}"
 }
 

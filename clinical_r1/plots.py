@@ -25,7 +25,8 @@ PAPER_COLOUR = "#222222"
 
 
 def set_style():
-    """Matplotlib defaults of every figure: small serifless text, light grid, no box."""
+    """Matplotlib's own defaults, whatever a matplotlibrc says, then ours: small serifless text, light grid, no box."""
+    plt.rcdefaults()
     plt.rcParams.update(
         {
             "figure.dpi": 100,

@@ -15,13 +15,28 @@ Arguments are checked on the standard library alone, so that ./reproduce.sh can 
 command imports what it needs.
 """
 
+# ruff: noqa: E402
+import os
+import signal
+import sys
+
+INTERRUPTED = "interrupted; run the same command to go on where it stopped."
+
+
+def _say(message, status: int) -> int:
+    print(f"reproduce: {message}", file=sys.stderr, flush=True)
+    return status
+
+
+if (
+    __name__ == "__main__"
+):  # before the other imports, so that Ctrl-C is answered with a sentence at any moment
+    signal.signal(signal.SIGINT, lambda *_: os._exit(_say(INTERRUPTED, 130)))
+
 import argparse
 import errno
 import json
-import os
 import shutil
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -341,10 +356,10 @@ def main(
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
         )  # a second Ctrl-C while Python ends would print a traceback
-        return _say("interrupted; run the same command to go on where it stopped.", 130)
+        return _say(INTERRUPTED, 130)
     except BrokenPipeError:  # such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
-        return 141
+        return _say("nobody reads its output any more; run the same command to go on where it stopped.", 141)
     except MemoryError:
         return _say("memory ran out; close other programs and run the same command to go on.", 1)
     except OSError as error:
@@ -373,11 +388,6 @@ def said(error: OSError, out: Path) -> str:
     return f"cannot write under {out}: {what}; {remedy}" if remedy is WRITING else f"{what}: {remedy}"
 
 
-def _say(message, status: int) -> int:
-    print(f"reproduce: {message}", file=sys.stderr)
-    return status
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # reproduce.sh starts Python deaf to Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

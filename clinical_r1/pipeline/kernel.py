@@ -2,11 +2,12 @@
 
 import importlib.util
 import json
+import logging
 import os
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clinical_r1.files import ROOT, PipelineError
@@ -42,7 +43,11 @@ class Watch(threading.Thread):
                 last_said = time.monotonic()
                 minutes = (last_said - self.started) / 60
                 memory = self.peak_memory_mb / 1000
-                print(f"  {self.label}: {minutes:.0f} min, {self._cells()}, peak {memory:.1f} GB", flush=True)
+                with suppress(OSError):  # nobody reads any more: the run itself finds that out and says it
+                    print(
+                        f"  {self.label}: {minutes:.0f} min, {self._cells()}, peak {memory:.1f} GB",
+                        flush=True,
+                    )
             if self._over.wait(0.5):
                 return
 
@@ -119,11 +124,12 @@ def execute(source: Path, executed: Path, parameters: dict, way_on: str) -> Watc
     """
     import papermill
 
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it logs stands in its exceptions too
     name = source.stem
     executed.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with sealed(), Watch(name, executed) as watch:
-            papermill.execute_notebook(
+    with sealed(), tempfile.TemporaryFile() as words, Watch(name, executed) as watch:
+        try:
+            notebook = papermill.execute_notebook(
                 str(source),
                 str(executed),
                 parameters=parameters,
@@ -133,12 +139,48 @@ def execute(source: Path, executed: Path, parameters: dict, way_on: str) -> Watc
                 progress_bar=False,
                 request_save_on_cell_execute=True,
                 autosave_cell_every=30,
-                # ipykernel warns at every start that the local connection is not encrypted
-                extra_arguments=["--log-level=40"],
+                kernel_manager_class=_manager(words),
             )
-    except papermill.PapermillExecutionError as error:
-        what = f"{error.ename}: {error.evalue}".strip().splitlines()[0]
-        raise PipelineError(f"{name} stopped in cell {error.cell_index} ({what}); {way_on}") from None
-    except RuntimeError as error:  # nbclient's DeadKernelError: killed, or out of memory
-        raise PipelineError(f"{name} stopped, its kernel ended ({error}); {way_on}") from error
+        except KeyboardInterrupt:
+            logging.getLogger(
+                "asyncio"
+            ).disabled = True  # it would report each task that the interrupt cut short
+            raise
+        except papermill.PapermillExecutionError as error:
+            what = f"{error.ename}: {error.evalue}" if error.traceback else last_line_of_a_cell(executed)
+            what = what.strip().splitlines()[0]
+            raise PipelineError(f"{name} stopped in cell {error.cell_index} ({what}); {way_on}") from None
+        except RuntimeError as error:  # nbclient's DeadKernelError: killed, or out of memory
+            words.seek(0)
+            last = (words.read().decode(errors="replace").strip().splitlines() or [""])[-1]
+            what = f"{error}{f': {last}' if last else ''}"
+            raise PipelineError(f"{name} stopped, its kernel ended ({what}); {way_on}") from error
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and cell.metadata.papermill.status != "completed":
+            raise PipelineError(f"{name} stopped before cell {number} (it left on its own); {way_on}")
     return watch
+
+
+def _manager(words):
+    """A kernel manager whose kernels write what they say beside the cells, warnings and last words, to the file `words`."""
+    from jupyter_client.manager import AsyncKernelManager
+
+    class Manager(AsyncKernelManager):
+        async def start_kernel(self, **keywords):
+            return await super().start_kernel(**keywords, stderr=words)
+
+    return Manager
+
+
+def last_line_of_a_cell(executed):
+    """The last line on standard error of the cell that failed: all there is where IPython could not print the exception."""
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    failed = [cell for cell in cells if cell["metadata"].get("papermill", {}).get("exception")]
+    said = [
+        "".join(output["text"])
+        for cell in failed
+        for output in cell["outputs"]
+        if output.get("name") == "stderr"
+    ]
+    lines = "".join(said).strip().splitlines()
+    return lines[-1] if lines else "it gave no reason"

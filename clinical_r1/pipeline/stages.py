@@ -350,8 +350,21 @@ STAGES = (
 )
 
 
+OPEN_FILES = 256  # a run has up to about a hundred open at once
+
+
 def check_machine(settings: Settings) -> None:
-    """PipelineError without the CUDA device or the free disk space that the profile needs."""
+    """PipelineError without the CUDA device, the open files or the free disk space that the profile needs."""
+    import resource
+
+    allowed, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= allowed < OPEN_FILES:
+        if 0 <= highest < OPEN_FILES:
+            raise PipelineError(
+                f"this shell allows {highest} open files at once and a run needs {OPEN_FILES}; start it from a shell with more "
+                "(`ulimit -n` says how many)."
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, highest))
     if needs_cuda(settings):  # torch is imported only where the profile needs it
         import torch
 

@@ -337,6 +337,32 @@ def test_killed_kernel_gives_one_sentence(bench, capfd):
     assert "reproduce: 01_first stopped, its kernel ended" in capfd.readouterr().err
 
 
+def test_a_notebook_that_leaves_before_its_end_is_not_finished(bench, capsys):
+    bench.write("01_first", WRITE_QUESTIONS, "import sys; sys.exit(0)", "1 + 1")
+    assert bench() == 1
+    assert "01_first stopped before cell 3 (it left on its own)" in capsys.readouterr().err
+    assert bench.manifest()["stages"] == {}
+
+
+def test_the_last_words_of_a_kernel_that_cannot_start_are_said(bench, monkeypatch, capfd):
+    """What stands in the way is a broken module; too many open files look the same."""
+    (bench.out / "ipykernel_launcher.py").write_text("raise OSError(24, 'Too many open files')")
+    monkeypatch.setenv("PYTHONPATH", str(bench.out))
+    assert bench("--only", "01") == 1
+    said = capfd.readouterr().err
+    assert "its kernel ended" in said and "OSError: [Errno 24] Too many open files); what ran" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_an_exception_that_ipython_cannot_print_is_said_all_the_same(tmp_path):
+    cell = {
+        "metadata": {"papermill": {"exception": True}},
+        "outputs": [{"name": "stderr", "text": ["a\n", "OSError: b\n"]}],
+    }
+    files.write_json(tmp_path / "n.ipynb", {"cells": [{"metadata": {}, "outputs": []}, cell]})
+    assert kernel.last_line_of_a_cell(tmp_path / "n.ipynb") == "OSError: b"
+
+
 def run_in_process(bench) -> subprocess.Popen:
     """The second notebook waits for ever; returns once it does."""
     bench.write(
@@ -374,7 +400,7 @@ def test_interrupt_exits_130_and_says_how_to_go_on(bench):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "reproduce: interrupted; run the same command" in said
+    assert said == "reproduce: interrupted; run the same command to go on where it stopped.\n"
 
 
 def test_unknown_profile_names_the_four(capsys):
@@ -441,8 +467,6 @@ def test_damaged_manifest_is_refused_in_one_sentence(finished, text, fault, caps
         said = capsys.readouterr().err
         assert "manifest.json is damaged" in said and fault in said and "delete it" in said
         assert len(said.splitlines()) == 1
-    path.unlink()  # as the sentence says
-    assert finished() == 0
 
 
 @pytest.mark.parametrize("record", ["done", None, [], {}, {"fingerprint": 3}, "outputs of another kind"])
@@ -452,11 +476,72 @@ def test_a_stage_whose_record_is_damaged_is_run_again_and_says_so(finished, reco
         record = made["stages"]["04_last"] | {"outputs": []}
     made["stages"]["04_last"] = record
     files.write_json(finished.run_dir / "manifest.json", made)
-    assert finished() == 0
-    assert "04_last: its record in manifest.json is damaged" in capsys.readouterr().out
-    assert finished.executed() == ["01", "04", "04"]
-    assert finished() == 0
-    assert finished.executed() == ["01", "04", "04"]
+    assert finished("--dry-run") == 0
+    assert "its record in manifest.json is damaged" in capsys.readouterr().out
+    if record is None:
+        assert finished() == finished() == 0
+        assert finished.executed() == ["01", "04", "04"]
+
+
+@pytest.mark.parametrize(
+    ("error", "parts"),
+    [
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE), "a"), ("Too many open files (a)", "ulimit -n")),
+        (
+            OSError(errno.ENFILE, os.strerror(errno.ENFILE)),
+            ("Too many open files in system", "close programs"),
+        ),
+        (
+            OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+            ("Cannot allocate memory", "close other programs"),
+        ),
+        (OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)), ("Resource temporarily unavailable", "ulimit -u")),
+        (OSError(errno.EIO, os.strerror(errno.EIO), "b"), ("Input/output error (b)", "fix the cause")),
+        (MemoryError(), ("memory ran out", "close other programs")),
+        (OSError("a sentence of ours"), ("a sentence of ours",)),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence_with_a_way_on(finished, error, parts, monkeypatch, capsys):
+    def refuse(*_):
+        raise error
+
+    finished.write("04_last", WRITE_TABLE, "4 + 4")
+    monkeypatch.setattr(stages, "write_json", refuse)
+    assert finished() == 1
+    said = capsys.readouterr().err
+    assert all(part in said for part in parts) and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("allowed", "highest", "refused"), [(64, 64, True), (64, 4096, False), (64, -1, False), (-1, -1, False)]
+)
+def test_open_files_are_raised_where_the_shell_allows_it(bench, allowed, highest, refused, monkeypatch):
+    import resource
+
+    raised = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (allowed, highest))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    if refused:
+        with pytest.raises(files.PipelineError, match="allows 64 open files at once and a run needs 256"):
+            stages.check_machine(settings_for("smoke", bench.out))
+    else:
+        stages.check_machine(settings_for("smoke", bench.out))
+        assert raised == ([(256, highest)] if allowed > 0 else [])
+
+
+def test_a_closed_pipe_is_one_sentence(finished):
+    """Such as `./reproduce.sh | head`."""
+    code = (
+        "import os, sys; from clinical_r1.pipeline.__main__ import main\n"
+        "read, write = os.pipe(); os.close(read); os.dup2(write, 1)\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "run", "smoke", "--dry-run", "--out", str(finished.out / "none")]
+    run = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 141
+    assert (
+        run.stderr
+        == "reproduce: nobody reads its output any more; run the same command to go on where it stopped.\n"
+    )
 
 
 def test_lock_file_of_a_dead_run_does_not_block(bench):
@@ -470,6 +555,55 @@ def test_missing_notebook_is_named(bench, capsys):
     assert bench("--only", "01") == 0
     assert bench() == 1
     assert "04_last.ipynb is missing" in capsys.readouterr().err
+
+
+STRANGE_HOME = {
+    ".ipython/profile_default/startup/00.py": "print('from a stranger')\nimport pandas\npandas = None\n",
+    ".ipython/profile_default/ipython_config.py": "c = get_config()\nc.InlineBackend.figure_formats = {'svg'}\n",
+    ".ipython/profile_default/ipython_kernel_config.py": "raise SystemExit(3)\n",
+    ".local/share/jupyter/kernels/python3/kernel.json": json.dumps(
+        {"argv": ["/bin/false", "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    ),
+    ".config/matplotlib/matplotlibrc": "font.family: serif\nsavefig.dpi: 31\nno.such.key: 1\n",
+    "startup.py": "raise SystemExit('from PYTHONSTARTUP')\n",
+}
+DRAWING = """
+import matplotlib.pyplot as plt
+import os, sys
+assert 1 < 2, "assertions are on"
+print(sys.flags.optimize, plt.rcParams["font.family"], plt.rcParams["savefig.dpi"], sorted(globals())[-3:])
+plt.figure(figsize=(1, 1)).gca().set_title("text");
+"""
+
+
+def test_the_executed_notebook_is_the_same_in_every_home(bench, monkeypatch, capfd):
+    """Start-up files, kernels, settings and environment variables of whoever runs it do not reach the kernel."""
+    bench.write("01_first", WRITE_QUESTIONS, DRAWING)
+
+    def cells():
+        assert bench("--only", "01", "--fresh") == 0
+        executed = json.loads((bench.run_dir / "notebooks" / "01_first.ipynb").read_text())["cells"]
+        return [(cell["source"], cell.get("outputs")) for cell in executed]
+
+    monkeypatch.setenv("HOME", str(bench.out))
+    expected = cells()
+    assert "stranger" not in str(expected) and "image/png" in str(expected)
+    home = bench.out.parent / "home"
+    for name, text in STRANGE_HOME.items():
+        files.write_text(home / name, text)
+    for name, value in {
+        "HOME": home,
+        "PYTHONSTARTUP": home / "startup.py",
+        "PYTHONOPTIMIZE": "2",
+        "PYTHONWARNINGS": "error",
+        "IPYTHONDIR": home / ".ipython",
+        "JUPYTER_PATH": home / ".local/share/jupyter",
+        "MATPLOTLIBRC": home / ".config/matplotlib/matplotlibrc",
+        "MPLBACKEND": "svg",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    assert cells() == expected
+    assert "stranger" not in "".join(capfd.readouterr())
 
 
 def test_kernels_see_the_same_environment_in_every_shell(monkeypatch):
