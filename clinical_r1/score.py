@@ -65,12 +65,16 @@ class Rules:
 
 
 def _named_rule(rule) -> dict:
-    """{"name", "code": hash of its code}; the hash is None for what is written outside this package and own files."""
+    """{"name", "code": hash of its code}; the hash is None for what is written outside this package and own files.
+
+    A rule with an `identity`, such as a judge model, carries that too.
+    """
     try:
         code = digest(callable_hash(rule))
     except ValueError:
         code = None
-    return {"name": getattr(rule, "__name__", type(rule).__name__), "code": code}
+    identity = {"identity": rule.identity} if hasattr(rule, "identity") else {}
+    return {"name": getattr(rule, "__name__", type(rule).__name__), "code": code} | identity
 
 
 def is_correct(letter: str | None, answer: str | None) -> bool:

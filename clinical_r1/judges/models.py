@@ -142,7 +142,7 @@ class OpenAIServer:
             through = proxy_variable(self.base_url)
             proxy = f", through the proxy in {through}," if through else ""
             sentence = f"the judge server at {self.base_url}{proxy} {failure}"
-            raise JudgeError(scrub(sentence, key, self.api_key_variable, shortest=1)) from None
+            raise JudgeError(scrub(sentence, key, self.api_key_variable)) from None
 
     def _key(self) -> str:
         """The key that the environment variable holds, or "". JudgeError for one that no header can carry."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clinical_r1.artifacts import code_hash
 from clinical_r1.completions import parse_count, split_thought
 from clinical_r1.judges.models import JudgeError
 from clinical_r1.judges.replies import NO_ANSWER, Reply
@@ -150,6 +151,17 @@ class RubricJudge:
         """{measure: count, or None where there is no verdict}. JudgeError names measure and question."""
         return {name: self.verdict(name, question, text) for name in self.measures}
 
+    @property
+    def identity(self) -> dict:
+        """What its counts are made from: goes into the stamp of the scores."""
+        return {
+            "asked": self.ask.identity,
+            "judge_prompts": judge_prompts_hash()[:16],
+            "measures": list(self.measures),
+            "show_answer": self.show_answer,
+            "read_by": code_hash("clinical_r1.judges.rubric:read_verdict"),
+        }
+
     def report(self):
         """One row per measure: verdicts, counted, then a column for each reason that occurred, most frequent first."""
         import pandas as pd
@@ -190,8 +202,10 @@ class RubricJudge:
         return digest([self.ask.identity, messages])
 
     def _stored(self, messages) -> dict | None:
-        """The reply to the messages as they were sent: with the system turn folded, if the model takes none, or as they are."""
-        return self.cache.find(self._key(fold_system(messages))) or self.cache.find(self._key(messages))
+        """The reply to the messages as they were sent: with the system turn folded, if the model takes none, or as they are,
+        unless the asker was told to send no system turn."""
+        sent = [fold_system(messages)] + [messages] * getattr(self.ask, "system_turn", True)
+        return next((row for ways in sent if (row := self.cache.find(self._key(ways)))), None)
 
     def _ask(self, name, question, messages, nonce, instead_of) -> dict:
         start = time.perf_counter()
