@@ -1,11 +1,14 @@
 """Texts that mean the same, made equal: for matching only, never for prompts."""
 
+import heapq
 import math
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from sys import intern
 
 from clinical_r1.questions import Question
 
@@ -74,7 +77,7 @@ _TOKEN = re.compile(r"\w+|(?<!\w)-(?=[\d.])|[+^<>=≤≥±×°%←-⇿]")
 
 def stem_tokens(text: str) -> tuple[str, ...]:
     """Folded words and meaningful symbols, no sentence punctuation, the lost "rt" restored: a stem's key."""
-    return tuple(RT_VARIANTS.get(token, token) for token in _TOKEN.findall(fold(text)))
+    return tuple(intern(RT_VARIANTS.get(token, token)) for token in _TOKEN.findall(fold(text)))
 
 
 def option_key(text: str) -> str:
@@ -90,38 +93,110 @@ def exact_key(question: Question):
     return stem_tokens(question.stem), frozenset(option_key(text) for text in question.options.values())
 
 
-def _grams(question: Question, n: int = 5) -> set[tuple[str, ...]]:
+def gram_tokens(question: Question) -> tuple[str, ...]:
+    """The tokens whose 5-grams are compared: of the stem, and of the options where the stem is short."""
     tokens = stem_tokens(question.stem)
     if len(tokens) < SHORT_STEM:
         tokens += sum((stem_tokens(text) for text in sorted(question.options.values(), key=fold)), ())
-    return {tokens[i : i + n] for i in range(max(1, len(tokens) - n + 1))}
+    return tokens
+
+
+def _grams(tokens: Sequence[str], n: int = 5) -> frozenset[tuple[str, ...]]:
+    return frozenset(tokens[i : i + n] for i in range(max(1, len(tokens) - n + 1)))
+
+
+class NearIndex:
+    """Token sequences by their rarest 5-grams, so that few are compared with the whole of each other.
+
+    Exact: of two that are NEAR alike, the larger one's rarest 1 - NEAR of its 5-grams and the smaller one's rarest
+    (1 - NEAR) / (1 + NEAR) share one (prefix filtering of set joins, Bayardo et al. 2007). `compared` counts the pairs whose
+    5-grams were compared.
+    """
+
+    def __init__(self, texts: Sequence[tuple[str, ...]], others: Iterable[tuple[str, ...]] = ()):
+        self.texts, self.compared = texts, 0
+        others = list(others)
+        buckets = max(1024, sum(map(len, (*texts, *others))))
+        self.counts = array("I", bytes(4 * buckets))  # how often a 5-gram occurs, or one of the same hash
+        for tokens in (*texts, *others):
+            for gram in _grams(tokens):
+                self.counts[hash(gram) % buckets] += 1
+        self.short, self.long, self.sizes = defaultdict(list), defaultdict(list), []
+        for place, tokens in enumerate(texts):
+            short, long, size = self._rarest(tokens)
+            self.sizes.append(size)
+            for index, grams in ((self.short, short), (self.long, long)):
+                for gram in grams:
+                    index[gram].append(place)
+
+    def _rarest(self, tokens):
+        """Its 5-grams that a larger one must share, those that a smaller one must share, and how many it has."""
+        grams = _grams(tokens)
+        common = {gram: self.counts[hash(gram) % len(self.counts)] for gram in grams}
+        ordered = sorted(grams, key=lambda gram: (common[gram], gram))
+        # one that occurs once is shared with nobody
+        short, long = (
+            [gram for gram in ordered[: len(grams) - math.ceil(share * len(grams)) + 1] if common[gram] > 1]
+            for share in (2 * NEAR / (1 + NEAR), NEAR)
+        )
+        return short, long, len(grams)
+
+    def similar(self, tokens) -> Iterator[tuple[int, float]]:
+        """(place, Jaccard similarity) of every text that is NEAR alike, in order of place; stop early to save comparisons."""
+        short, long, size = self._rarest(tokens)
+        grams, before = _grams(tokens), -1
+        places = [self.short.get(gram, ()) for gram in long]
+        places += [[place for place in self.long.get(gram, ()) if self.sizes[place] > size] for gram in short]
+        for place in heapq.merge(*places):
+            if place != before and NEAR * size <= self.sizes[place] <= size / NEAR:
+                self.compared += 1
+                shared = len(grams & _grams(self.texts[place]))
+                similarity = shared / (self.sizes[place] + size - shared)
+                if similarity >= NEAR:
+                    yield place, similarity
+            before = place
 
 
 def similar_pairs(a: Sequence[Question], b: Sequence[Question] | None = None) -> list[tuple[int, int, float]]:
     """(i in a, j in b, Jaccard similarity of 5-grams) where that is >= NEAR; b = None compares a with itself.
 
-    Exact: only each question's rarest grams are indexed, but any pair that similar must share one of them.
+    Grows with the number of such pairs, n * n where all are alike; `first_similar` does not.
     """
-    sets_a = [_grams(question) for question in a]
-    sets_b = sets_a if b is None else [_grams(question) for question in b]
-    frequency = Counter(gram for sets in (sets_a, sets_b) for grams in sets for gram in grams)
-
-    def rarest(grams):
-        enough = len(grams) - math.ceil(NEAR * len(grams)) + 1
-        return sorted(grams, key=lambda gram: (frequency[gram], gram))[:enough]
-
-    index = defaultdict(list)
-    for i, grams in enumerate(sets_a):
-        for gram in rarest(grams):
-            index[gram].append(i)
+    texts = [gram_tokens(question) for question in a]
+    others = texts if b is None else [gram_tokens(question) for question in b]
+    index = NearIndex(texts, () if b is None else others)
     pairs = []
-    for j, grams in enumerate(sets_b):
-        for i in sorted({i for gram in rarest(grams) for i in index.get(gram, ())}):
-            shared = len(sets_a[i] & grams)
-            similarity = shared / (len(sets_a[i]) + len(grams) - shared)
-            if similarity >= NEAR and (b is not None or i < j):
-                pairs.append((i, j, similarity))
+    for j, tokens in enumerate(others):
+        for i, similarity in index.similar(tokens):
+            if b is None and i >= j:
+                break
+            pairs.append((i, j, similarity))
     return pairs
+
+
+def first_similar(a: Sequence[Question], b: Sequence[Question] | None = None) -> dict[int, tuple[int, float]]:
+    """i in a -> (the first j in b that is NEAR alike, similarity); b = None compares a with itself, exact duplicates left out.
+
+    Questions with the same tokens are compared once, so thousands of copies cost no more than one.
+    """
+    rows, columns = _alike(a, b is None), _alike(a if b is None else b, b is None)
+    keys = list(columns)
+    index = NearIndex([tokens for tokens, _ in keys], () if b is None else [tokens for tokens, _ in rows])
+    found = {}
+    for (tokens, exact), members in rows.items():
+        for place, similarity in index.similar(tokens):
+            if b is not None or keys[place][1] != exact:
+                found |= dict.fromkeys(members, (columns[keys[place]][0], similarity))
+                break
+    return found
+
+
+def _alike(questions, exact: bool) -> dict[tuple, list[int]]:
+    """(gram tokens, exact key or None) -> the questions that have them, in order."""
+    groups = defaultdict(list)
+    for i, question in enumerate(questions):
+        groups[gram_tokens(question), exact_key(question) if exact else None].append(i)
+    return groups
 
 
 def match_by_option_text(

@@ -165,7 +165,7 @@ def _medmcqa(row: dict, from_hub: bool):
     return row["id"], row["question"], {letter: row[f"op{letter.lower()}"] for letter in "ABCD"}, answer, meta
 
 
-_OPTIONS_IN_STEM = re.compile(r"\s*\bAnswer Choices:\s*\(?A\)?[\s\S]*\Z")
+_OPTIONS_IN_STEM = re.compile(r"\bAnswer Choices:\s*\(?A\b")
 
 
 def _medxpertqa(row: dict, from_hub: bool):
@@ -173,7 +173,8 @@ def _medxpertqa(row: dict, from_hub: bool):
     label = row["label"]
     if isinstance(label, list) and len(label) == 1:
         label = label[0]
-    stem = _OPTIONS_IN_STEM.sub("", row["question"])
+    found = _OPTIONS_IN_STEM.search(row["question"])
+    stem = row["question"][: found.start()].rstrip() if found else row["question"]
     meta = {key: row.get(key) for key in ("medical_task", "body_system", "question_type")}
     meta["options_in_stem"] = stem != row["question"]
     return row["id"], stem, _options(row["options"]), label, meta

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from clinical_r1 import extensions
 from clinical_r1.curation.checks import CHECKS, longest_option
-from clinical_r1.curation.folding import exact_key, option_key, similar_pairs, stem_tokens
+from clinical_r1.curation.folding import exact_key, first_similar, option_key, stem_tokens
 from clinical_r1.curation.releases import RELEASES, load_benchmark
 from clinical_r1.files import write_jsonl
 from clinical_r1.labels import CLINIC_BENCHMARKS
@@ -47,9 +47,10 @@ def curate(questions: Sequence[Question], against: Sequence[Question] = ()) -> C
     count, ids (the first five), meaning. Counts of report checks cover all questions.
     """
     found: dict[str, dict[int, str]] = {name: {} for name in CHECKS}
-    for name, check in CHECKS.items():
-        if check.finds:
-            found[name] = {i: check.meaning for i, question in enumerate(questions) if check.finds(question)}
+    for i, question in enumerate(questions):  # every check of one question while its folded texts are at hand
+        for name, check in CHECKS.items():
+            if check.finds and check.finds(question):
+                found[name][i] = check.meaning
     _find_duplicates(questions, found)
     if against:
         _find_contaminated(questions, against, found["contaminated"])
@@ -97,10 +98,8 @@ def _find_duplicates(questions, found) -> None:
                 found["contradictory_duplicate"][i] = f"same question as {others}, golds {sorted(golds)}"
             else:
                 found["exact_duplicate"][i] = f"same question as {questions[group[0]].id}"
-    for i, j, similarity in similar_pairs(questions):
-        if exact_key(questions[i]) != exact_key(questions[j]):
-            for one, other in ((i, j), (j, i)):
-                found["near_duplicate"].setdefault(one, f"{similarity:.2f} of {questions[other].id}")
+    for i, (j, similarity) in first_similar(questions).items():
+        found["near_duplicate"][i] = f"{similarity:.2f} of {questions[j].id}"
 
 
 def _find_contaminated(questions, against, found) -> None:
@@ -110,7 +109,7 @@ def _find_contaminated(questions, against, found) -> None:
         same = exact.get(exact_key(question)) or (question.answer and exact.get(_gold_key(question)))
         if same:
             found[i] = f"the same question as held-out {same}"
-    for i, j, similarity in similar_pairs(questions, against):
+    for i, (j, similarity) in first_similar(questions, against).items():
         found.setdefault(i, f"{similarity:.2f} of its 5-grams shared with held-out {against[j].id}")
 
 
