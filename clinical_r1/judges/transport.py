@@ -110,9 +110,9 @@ def proxy_variable(url: str) -> str | None:
         return None
     names = (f"{parts.scheme}_proxy", "all_proxy")
     found = [case for name in names for case in (name, name.upper()) if os.environ.get(case)]
-    return (
-        found[0] if found else "the system's settings" * (parts.scheme in urllib.request.getproxies()) or None
-    )
+    if found:
+        return found[0]
+    return "the system's settings" if parts.scheme in urllib.request.getproxies() else None
 
 
 # ------------------------------------------------------------------------------------------------------ one request

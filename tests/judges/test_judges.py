@@ -435,6 +435,21 @@ def test_another_model_sampling_prompt_or_setting_is_another_verdict(tmp_path, m
         assert len(server.bodies) == 7 and len(list(tmp_path.iterdir())) == 6
 
 
+def test_scores_name_the_model_that_judged(tmp_path):
+    ask = OpenAIServer("http://127.0.0.1:1/v1", "tiny")
+    judges = [
+        rubric_judge(ask, tmp_path),
+        rubric_judge(OpenAIServer("http://127.0.0.1:1/v1", "other"), tmp_path),
+        rubric_judge(OpenAIServer("http://127.0.0.1:1/v1", "tiny", temperature=0.5), tmp_path),
+        rubric_judge(ask, tmp_path, TWO),
+        rubric_judge(ask, tmp_path, show_answer=True),
+    ]
+    stamps = [json.dumps(score.Rules(judge=judge).to_json()) for judge in judges]
+    assert len(set(stamps)) == 5 and '"model": "tiny"' in stamps[0]
+    moved = rubric_judge(OpenAIServer("http://127.0.0.1:2/v1", "tiny"), tmp_path)
+    assert json.dumps(score.Rules(judge=moved).to_json()) == stamps[0]
+
+
 def test_replay_gives_stored_verdicts_and_no_others(tmp_path):
     with serving(good) as server:
         judge_many([(QUESTION, text) for text in TEXTS], rubric_judge(asker(server), tmp_path, TWO))

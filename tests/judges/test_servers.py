@@ -481,6 +481,11 @@ def test_a_refusal_that_folding_does_not_mend_is_said_in_the_servers_words():
 
 def test_a_server_known_to_drop_system_turns_gets_none(tmp_path):
     with serving(good) as server:
+        rubric_judge(asker(server), tmp_path, ("drc",))(QUESTION, "text")
+        judge = rubric_judge(asker(server, system_turn=False), tmp_path, ("drc",))
+        assert judge(QUESTION, "text") == {"drc": expected(fold_system(MESSAGES))}
+        assert judge.totals.requests == 1, "the verdict with a system turn is another verdict"
+        server.bodies.clear()
         assert asker(server, system_turn=False)(MESSAGES).folded
         assert [message["role"] for message in server.bodies[0]["messages"]] == ["user"]
 
