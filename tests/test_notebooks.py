@@ -7,9 +7,11 @@ python -m pytest tests/test_notebooks.py -m "not slow"    (a second)
 import ast
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -97,6 +99,34 @@ def test_colab_cell_leaves_colabs_packages_alone(path):
     names = {requirement.name for requirement in colab_requirements(path)}
     assert {"trl", "datasets", "clinical_r1"} <= {name.replace("-", "_") for name in names}
     assert not names & {"torch", "transformers", "numpy"}
+
+
+@each_notebook
+@pytest.mark.parametrize("old_pyarrow", [False, True])
+def test_colab_cell_puts_results_where_the_file_pane_shows_them(
+    path, old_pyarrow, tmp_path, monkeypatch, capsys
+):
+    """On Colab a notebook runs in /content, where out = ".." would be the root of the machine."""
+    setup = next(cell["text"] for cell in cells(path, "code") if "google.colab" in cell["text"])
+    (parameters,) = [
+        cell["text"] for cell in cells(path, "code") if "parameters" in cell["metadata"].get("tags", [])
+    ]
+    calls = []
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command[1:4]))
+    monkeypatch.setattr(os, "kill", lambda *_: calls.append("restart"))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    if old_pyarrow:
+        monkeypatch.setitem(sys.modules, "pyarrow", object())
+    else:
+        monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(setup.replace("/content", str(tmp_path)), names)
+    exec(parameters, names)
+    assert Path(names["out"]).resolve() == tmp_path / "clinical_r1"
+    assert calls == [["-m", "pip", "install"]] + ["restart"] * old_pyarrow
+    assert ("Choose Run all again" in capsys.readouterr().out) == old_pyarrow
 
 
 @pytest.mark.slow
