@@ -123,6 +123,10 @@ def load_tokenizer(name: str):
     if tokenizer.pad_token is None:
         distinct = tokenizer.unk_token not in (None, tokenizer.eos_token)
         tokenizer.pad_token = tokenizer.unk_token if distinct else tokenizer.eos_token
+        if tokenizer.pad_token is None:
+            raise ValueError(
+                f"the tokenizer of {name} has no pad, unknown or end token; name its eos_token in tokenizer_config.json."
+            )
         _say(f"the tokenizer of {name} has no pad token: {tokenizer.pad_token!r} pads.")
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE

@@ -6,6 +6,7 @@
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 from clinical_r1.arms import ARMS, METHODS
@@ -105,11 +106,17 @@ class Settings:
 
     @property
     def prompt_layout(self) -> str:
-        """The clinic's base model knows a tiny vocabulary and gets the compact prompts; every other model the full ones."""
-        rebuilt = (
-            Path(self.base_model) / "sha256.json"
-        ).is_file()  # by `python -m clinical_r1.clinic pretrain`
-        return "clinic" if self.base_model == CLINIC_BASE or rebuilt else "full"
+        """The clinic's base model knows a tiny vocabulary and gets the compact prompts; every other model the full ones.
+
+        Known by its tokenizer, so that it is still the clinic's when rebuilt, or trained further in a folder of its own.
+        """
+        own = Path(self.base_model) / "tokenizer.json"
+        clinic = (
+            self.base_model == CLINIC_BASE
+            or own.is_file()
+            and _reads_compact_prompts(own, own.stat().st_mtime_ns)
+        )
+        return "clinic" if clinic else "full"
 
     @property
     def base_profile(self) -> str:
@@ -156,6 +163,12 @@ class Settings:
         values = asdict(self)
         del values["out"]
         return values
+
+
+@cache
+def _reads_compact_prompts(tokenizer: Path, _) -> bool:
+    """Whether an instruction of `prompts.CLINIC_INSTRUCTIONS` is one of its words."""
+    return '"Reason in two systems and conclude."' in tokenizer.read_text(encoding="utf-8")
 
 
 AT_LEAST_ONE = (

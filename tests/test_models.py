@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import pytest
 
-from clinical_r1 import models, train
+from clinical_r1 import generate, models, train
 from clinical_r1.clinic import base_model
 from clinical_r1.clinic.cases import LEVELS, load_set
 from clinical_r1.prompts import STYLES, build_messages
@@ -370,3 +370,95 @@ def test_a_cold_start_step_has_exactly_its_batch(profile):
     settings = PROFILES[profile]
     rows, passes = train.supervised_batch(settings)
     assert rows * passes == settings.sft_batch and rows <= settings.micro_batch
+
+
+# ----------------------------------------------------------------------------------- what a base model does not bring
+
+
+def byte_level(folder, **special):
+    """A folder with a tokenizer that knows every byte, as SmolLM2's and Llama's."""
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    names = dict.fromkeys(special.values())
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *names]
+    tokenizer = Tokenizer(BPE(vocab={token: i for i, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(False), decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("special", "pad"),
+    [
+        ({"eos_token": "<end>"}, "<end>"),  # Llama
+        ({"eos_token": "<end>", "unk_token": "<end>"}, "<end>"),  # SmolLM2
+        ({"eos_token": "<end>", "unk_token": "<unk>"}, "<unk>"),  # Llama 2
+        ({"unk_token": "<unk>"}, "<unk>"),
+        ({"eos_token": "<end>", "pad_token": "<pad>"}, "<pad>"),
+    ],
+    ids=str,
+)
+def test_a_tokenizer_without_a_pad_token_gets_one_and_says_so(tmp_path, capsys, special, pad):
+    tokenizer = models.load_tokenizer(str(byte_level(tmp_path, **special)))
+    assert tokenizer.pad_token == pad and tokenizer.padding_side == "left"
+    assert (f"has no pad token: {pad!r} pads" in capsys.readouterr().err) == ("pad_token" not in special)
+    batch = tokenizer(["a", "abc"], padding=True)
+    assert batch["attention_mask"] == [[0, 0, 1], [1, 1, 1]]
+
+
+def test_a_tokenizer_without_any_special_token_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no pad, unknown or end token"):
+        models.load_tokenizer(str(byte_level(tmp_path)))
+
+
+TEMPLATES = {  # chat template -> what is said of it; None where it serves
+    "plain": (models.PLAIN_TEMPLATE, None),
+    "refuses": ("{{ raise_exception('Only system turns here') }}", "refuses .*Only system turns here"),
+    "does not parse": ("{% for m in messages %}", "refuses"),
+    "drops users": (
+        "{% for m in messages if m['role'] == 'system' %}{{ m['content'] }}{% endfor %}",
+        "leaves out the user",
+    ),
+    "cuts": ("{{ messages[0]['content'][:40] }}", "leaves out the user"),
+    "strips": ("{{ messages[0]['content'].strip() }}", None),
+}
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_a_template_that_shows_no_question_is_refused_where_policies_are_asked(tmp_path, kind):
+    template, said = TEMPLATES[kind]
+    tokenizer = models.load_tokenizer(str(byte_level(tmp_path, eos_token="<end>")))
+    tokenizer.chat_template = template
+    roomy = types.SimpleNamespace(config=types.SimpleNamespace())
+    tasks = [(question, {"sample": 0}) for question in load_set("clinic", "test", 2)]
+
+    def prompts():
+        return generate._prompts(
+            replace(SMOKE, base_model="mine"), (roomy, tokenizer), tasks, "crpo", "clinic"
+        )
+
+    if said is None:
+        assert all(question.stem in prompt for (question, _), prompt in zip(tasks, prompts(), strict=True))
+        return
+    with pytest.raises(ValueError, match=said):
+        prompts()
+
+
+def test_the_prompt_follows_the_model(tmp_path):
+    for name in ("sha256.json", "config.json"):
+        (tmp_path / name).write_text('{"files": {}}')  # another maker's list of hashes makes no clinic of it
+    trained = tmp_path / "trained further"
+    shutil.copytree(models.clinic_base_path(), trained)
+    (trained / "sha256.json").unlink()
+    general = byte_level(tmp_path / "general", eos_token="<end>")
+    for base, layout in (
+        (models.CLINIC_BASE, "clinic"),
+        (str(models.clinic_base_path()), "clinic"),
+        (str(trained), "clinic"),
+        (str(tmp_path), "full"),
+        (str(general), "full"),
+        ("Qwen/Qwen2.5-0.5B-Instruct", "full"),
+    ):
+        assert replace(SMOKE, base_model=base).prompt_layout == layout, base
