@@ -57,8 +57,8 @@ trap 'interrupted 129' HUP
 extras=""
 if command -v nvidia-smi > /dev/null 2>&1; then
     case " $* " in
-        *" colab "*) extras="[gpu,judge]" ;;
-        *" paper "*) extras="[gpu,vllm,judge]" ;;
+        *" colab "*) extras="[gpu]" ;;
+        *" paper "*) extras="[gpu,vllm]" ;;
     esac
 fi
 
