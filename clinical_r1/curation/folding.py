@@ -52,24 +52,50 @@ def _latin(word: str) -> str:
     return "".join(_GREEK.get(c, c) for c in word) if _MIXED_WORD.search(word) else word
 
 
-# MedMCQA lost the letters "rt" in transit ("aery", "hea"). Only forms that are not English words or
-# abbreviations stand here.
+# MedMCQA lost the letters "rt" in transit ("aery", "hea"). Only forms that are not English words, names or abbreviations, and
+# that no intact benchmark holds, stand here: "sta" (start) and "was" (warts) do not.
 _WITH_RT = """
-    abortion abortions advertisement alport aorta aortic aortoiliac arterial arteries arteriolar arteriole
-    arterioles arteriosclerosis arteriosus arteritis artery arthritis arthrodesis arthroplasty articular
-    articulation artificial bartholin bartonella birth births cartilage cartilaginous certain chlorthalidone
-    cohort compartment cortex cortical corticospinal corticosteroid corticosteroids cortisol cortisone
-    cotransporter discomfort diverticula diverticulitis diverticulum endarteritis everted exertion
-    exertional ferroportin fertility fertilization fibrocartilage fourth further glucocorticoid
-    glucocorticoids heart heartburn hemarthrosis hurthle hydrocortisone hypertension hypertensive
-    hyperthermia hyperthyroidism hypertonic hypertriglyceridemia hypertrophic hypertrophied hypertrophy
-    importance important infertility inserted insertion intervertebral intraarticular losartan
-    mineralocorticoid mortality orthopaedic orthostatic osteoarthritis partial partially particle particles
-    particular particularly partition pertussis polyarteritis portal portion portions postmortem postpartum
-    prevertebral properties property proportion proportional puberty reported sartorius sertoli sertraline
-    short shortening shortest shortness started starting support supporting supportive telmisartan tertiary
-    transport transported transporter uncertain urticaria vertebra vertebrae vertebral vertex vertical
-    vertigo wertheim
+    abortion abortions abortive adrenocortical adrenocorticotrophic adrenocorticotropic adrenocorticotropin advertisement
+    advertisements alertness alport antepartum anteverted antihypertensive antihypertensives aorta aortic aorticopulmonary
+    aortitis aortocaval aortography aortoiliac aortopulmonary aortorenal apartment apartments aperture apertures artefact
+    artefacts artemether arterial arteries arteriogram arteriography arteriolar arteriole arterioles arteriolosclerosis
+    arteriosclerosis arteriosum arteriosus arteriovenous arteritis artery arthralgia arthralgias arthritis arthrocentesis
+    arthrodesis arthrogram arthrography arthrogryposis arthropathies arthropathy arthroplasty arthroscopic arthroscopy
+    arthrosis articaine articular articulate articulated articulates articulating articulation articulator articulatory
+    artifact artifacts artificial artistic ascertain ascertainment aspartame aspartate aspartic assertive assortment
+    bartholin bartonella birth birthday births candesartan cardioverter cartilage cartilaginous certain certolizumab
+    childbirth chlorthalidone cohort comfort comfortable comfortably comforted compartment compartmental compartments
+    consortium convert converted converting converts cortex cortical cortices corticospinal corticosteroid corticosteroids
+    corticosterone corticotrophs corticotropin cortisol cortisone costovertebral cotransporter counterpart
+    countertransference decorticate deoxycorticosterone deoxycortisol department departments departure diarthroses
+    disarticulation discomfort disproportion disproportionate distorted distortion diverted diverticula diverticular
+    diverticulitis diverticulosis diverticulum diverting dysarthria dysarthric earthquake endarterectomy endarteritis
+    enfuvirtide entertainment ertapenem escorted everted everting exerting exertion exertional expertise ferroportin fertile
+    fertilin fertilisation fertilised fertility fertilization fertilize fertilized fertilizer fibrocartilage fingertips
+    fludricortisone fludrocortisone foreshortened fortunately fourth further furthermore gilbert glucocorticoid
+    glucocorticoids glucocorticosteroids hamartomatous heart heartbeat heartbeats heartburn hemarthrosis hemiarthroplasty
+    hurthle hydrochlorthiazide hydrocortisone hydroxycorticosteroids hypercortisolism hypertelorism hypertension hypertensive
+    hypertensives hyperthecosis hyperthermia hyperthermic hyperthyroid hyperthyroidism hypertonia hypertonic hypertonicity
+    hypertrichosis hypertrichotic hypertriglyceridemia hypertrophic hypertrophied hypertrophy hypocortisolism immortality
+    importance important imported inadvertent inadvertently infertile infertility insert inserted inserting insertion inserts
+    intercortical intertransverse intertrigo intertwined intervertebral intraarticular intrapartum inverted kartagener
+    kindergarten lipohemarthrosis losartan martensitic melanocortin mineralocorticoid mirtazapine monoarticular mortality
+    mortem nifurtimox nonarticulated northern nortriptyline noteworthy olmesartan opportunistic opportunity orthodontic
+    orthodontically orthodontics orthodontist orthognathic orthokeratinized orthopaedic orthopedic orthopedics orthopnea
+    orthoses orthosis orthostasis orthostatic osteoarthritic osteoarthritis osteoarthropathy outskirts overtime paravertebral
+    parthenogenetic partial partially participant participants participate participated participates participating
+    participation particle particles particular particularly partition partner partners partum parturition pauciarticular
+    peripartum periportal pertaining pertechnetate pertinent pertussis polyarteritis polyarthritis portal portion portions
+    portosystemic postmortem postpartum preparticipation prevertebral properties property proportion proportional
+    proportionate proportions pseudarthrosis pseudoarthrosis pubertal puberty quarterly quarternary quartile reassortment
+    reinsert reinserted reinsertion reportable reported reportedly reporting reports resorting restarted restarting
+    retroverted reverted robertsonian sartorius schwartz sertoli sertraline short shortages shortening shortest shortness
+    smartphone started starting stillbirth subcortical submentovertex support supported supporting supportive supports
+    symporter synarthroses tartrate telmisartan tertiary thirteen thirteenth thirties thirty tortuosity tortuous
+    transcortical transport transported transporter transporters transporting ultrashort uncertain uncertainty uncomfortable
+    underreport undertaken unfertilized unfortunate unfortunately unreported unsupported urticaria urticarial valsartan
+    vertebra vertebrae vertebral vertebrobasilar vertebroplasty vertex vertical vertically vertigo vertucci wertheim
+    worthless
 """.split()
 RT_VARIANTS = {word.replace("rt", "", 1): word for word in _WITH_RT}
 _TOKEN = re.compile(r"\w+|(?<!\w)-(?=[\d.])|[+^<>=≤≥±×°%←-⇿]")
