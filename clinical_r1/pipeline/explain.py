@@ -5,11 +5,12 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from clinical_r1 import labels
-from clinical_r1.files import PACKAGE, sha256
+from clinical_r1.files import PACKAGE, PipelineError, sha256
 from clinical_r1.labels import CLINIC_BENCHMARKS
-from clinical_r1.pipeline.ledger import ROUNDING, counts_sentence, find_ledger
+from clinical_r1.pipeline.ledger import ROUNDING, counts_sentence, find_ledger, protocol
 from clinical_r1.settings import Settings
 from clinical_r1.tables import interval
 
@@ -19,7 +20,8 @@ EXAMPLE = "table1.medqa.crpo.accuracy"
 def explain(name: str, settings: Settings) -> str:
     """Where a number came from, as text; "ledger" explains the whole.
 
-    name: "table1.medqa.crpo.accuracy"; the set that was measured may stand for the printed one (table1.clinic.…).
+    name: "table1.medqa.crpo.accuracy"; the set that was measured may stand for the printed one (table1.clinic.…). So may
+        any cell of a run's own Table 1: an arm, a set or a measure that the paper lacks.
     The run on disk is read, otherwise the published copy, and the text says which. ValueError for an unknown name, with
     the nearest one; PipelineError when there is no ledger, or it is not the one that results.json describes.
     """
@@ -33,16 +35,52 @@ def explain(name: str, settings: Settings) -> str:
     if name == "ledger":
         return "\n".join([f"ledger: {counts_sentence(rows)}", note, *_run_lines(record)]) + "\n"
     if name not in names:
+        names |= own_cells(settings)
+    if name not in names:
         nearest = difflib.get_close_matches(name, [*names, "ledger"], n=1, cutoff=0)[0]
-        raise ValueError(f"{name!r} is no cell of the ledger; the nearest name is {nearest!r}.")
+        raise ValueError(f"{name!r} is no cell of the ledger or of Table 1; the nearest name is {nearest!r}.")
     row = names[name]
     lines = [*_cell_lines(row), note, *_run_lines(record), *_file_lines(row, record, settings)]
     return "\n".join([name, *(f"  {line}" for line in lines)]) + "\n"
 
 
+def own_cells(settings: Settings) -> dict:
+    """Name -> cell of every row of the run's own table1.csv, as rows of a ledger without a printed number.
+
+    PipelineError when it is no such table.
+    """
+    path = settings.run_dir / "tables" / "table1.csv"
+    if not path.exists() or not path.with_name("ledger.csv").exists():  # then the published copy is explained
+        return {}
+    unlike = {
+        "printed": np.nan,
+        "verdict": "not attempted",
+        "reason": "not in the paper",
+        "tolerance": np.nan,
+    }
+    try:
+        rows = pd.read_csv(path).assign(**unlike, protocol=protocol(settings))
+        rows = rows.assign(measured_on=rows["benchmark"]).astype(
+            {"value": float, "ci_low": float, "ci_high": float}
+        )
+    except (ValueError, KeyError) as error:
+        raise PipelineError(f"{path} is damaged ({error}); run notebook 04 again.") from error
+    return {f"table1.{row.benchmark}.{row.method}.{row.metric}": row for row in rows.itertuples()}
+
+
 def _cell_lines(row):
-    label = f"{labels.METHOD_LABELS[row.method]}, {labels.METRIC_LABELS[row.metric]}"
-    yield f"paper      {row.printed:.2f} (arXiv 2512.00601, Table 1, {row.benchmark}, {label}; n {row.printed_n:,}, no interval)"
+    named = (
+        labels.METHOD_LABELS.get(row.method, row.method),
+        labels.METRIC_LABELS.get(row.metric, row.metric),
+    )
+    label = ", ".join(named)
+    if np.isnan(row.printed):
+        yield f"paper      no such cell ({row.benchmark}, {label})"
+    else:
+        yield (
+            f"paper      {row.printed:.2f} (arXiv 2512.00601, Table 1, {row.benchmark}, {label}; n {row.printed_n:,}, "
+            "no interval)"
+        )
     if np.isnan(row.value):
         yield "this run   no value"
     else:
@@ -51,6 +89,7 @@ def _cell_lines(row):
             f"n {row.n:,} questions, {row.seeds} seed(s), coverage {row.coverage:.3f}"
         )
         yield f"protocol   {row.protocol}"
+    if not np.isnan(row.tolerance):
         yield f"tolerance  {row.tolerance:.3f}: half a question of {row.n:,}, and {ROUNDING} for the printed digits"
     yield f"verdict    {row.verdict}{f': {row.reason}' if row.reason else ''}"
 

@@ -351,6 +351,38 @@ def test_explain_falls_back_on_the_published_copy_and_says_so(run):
         explain.explain(CELL, settings)
 
 
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("table1.clinic.k0.accuracy", "paper      no such cell (clinic, k0, Accuracy"),
+        ("table1.clinic.crpo.length", "paper      no such cell (clinic, CRPO, "),
+        ("table1.ward.crpo.accuracy", "paper      no such cell (ward, CRPO, Accuracy"),
+    ],
+)
+def test_explain_knows_arms_measures_and_sets_that_the_paper_lacks(run, cell, said):
+    settings, table = run
+    more = table[table["metric"] == "accuracy"].iloc[:1]
+    _, benchmark, method, metric = cell.split(".")
+    table = pd.concat([table, more.assign(benchmark=benchmark, method=method, metric=metric, value=61.25)])
+    path = settings.run_dir / "tables" / "table1.csv"
+    path.parent.mkdir()
+    table.to_csv(path, index=False)
+    ledger.write_ledger(settings, table, MANIFEST)
+    text = explain.explain(cell, settings)
+    for part in (
+        said,
+        "this run   61.25 [40.00, 60.00] on " + benchmark,
+        "not attempted: not in the paper",
+        "prompts.py",
+    ):
+        assert part in text
+    assert "tolerance" not in text
+    assert "52.41" in explain.explain(CELL, settings)
+    path.write_text(path.read_text().replace("61.25", "99.25"))
+    with pytest.raises(PipelineError, match="table1.csv has changed since"):
+        explain.explain(cell, settings)
+
+
 def test_explain_of_an_unknown_cell_names_the_nearest(run):
     settings, table = run
     ledger.write_ledger(settings, table, MANIFEST)
