@@ -14,10 +14,10 @@ from clinical_r1 import paper, tables
 from clinical_r1.arms import METHODS
 from clinical_r1.files import PipelineError, sha256, write_text
 from clinical_r1.labels import PAPER_BENCHMARKS
-from clinical_r1.pipeline import explain, ledger, lm_eval
+from clinical_r1.pipeline import explain, ledger, lm_eval, manifest
 from clinical_r1.pipeline import map as house_map
 from clinical_r1.pipeline import readme as readme_module
-from clinical_r1.settings import PAPER, SMOKE, settings_for
+from clinical_r1.settings import COLAB, PAPER, SMOKE, settings_for
 
 CELL = "table1.medqa.crpo.accuracy"
 MANIFEST = {
@@ -276,6 +276,13 @@ def test_damaged_results_give_a_sentence(run):
     (settings.run_dir / "tables" / "results.json").write_text("[]")
     with pytest.raises(PipelineError, match=r"results\.json is missing or damaged"):
         explain.explain(CELL, settings)
+
+
+@pytest.mark.parametrize(
+    "profile", [COLAB, PAPER, replace(SMOKE, use_vllm=True)], ids=["colab", "paper", "vllm"]
+)
+def test_the_record_of_a_gpu_profile_is_written_on_a_machine_without_one(profile):
+    assert manifest.describe(profile, [])["hardware"]["gpu"] is None
 
 
 @pytest.mark.parametrize(
