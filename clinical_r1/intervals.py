@@ -66,9 +66,9 @@ def wilson_interval(k, n, level=0.95):
     return max(0.0, float(low)), min(1.0, float(high))
 
 
-def drawn(rng, reps=DRAWS):
-    """ "10,000 draws, seed 7": what a table says of a bootstrap by this generator."""
-    return f"{reps:,} draws, seed {rng.bit_generator.seed_seq.entropy}"
+def named_bootstrap(rng, reps=DRAWS, kind=QUESTIONS_ONLY):
+    """ "bootstrap over questions (10,000 draws, seed 7)": what a table says of the draws of this generator."""
+    return f"{kind} ({reps:,} draws, seed {rng.bit_generator.seed_seq.entropy})"
 
 
 def bootstrap_interval(values, rng, level=0.95, clusters=None, seeds=None, reps=DRAWS, share=False):

@@ -12,12 +12,11 @@ import numpy as np
 from clinical_r1.arms import METHODS
 from clinical_r1.intervals import (
     QUESTIONS_AND_SEEDS,
-    QUESTIONS_ONLY,
     bootstrap_interval,
-    drawn,
     holm,
     mcnemar_exact,
     minimum_detectable_effect,
+    named_bootstrap,
     paired_bootstrap,
     ratio_interval,
     resample,
@@ -258,7 +257,7 @@ def _ratio_row(benchmark, method, metric, group, counts, rng, per=None, scale=1.
 def _resampling(rows, rng):
     """The name of a bootstrap; its draws and seed where it draws."""
     several = rows["seed"].nunique() > 1
-    return QUESTIONS_AND_SEEDS if several else f"{QUESTIONS_ONLY} ({drawn(rng)})"
+    return QUESTIONS_AND_SEEDS if several else named_bootstrap(rng)
 
 
 def _row(benchmark, method, metric, value, low, high, group, there, interval):
@@ -321,15 +320,7 @@ def compare(scores, method, against, metrics, rng):
     import pandas as pd
 
     frame = _checked(scores)
-    missing = {method, against} - set(frame["method"])
-    if missing:
-        raise ValueError(
-            f"the scores hold no {sorted(missing)}; expected some of {sorted(set(frame['method']))}."
-        )
-    if taken := sorted({method, against} & set(COMPARED_COLUMNS)):
-        raise ValueError(
-            f"a method is called {taken[0]!r}, like a column of the comparison; give it another name."
-        )
+    _check_names(frame, method, against)
     rows = []
     for benchmark in sorted(set(frame["benchmark"]), key=lambda name: rank(name, BENCHMARK_ORDER)):
         both = frame[frame["benchmark"] == benchmark]
@@ -354,6 +345,15 @@ def compare(scores, method, against, metrics, rng):
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
     small = [float(f"{p:.4g}") for p in table["p"]], [float(f"{p:.4g}") for p in table["p_holm"]]
     return table.round(4).assign(p=small[0], p_holm=small[1])  # a p-value never rounds to 0
+
+
+def _check_names(frame, method, against):
+    if missing := sorted({method, against} - set(frame["method"])):
+        raise ValueError(f"the scores hold no {missing}; expected some of {sorted(set(frame['method']))}.")
+    if taken := sorted({method, against} & set(COMPARED_COLUMNS)):
+        raise ValueError(
+            f"a method is called {taken[0]!r}, like a column of the comparison; give it another name."
+        )
 
 
 def _extent(rows):

@@ -346,4 +346,5 @@ def test_no_generator_moves_a_p_over_questions_and_seeds(seeds):
 
 
 def test_a_table_can_name_its_draws():
-    assert intervals.drawn(np.random.default_rng(7)) == "10,000 draws, seed 7"
+    named = intervals.named_bootstrap(np.random.default_rng(7))
+    assert named == "bootstrap over questions (10,000 draws, seed 7)"

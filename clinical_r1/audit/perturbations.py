@@ -12,7 +12,7 @@ from clinical_r1.completions import ANALYTICAL_MARKER, INTUITIVE_MARKER, SECTION
 from clinical_r1.curation.checks import CHECKS, pointing_options
 from clinical_r1.files import read_stamped, sha256
 from clinical_r1.generate import answer_questions, load_method, read_completions
-from clinical_r1.intervals import mcnemar_exact, paired_bootstrap, wilson_interval
+from clinical_r1.intervals import mcnemar_exact, named_bootstrap, paired_bootstrap, wilson_interval
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import is_correct
 from clinical_r1.settings import Settings
@@ -139,7 +139,7 @@ def concluded(row: dict, question: Question, first_named: bool = True) -> dict:
 
 
 def reasoning_effect(with_reasoning: Sequence[dict], without: Sequence[dict], rng: np.random.Generator):
-    """What the answer owes to the reasoning: a frame with measure, value, ci_low, ci_high, n, p.
+    """What the answer owes to the reasoning: a frame with measure, value, ci_low, ci_high, interval, p, n.
 
     Both: one row a question with id, letter (None is unparsed: wrong) and answer, as `concluded` gives. `changed` is the
     share of questions whose letter differs, an unparsed letter being a letter of its own; `reasoned again` the share
@@ -170,13 +170,13 @@ def reasoning_effect(with_reasoning: Sequence[dict], without: Sequence[dict], rn
     paired = paired_bootstrap(right[0].astype(float), right[1].astype(float), rng, scale=1.0)
     low, high = paired.interval
     gain = {"measure": "gain", "value": paired.difference, "ci_low": low, "ci_high": high}
-    rows.append(gain | {"p": mcnemar_exact(*right)})
+    rows.append(gain | {"interval": named_bootstrap(rng), "p": mcnemar_exact(*right)})
     return pd.DataFrame(rows).assign(n=n)
 
 
 def _share_row(measure, k, n) -> dict:
     low, high = wilson_interval(k, n)
-    return {"measure": measure, "value": k / n, "ci_low": low, "ci_high": high}
+    return {"measure": measure, "value": k / n, "ci_low": low, "ci_high": high, "interval": "wilson"}
 
 
 def conclude_without_reasoning(

@@ -21,6 +21,7 @@ from clinical_r1.intervals import (
     holm,
     mcnemar_exact,
     minimum_detectable_effect,
+    named_bootstrap,
     paired_bootstrap,
     wilson_interval,
 )
@@ -40,7 +41,7 @@ ACCURACY_COLUMNS = (
 ).split()
 COMPARISON_COLUMNS = (
     "benchmark options items n model against accuracy accuracy_against difference ci_low ci_high p p_holm "
-    "detectable both_right only_model only_against neither"
+    "detectable both_right only_model only_against neither interval"
 ).split()
 DISAGREEMENT_COLUMNS = "benchmark model id ours first_character first_capital gold problems".split()
 AGREEMENT_COLUMNS = (
@@ -325,6 +326,7 @@ def compare_answers(a: Answers, b: Answers, rng: np.random.Generator) -> dict:
         "p": mcnemar_exact(right_a, right_b),
     }
     row |= {"detectable": minimum_detectable_effect(result.standard_error, result.df)}
+    row |= {"interval": named_bootstrap(rng)}
     row |= {"both_right": (right_a & right_b).sum(), "only_model": (right_a & ~right_b).sum()}
     return row | {"only_against": (~right_a & right_b).sum(), "neither": (~right_a & ~right_b).sum()}
 

@@ -14,7 +14,7 @@ import numpy as np
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, measure, read_claims
 from clinical_r1.generate import read_completions
-from clinical_r1.intervals import paired_bootstrap, ratio_interval, resample_sums
+from clinical_r1.intervals import named_bootstrap, paired_bootstrap, ratio_interval, resample_sums
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import exact_judge, judge_many
@@ -35,6 +35,7 @@ AGREEMENT_COLUMNS = [
     "slope_high",
     "judge_mean",
     "exact_mean",
+    "interval",
 ]
 ORDERING_COLUMNS = [
     "measure",
@@ -48,6 +49,7 @@ ORDERING_COLUMNS = [
     "exact_low",
     "exact_high",
     "order",
+    "interval",
 ]
 WORDS_PER_COUNT = 10  # of the length judge: nine in ten CRPO answers of the clinic have 35 to 90 words
 
@@ -76,7 +78,12 @@ def agreement(judged, exact, rng, measures=PROCESS_METRICS, ids=None, level=0.95
         coverage = both.sum() / known.sum() if known.any() else np.nan
         own = None if ids is None else np.asarray(ids)[both]
         rows.append(
-            {"measure": name, "n": int(both.sum()), "coverage": coverage}
+            {
+                "measure": name,
+                "n": int(both.sum()),
+                "coverage": coverage,
+                "interval": named_bootstrap(rng, reps),
+            }
             | _agreement_row(judge[both], truth[both], own, rng, level, reps)
         )
     return pd.DataFrame(rows, columns=AGREEMENT_COLUMNS)
@@ -118,6 +125,7 @@ def ordering(judged_by_method, exact_by_method, rng, measures=PROCESS_METRICS, i
         there = ~np.isnan(counts).any(axis=0)
         own = None if ids is None else np.asarray(ids)[there]
         row = {"measure": name, "method": methods[0], "against": methods[1], "n": int(there.sum())}
+        row |= {"interval": named_bootstrap(rng)}
         rows.append(row | _ordering_row(counts[:, there], own, rng))
     return pd.DataFrame(rows, columns=ORDERING_COLUMNS)
 

@@ -13,7 +13,7 @@ from clinical_r1.intervals import (
     QUESTIONS_AND_SEEDS,
     QUESTIONS_ONLY,
     Resampled,
-    drawn,
+    named_bootstrap,
     ratio_interval,
     resample_function,
     resample_sums,
@@ -62,8 +62,11 @@ class Draws:
 
     def named(self, volume=False) -> str:
         """The bootstrap in words, with draws and seed where it draws."""
-        words = QUESTIONS_ONLY if self.seeds == 1 else QUESTIONS_AND_SEEDS
-        return f"{words} ({drawn(self.rng, self.reps)})" if volume or self.seeds == 1 else words
+        if self.seeds > 1 and not volume:
+            return QUESTIONS_AND_SEEDS
+        return named_bootstrap(
+            self.rng, self.reps, QUESTIONS_ONLY if self.seeds == 1 else QUESTIONS_AND_SEEDS
+        )
 
     def volume(self, function) -> Resampled:
         """Resampled of `function(means (..., A, K)) -> (...)` that is no mean."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from clinical_r1.files import read_jsonl, read_stamp, write_json, write_jsonl, write_stamped, write_text
-from clinical_r1.intervals import paired_bootstrap
+from clinical_r1.intervals import named_bootstrap, paired_bootstrap
 from clinical_r1.score import Rules, check_rows, completion_files, score_rows, scored_from
 from clinical_r1.settings import Settings
 from clinical_r1.tables import TABLE_SEED, build_table1, write_table1
@@ -17,7 +17,7 @@ from clinical_r1.tables import TABLE_SEED, build_table1, write_table1
 SCORE_FIELDS = frozenset(
     "id benchmark method seed sample tokens answer letter correct problems rewards measures".split()
 )
-AB_COLUMNS = "benchmark method protocol metric old new difference ci_low ci_high n completions changed unpaired".split()
+AB_COLUMNS = "benchmark method protocol metric old new difference ci_low ci_high n completions changed unpaired interval".split()
 
 
 TODAY = Rules()
@@ -106,7 +106,7 @@ def compare_rules(old: list[dict], new: list[dict], rng: np.random.Generator):
                 frame[metric].to_numpy() if metric in frame else np.full(len(ids), np.nan) for frame in values
             )
             scale = 1.0 if metric in ("accuracy", "coverage") else None
-            rows.append((*key, metric, *_ab_numbers(a, b, ids, rng, scale)))
+            rows.append((*key, metric, *_ab_numbers(a, b, ids, rng, scale), named_bootstrap(rng)))
     return pd.DataFrame(rows, columns=AB_COLUMNS)
 
 

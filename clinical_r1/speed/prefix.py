@@ -250,7 +250,7 @@ class SharedPrefixMixin(GroupShuffleMixin):
     def _verify_once(self, model, input_ids, attention_mask, logits_to_keep, layout):
         """A family or device that no test has met: two rows, and the same two left-padded, are computed both ways first.
 
-        Gradients of two matrices as well, where one process holds the model and its activations are kept.
+        Gradients of two matrices as well, where one process holds the model; reentrant checkpointing gives none.
         """
         decoder = self._decoder(model)
         state = self._prefix_models[id(decoder)]
@@ -258,8 +258,9 @@ class SharedPrefixMixin(GroupShuffleMixin):
             return
         ids, mask = rows_to_verify(input_ids, attention_mask, logits_to_keep, layout)
         there = mask[:, -logits_to_keep:].bool()
-        recomputed = model.training and getattr(decoder, "is_gradient_checkpointing", False)
-        alone = self.accelerator.num_processes == 1 and not recomputed
+        reentrant = (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
+        reentrant = reentrant and model.training and decoder.is_gradient_checkpointing
+        alone = self.accelerator.num_processes == 1 and not reentrant
         matrices = first_matrices(decoder) if alone else []
         with differentiable(matrices):
             packed = PackedGroups(ids, mask, logits_to_keep)

@@ -456,9 +456,18 @@ def test_a_first_batch_without_padding_says_nothing_of_later_ones(tmp_path, fami
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_positions_off_by_one_are_noticed_in_any_precision(tmp_path, monkeypatch, dtype):
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_positions_off_by_one_are_noticed_in_any_precision(tmp_path, monkeypatch, dtype, checkpointing):
     monkeypatch.setattr(prefix, "VERIFIED_FAMILIES", ())
-    right = trainer_of(tmp_path, model_of(dtype=dtype), beta=0.0)
+
+    def trainer():
+        made = trainer_of(tmp_path, model_of(dtype=dtype), beta=0.0, gradient_checkpointing=checkpointing)
+        if checkpointing:
+            made.model.gradient_checkpointing_enable(made.args.gradient_checkpointing_kwargs)
+        made.model.train()
+        return made
+
+    right = trainer()
     right.shared_prefix_threshold = 0
     right.compute_loss(right.model, loss_inputs(dtype=dtype))
     assert not right._prefix_reasons
@@ -470,7 +479,7 @@ def test_positions_off_by_one_are_noticed_in_any_precision(tmp_path, monkeypatch
         return packed(self, model, layout, *args)
 
     monkeypatch.setattr(SharedPrefixMixin, "_packed_logps", shifted)
-    falls_back(trainer_of(tmp_path, model_of(dtype=dtype), beta=0.0), "gradients by")
+    falls_back(trainer(), "gradients by")
 
 
 ROPE = {
