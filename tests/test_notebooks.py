@@ -173,6 +173,17 @@ def test_smoke_run_makes_table_and_figures_and_is_then_kept(tmp_path, capsys):
         for suffix in ("png", "pdf", "csv"):
             assert (figures / f"{name}.{suffix}").stat().st_size > 0
 
+    # whatever a run leaves is a result whose change would be noticed, but for these
+    stages_of_run = json.loads((run_dir / "manifest.json").read_text())["stages"].values()
+    recorded = {name for record in stages_of_run for name in record["outputs"]}
+    left = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()
+    } - recorded
+    no_result = (
+        r"runs/smoke(\.lock|/manifest\.json|/models/.*/(checkpoints/.*|train\.log|[^/]*lock))|.*\.lock"
+    )
+    assert [name for name in sorted(left) if not re.fullmatch(no_result, name)] == []
+
     # the same command again: everything is kept, nothing is written
     def written():
         paths = [*run_dir.rglob("*"), *figures.rglob("*")]

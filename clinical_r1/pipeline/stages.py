@@ -331,7 +331,12 @@ STAGES = (
             "figures/{profile}/fig3_cold_start_accuracy.*",
             "figures/{profile}/fig4_accuracy.*",
         ),
-        may_write=("runs/{profile}/tables/*.*", "figures/{profile}/fig1_radar.*"),  # no radar without a judge
+        may_write=(
+            "runs/{profile}/completions/*/*.json",
+            "runs/{profile}/scores/*/*.json",
+            "runs/{profile}/tables/*.*",
+            "figures/{profile}/fig1_radar.*",  # no radar without a judge
+        ),
         minutes={"smoke": 0.5, "cpu": 2.8, "colab": 25, "paper": 300},
         per_seed=True,
     ),
