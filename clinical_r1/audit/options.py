@@ -22,9 +22,19 @@ _CONNECTOR = re.compile(
     r"([;:]|\b(?:but|however|although|though|while|whereas|because|since|which|so|therefore|given|if|unless)\b)"
 )
 
+_SO = r"(?:so|therefore|thus|hence|consequently|as a result)"
+# "this is not an emergency" is about the case, "this is not the answer" about the option
+_FITS = (
+    r"(?:\w+ ){0,3}?(?:answer|option|choice|cause|diagnosis|treatment|therapy|drug|feature|factor|reason|target|test|correct|"
+    r"right|best|first|ideal|likely|appropriate|suitable|indicated|recommended|effective|consistent|applicable|associated|related|"
+    r"responsible|useful|helpful|used|needed|required|involved|affected|valid|true|typical|characteristic|advantageous|preferred)\b"
+)
+
 # A clause without an option of its own speaks of the one before when it opens with a pronoun or with its verb.
 _INHERITS = re.compile(
-    r"(?:but|however|although|though|which|also|and|in this case|in this patient)?\s*(?:in this case )?"
+    rf"(?:{_SO}\s+(?=it|they|these|those|that|this)"
+    r"|(?:but|however|although|though|which|also|and|in this case|in this patient)\s*)?"
+    r"(?:in this case )?"
     r"(?:(?:it|they|these|those|that|such)\b|this (?!patient|case|question|man|woman|child|presentation)|this$"
     r"|(?:is|are|was|were|do|does|did|has|have|can|could|may|might|would|will|should|not|less|more|unlikely|usually|"
     r"typically|rarely|generally|often)\b)"
@@ -44,6 +54,9 @@ _NO_REJECTION = re.compile(  # double negation, and what the patient, not the op
     r"\bnot (?:be |been |yet )?(?:completely |entirely )?(?:ruled out|excluded|rejected|eliminated|unlikely|incorrect|false|"
     r"wrong|contraindicated|uncommon|only|just)\b"
     r"|\b(?:patient|he|she)(?: \w+)? (?:do|does|did|has|have|had|is|was) not\b|\bif not\b|\bwhether or not\b"
+)
+_OF_THE_CASE = re.compile(
+    rf"\b(?:{_SO} (?:it|they|these|those|this|that)(?: \w+)?? (?:is|s|are|was|were) not\b|this is not an?\b)(?! {_FITS})"
 )
 _NONE_OF = re.compile(r"\bnone of (?:the|these|those)\b|\bno option\b")
 _COORDINATED = re.compile(r"(?:(?:and|or|nor|the|a|an|both|as well|as|either|option_\w) ?)*$")
@@ -158,8 +171,8 @@ def rejected_options(text: str, options: Mapping[str, str], chosen: str | None =
     """Letters of the options that the text argues away, in the order of the options; never `chosen`, the conclusion's.
 
     An option is rejected when a cue of rejection governs it: right before it ("argues against X", "rather than X"), or
-    after it in its clause or in a clause that speaks on about it ("X is …, but it does not …"), or when none of the
-    options is said to fit. Reads explicit words only: "X usually presents with …" rejects nothing. Blind to questions that ask
+    after it in its clause or in a clause that speaks on about it ("X is …, but it does not …", "So this is not the answer"),
+    or when none of the options is said to fit. "So this is not an emergency" is about the case. Reads explicit words only: "X usually presents with …" rejects nothing. Blind to questions that ask
     for the exception, where "is true" rejects.
     """
     options = _readable(options)
@@ -211,7 +224,7 @@ def _cue_after(words, of, clauses, start: int, end: int) -> bool:
         _BEFORE.search(said) if stop == end < len(words) else None
     )  # governs the next option instead
     said = said[: before_next.start()] if before_next else said
-    return bool(_AFTER.search(_NO_REJECTION.sub(" ", said)))
+    return bool(_AFTER.search(_OF_THE_CASE.sub(" ", _NO_REJECTION.sub(" ", said))))
 
 
 def _speaks_on(clause: str) -> bool:

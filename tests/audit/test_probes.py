@@ -126,6 +126,17 @@ DRUGS = {"A": "Thiamine", "B": "Lactulose", "C": "Naloxone", "D": "Rifaximin"}
         ("Thiamine is likely because the patient does not eat.", ""),
         ("None of the options fits: thiamine treats beriberi, naloxone reverses opioids.", "AC"),
         ("Thiamine helps. The cause is unknown. It is not contagious.", ""),
+        # a conclusion about the option before it, and one about the case
+        ("Thiamine treats beriberi. Therefore, this is not the answer.", "A"),
+        ("Thiamine treats beriberi, so it is not indicated.", "A"),
+        ("Thiamine treats beriberi; thus this option is not correct.", "A"),
+        ("Naloxone reverses opioids. So it would not help here.", "C"),
+        ("Naloxone reverses opioids, so it's not useful.", "C"),
+        ("Thiamine is best. So this is not naloxone.", "C"),
+        ("Thiamine is given. So, this is not an emergency.", ""),
+        ("Thiamine is given. Therefore, this is not surprising.", ""),
+        ("Thiamine is given. This is not an emergency.", ""),
+        ("Thiamine is given, so it's not possible to say more.", ""),
     ],
 )
 def test_rejected_options(text, letters):
