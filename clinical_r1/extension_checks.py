@@ -4,6 +4,7 @@
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from clinical_r1.arms import ARMS, Arm, starts_of
 from clinical_r1.artifacts import callable_hash, reward_set
 from clinical_r1.labels import BENCHMARK_LABELS, GUESSES, METHOD_LABELS
 from clinical_r1.rewards import RewardSet, check_values
-from clinical_r1.settings import CLINIC_BASE
+from clinical_r1.settings import CLINIC_BASE, PROTOCOLS
 
 SPLITS = ("test", "sft", "rl")
+SEED = re.compile(r"seed\d+")
 # The settings that one arm's training reads; what all arms share cannot differ for one
 ARM_MAY_CHANGE = (
     "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature", "max_completion_tokens",
@@ -138,6 +140,39 @@ def check_reward_set(own, name: str, rewards) -> None:
                 check_values(function.__name__, values, count, rewards.ranges.get(function.__name__))
             except ValueError as error:
                 raise own.fault(where, str(error)) from error
+
+
+# Parts of the names of a run's files: <benchmark>.<split>.jsonl, <arm or model>.seed<n>.<protocol>.jsonl
+PARTS_OF_FILES = {*SPLITS, *PROTOCOLS, "shuffled", "partial", "json", "jsonl"}
+
+
+def check_names(own) -> None:
+    """The fault of a name that becomes a file's: own arms, models and benchmarks, told apart also where case is not."""
+    arms = {f"arm {arm.name!r}": arm.name for arm in own.arms if isinstance(arm, Arm)}
+    models = {f"ANSWERS[{model!r}]": model for model in own.answers}
+    benchmarks = {f"QUESTIONS[{name!r}]": name for name in own.questions}
+    for given, taken in ((arms | models, [*ARMS, *GUESSES]), (benchmarks, [*BENCHMARK_LABELS])):
+        known = {_folded(name): name for name in taken}
+        for where, name in given.items():
+            if not isinstance(name, str) or not re.fullmatch(r"\w(?:[\w.-]*[\w-])?", name):
+                raise own.fault(where, "is no name for a file; use letters, digits, '.', '_' and '-'")
+            parts = [
+                part for part in name.lower().split(".")[1:] if part in PARTS_OF_FILES or SEED.fullmatch(part)
+            ]
+            if parts:
+                raise own.fault(
+                    where, f"has '.{parts[0]}' in its name, which a run's files use; leave it out"
+                )
+            other = known.setdefault(_folded(name), name)
+            if other != name:
+                raise own.fault(
+                    where,
+                    f"differs from {other!r} in case alone, which some file systems ignore; give it another name",
+                )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", str(name)).casefold()
 
 
 def readers_by_split(own, name, given) -> dict[str, Callable]:

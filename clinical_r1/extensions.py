@@ -34,6 +34,7 @@ from clinical_r1.extension_checks import (
     answer_files,
     base_model_of,
     check_arm,
+    check_names,
     check_reward_set,
     readers_by_split,
 )
@@ -253,6 +254,7 @@ def _checked(module, path: Path) -> OwnFile:
         settings=dict(found.get("SETTINGS", {})),
     )
     own = replace(own, answers=answer_files(own, found.get("ANSWERS", {})))
+    check_names(own)
     for name, rewards in own.reward_sets.items():
         check_reward_set(own, name, rewards)
     known = {item.name for item in fields(Settings)} - set(NOT_TO_CHANGE)

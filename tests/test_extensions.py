@@ -207,6 +207,45 @@ def test_what_does_not_fit_is_named_in_one_sentence_and_leaves_nothing_behind(wr
         assert (dict(ARMS), dict(REWARD_SETS)) == before and extensions.loaded() is None
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('QUESTIONS = {"Clinic": list}\n', "QUESTIONS['Clinic']: differs from 'clinic' in case alone"),
+        (
+            'QUESTIONS = {"ward": list, "WARD": list}\n',
+            "QUESTIONS['WARD']: differs from 'ward' in case alone",
+        ),
+        (OWN.replace('Arm("short"', 'Arm("CRPO"'), "arm 'CRPO': differs from 'crpo' in case alone"),
+        (OWN.replace('Arm("after"', 'Arm("Short"'), "arm 'Short': differs from 'short' in case alone"),
+        (
+            OWN + 'ANSWERS = {"SHORT": {"ward": __file__}}\n',
+            "ANSWERS['SHORT']: differs from 'short' in case alone",
+        ),
+        ('ANSWERS = {"Crpo": {"clinic": __file__}}\n', "ANSWERS['Crpo']: differs from 'crpo' in case alone"),
+        (
+            'ANSWERS = {"g": {"clinic": __file__}, "G": {"clinic": __file__}}\n',
+            "ANSWERS['G']: differs from 'g'",
+        ),
+        ('ANSWERS = {"g.greedy": {"clinic": __file__}}\n', "ANSWERS['g.greedy']: has '.greedy' in its name"),
+        ('ANSWERS = {"g.Sampled.x": {"clinic": __file__}}\n', "has '.sampled' in its name"),
+        ('ANSWERS = {"g.seed0": {"clinic": __file__}}\n', "has '.seed0' in its name"),
+        ('QUESTIONS = {"ward.test": list}\n', "QUESTIONS['ward.test']: has '.test' in its name"),
+        ('ANSWERS = {"g.": {"clinic": __file__}}\n', "ANSWERS['g.']: is no name for a file"),
+        ('QUESTIONS = {"ward.": list}\n', "QUESTIONS['ward.']: is no name for a file"),
+    ],
+)
+def test_names_that_become_files_are_told_apart(write, tmp_path, text, message):
+    with pytest.raises(OwnFileError) as caught:
+        extensions.settings_for("smoke", tmp_path, own=write(text))
+    assert message in str(caught.value) and extensions.loaded() is None
+
+
+def test_a_dot_in_a_name_is_no_fault(write):
+    assert list(extensions.load(write('ANSWERS = {"gpt-4.1": {"clinic": __file__}}\n')).answers) == [
+        "gpt-4.1"
+    ]
+
+
 def test_a_broken_file_leaves_the_one_before_in_force(write):
     good = write(OWN, "good.py")
     extensions.load(good)
