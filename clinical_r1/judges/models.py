@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import inf
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from clinical_r1.completions import opened_thought
 from clinical_r1.engines import decoding, until_end
 from clinical_r1.files import sha256
 from clinical_r1.judges.replies import Reply, SystemTurnRefused, read_answer
 from clinical_r1.judges.store import digest
-from clinical_r1.judges.transport import Lasting, Sender, persist, proxy_variable, scrub
+from clinical_r1.judges.transport import Lasting, Sender, is_address, persist, proxy_variable, scrub
 from clinical_r1.models import load_tokenizer, resolve_base
 from clinical_r1.prompts import fold_system, render_chat
 
@@ -101,8 +100,7 @@ class OpenAIServer:
     system_turn: bool = True
 
     def __post_init__(self):
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+        if not is_address(self.base_url):
             # Not repeated in the message: it may hold a secret.
             raise ValueError(
                 "the judge's base_url must look like http://127.0.0.1:8000/v1, without user name, password or query; "

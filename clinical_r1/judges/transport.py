@@ -92,7 +92,21 @@ def scrub(text: str, key: str, name: str, shortest: int = _SHORTEST_KEY) -> str:
     return text
 
 
-# ------------------------------------------------------------------------------------------------------ proxies
+# ------------------------------------------------------------------------------------------------------ addresses
+
+
+def is_address(url: str) -> bool:
+    """Whether a request can be sent there, and nothing in it is secret: no user name, password or query."""
+    try:
+        parts, _ = urlsplit(url), httpx.URL(url)
+    except (ValueError, httpx.InvalidURL):
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and "@" not in parts.netloc
+        and not parts.query
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -160,12 +174,19 @@ class Sender:
                 f" ({type(error).__name__}: {str(error)[:200]}); start it, or fix base_url",
             ) from None
         if 300 <= answer.status < 400:
-            place = urlsplit(urljoin(self.url, answer.headers.get("location", "")))
             raise Lasting(
-                f"answers {answer.status}, a redirect to {place.scheme}://{place.netloc.rpartition('@')[2]}{place.path}; nothing "
-                "was sent there. Set base_url to the address that answers itself."
+                f"answers {answer.status}, a redirect to {self._target(answer)}; nothing was sent there. Set base_url to the "
+                "address that answers itself."
             )
         return answer
+
+    def _target(self, answer: Answer) -> str:
+        """Where a redirect points, without what may be secret."""
+        try:
+            place = urlsplit(urljoin(self.url, answer.headers.get("location", "")))
+        except ValueError:
+            return "no address"
+        return f"{place.scheme}://{place.netloc.rpartition('@')[2]}{place.path}"
 
     def _exchange(self, content, headers) -> Answer:
         end = time.monotonic() + self.seconds
@@ -186,7 +207,7 @@ def _unpacked(response):
     """The body in parts of at most 64 kB, so that a small packed answer cannot fill the memory."""
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding == "identity":
-        yield from response.iter_raw(65_536)
+        yield from response.iter_raw()
         return
     if encoding not in ("gzip", "deflate"):
         raise Lasting(
@@ -194,10 +215,11 @@ def _unpacked(response):
         )
     unpack = zlib.decompressobj(wbits=47)  # gzip or zlib, as the first bytes say
     try:
-        for part in response.iter_raw(65_536):
+        for part in response.iter_raw():
             while part:
                 yield unpack.decompress(part, 65_536)
                 part = unpack.unconsumed_tail
+        yield unpack.flush()
     except zlib.error:
         raise Lasting(
             f"answered with something that is not {encoding}, though it says so; fix the server."

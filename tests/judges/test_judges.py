@@ -159,6 +159,7 @@ LASTING = {  # what the server does, and what the sentence must say
     "forbidden": (refusal(403, "not for you"), r"refused the key in OPENAI_API_KEY \(403: .*not for you"),
     "no such parameter": (refusal(400, "max_tokens is not supported"), "fix model, max_tokens, limit_name or temperature"),
     "a redirect": ((308, b"", {"location": "https://me:pw@other.org/v1?q=1"}), "308, a redirect to https://other.org/v1; "),
+    "a redirect to no address": ((307, b"", {"location": "http://[x"}), "307, a redirect to no address"),
     "a redirect to nowhere": ((302, b"", {}), "302, a redirect to .*nothing was sent there"),
     "a list": ((200, b"[]", {}), "not with a chat completion"),
     "content no text": ((200, b'{"choices": [{"message": {"content": 3}}]}', {}), "not with a chat completion"),
@@ -206,7 +207,15 @@ def test_a_key_no_header_can_carry_is_refused_without_being_shown(monkeypatch, k
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8000/v1", f"http://me:{KEY}@host/v1", f"https://host/v1?key={KEY}", ""]
+    "url",
+    [
+        "127.0.0.1:8000/v1",
+        f"http://me:{KEY}@host/v1",
+        f"https://host/v1?key={KEY}",
+        "",
+        f"http://host:{KEY}/v1",
+        f"http://[{KEY}/v1",
+    ],
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused(url):
     with pytest.raises(ValueError, match="must look like http") as caught:

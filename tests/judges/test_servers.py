@@ -234,7 +234,7 @@ def test_an_answer_has_a_largest_size_after_unpacking(fault):
 
 def test_packed_answers_are_read_and_unknown_packing_is_named():
     def play(messages, number):
-        status, body, _ = good(messages, number)
+        status, body, _ = answer(" " * 300_000 + verdict(messages))
         packed = {
             1: ("gzip", gzip.compress(body)),
             2: ("deflate", zlib.compress(body)),
@@ -245,7 +245,7 @@ def test_packed_answers_are_read_and_unknown_packing_is_named():
 
     with serving(play) as server:
         ask = asker(server)
-        assert ask(MESSAGES).text == ask(MESSAGES).text == verdict(MESSAGES)
+        assert ask(MESSAGES).text == ask(MESSAGES).text == " " * 300_000 + verdict(MESSAGES)
         for sentence in ("packs its answers as 'br'", "is not gzip, though it says so"):
             with pytest.raises(JudgeError, match=sentence):
                 ask(MESSAGES)
