@@ -8,7 +8,7 @@ import hashlib
 import json
 import sys
 import sysconfig
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from importlib import metadata
@@ -16,20 +16,24 @@ from pathlib import Path
 
 from clinical_r1.advantages import TRL_ARGUMENTS
 from clinical_r1.arms import ARMS, in_order
-from clinical_r1.files import PACKAGE, read_jsonl, sha256
+from clinical_r1.files import PACKAGE, read_json, read_jsonl, sha256, write_json
 from clinical_r1.laboratory.variants import VARIANT_SETS
 from clinical_r1.models import resolve_base
 from clinical_r1.rewards import REWARD_SETS, RewardSet
 
 # The settings a trained policy depends on; a result made with others is refused, not reused.
 TRAINED_ON = (
-    "base_model", "backend", "lora_rank", "lora_alpha", "train_benchmark", "n_sft", "sft_epochs", "sft_batch",
-    "sft_learning_rate", "teacher_traces",
+    "base_model", "backend", "use_vllm", "load_in_4bit", "device_dtype", "lora_rank", "lora_alpha", "train_benchmark", "n_sft",
+    "sft_epochs", "sft_batch", "sft_learning_rate", "teacher_traces", "micro_batch",
 )  # fmt: skip
 RL_ON = TRAINED_ON + (
     "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
-    "max_completion_tokens", "micro_batch", "shared_prefix",
+    "max_completion_tokens", "shared_prefix",
 )  # fmt: skip
+# In an arm's folder: what it is made from, written before its first step; and the same with what came of it, the last file
+BEGUN, DONE, LOG = "begun.json", "done.json", "log_history.jsonl"
+KEPT = (BEGUN, LOG, "start", "policy")  # what done.json lists, file by file
+TEACHER = "clinical_r1.clinic.traces:scripted_traces"  # the clinic's own
 
 
 # ------------------------------------------------------------------------------------------------- what an arm is made of
@@ -56,6 +60,8 @@ def arm_stamp(name: str) -> dict:
     """
     arm = ARMS[name]
     stamp = {} if arm.start == "baseline" or not arm.stage else {"start": {arm.start: arm_stamp(arm.start)}}
+    if arm.stage:
+        stamp["prompt_rules"] = digest(code_hash("clinical_r1.prompts:build_messages"))
     if arm.stage != "rl":
         return stamp
     rewards = reward_set(arm.rewards)
@@ -65,7 +71,6 @@ def arm_stamp(name: str) -> dict:
         aggregation["rules"] = digest(frame, code_hash(f"clinical_r1.advantages:{arm.aggregation}"))
     return stamp | {
         "style": arm.style,
-        "prompt_rules": digest(code_hash("clinical_r1.prompts:build_messages")),
         "reward_rules": digest(*map(callable_hash, rewards.functions)),
         "weights": list(arm.weights or rewards.weights),
         "aggregation": aggregation,
@@ -122,7 +127,8 @@ def _library(module: str) -> str | None:
     return " ".join(f"{name} {metadata.version(name)}" for name in sorted(set(names))) or None
 
 
-def code_hash(*roots: str, leave_out: Container[str] = ()) -> str:
+@cache
+def code_hash(*roots: str, leave_out: tuple[str, ...] = ()) -> str:
     """sha256 over the code of `roots` and all code that they use, in this package or a user's own file.
 
     roots: "module:name" of functions, classes or constants. Imports are followed from module to module. Comments, docstrings and
@@ -177,9 +183,8 @@ def _code_of(module: str) -> tuple[dict, dict]:
         if isinstance(node, ast.ImportFrom) and node.module and _source_file(node.module):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"
-                imported[alias.asname or alias.name] = (
-                    (inner, None) if _source_file(inner) else (node.module, alias.name)
-                )
+                local = alias.asname or alias.name
+                imported[local] = (inner, None) if _source_file(inner) else (node.module, alias.name)
         elif isinstance(node, ast.Import):
             found = [alias for alias in node.names if _source_file(alias.name)]
             imported |= {alias.asname or alias.name: (alias.name, None) for alias in found}
@@ -205,6 +210,7 @@ def _names_made_by(node) -> set[str]:
 def forget_code() -> None:
     """Read modules anew: an own file has changed while this process lives."""
     _code_of.cache_clear()
+    code_hash.cache_clear()
 
 
 def _source_file(module: str) -> Path | None:
@@ -218,11 +224,8 @@ def _source_file(module: str) -> Path | None:
     if not file or not file.endswith(".py") and not hasattr(sys.modules[module], "CLINICAL_R1_OWN_FILE"):
         return None
     path = Path(file).resolve()
-    installed = any(path.is_relative_to(folder) for folder in _installed()) or {
-        "site-packages",
-        "dist-packages",
-    } & set(path.parts)
-    return None if installed else path
+    packages = {"site-packages", "dist-packages"} & set(path.parts)
+    return None if packages or any(path.is_relative_to(folder) for folder in _installed()) else path
 
 
 @cache
@@ -247,11 +250,11 @@ class StaleError(ValueError):
 def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
     """True when `stamp` exists and agrees with the settings (and with `stamped`), False when it is missing.
 
-    StaleError when it was made with others: a stale result must not pass for a new one.
+    StaleError when it was made with others: a stale result must not pass for a new one. ValueError when it is damaged.
     """
     if not stamp.exists():
         return False
-    made, now = json.loads(stamp.read_text()), json.loads(json.dumps(settings.to_json() | stamped))
+    made, now = read_json(stamp), json.loads(json.dumps(settings.to_json() | stamped))
     changed = [key for key in (*keys, *stamped) if made.get(key) != now[key]]
     if changed:
         listed = "; ".join(f"{key} was {made.get(key)!r}, now {now[key]!r}" for key in changed)
@@ -260,17 +263,6 @@ def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
             changed,
         )
     return True
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: trainer_state.json is the last file Transformers writes."""
-    whole = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            whole.append((json.loads((path / "trainer_state.json").read_text())["global_step"], str(path)))
-        except (FileNotFoundError, json.JSONDecodeError):
-            continue  # killed while writing; the one before it serves
-    return max(whole)[1] if whole else None
 
 
 def set_aside(settings, arm: str, seed: int) -> Path:
@@ -296,9 +288,9 @@ def start_of(settings, arm: str, seed: int) -> str:
     start = ARMS[arm].start
     if not ARMS[start].stage:
         return settings.base_model
-    if ARMS[start].stage == "sft" or not settings.lora_rank:
-        return str(settings.model_dir(start, seed) / "policy")
-    return str(settings.model_dir(arm, seed) / "start")
+    if _ends_as_adapter(settings, start):
+        return str(settings.model_dir(arm, seed) / "start")
+    return str(settings.model_dir(start, seed) / "policy")
 
 
 def policy_of(settings, arm: str, seed: int) -> tuple[str, Path | None]:
@@ -306,24 +298,18 @@ def policy_of(settings, arm: str, seed: int) -> tuple[str, Path | None]:
     if not ARMS[arm].stage:
         return settings.base_model, None
     trained = settings.model_dir(arm, seed) / "policy"
-    if ARMS[arm].stage == "sft" or not settings.lora_rank:
-        return str(trained), None
-    return start_of(settings, arm, seed), trained
+    adapter = _ends_as_adapter(settings, arm)
+    return (start_of(settings, arm, seed), trained) if adapter else (str(trained), None)
 
 
-def is_trained(settings, arm: str, seed: int) -> bool:
-    """True when the arm is complete on disk. ValueError when it was trained with other settings or reward rules."""
-    keys = TRAINED_ON if ARMS[arm].stage == "sft" else RL_ON
-    return same_settings(
-        settings.model_dir(arm, seed) / "done.json", settings_of(settings, arm), keys, **arm_stamp(arm)
-    )
+def _ends_as_adapter(settings, arm: str) -> bool:
+    return ARMS[arm].stage == "rl" and settings_of(settings, arm).lora_rank > 0
 
 
-SILENT = (
-    "README.md",
-    "LICENSE",
-    "sha256.json",
-)  # files of a model's folder that change nothing of what it says
+# ------------------------------------------------------------------------------------------------- the chain of custody
+
+# Files of a model's folder that change nothing of what it says
+SILENT = ("README.md", "LICENSE", "sha256.json")
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
@@ -339,10 +325,49 @@ def hashes_of(folder: Path) -> dict[str, str]:
     return found
 
 
+@cache
+def _file_hash(path: Path, size: int, modified: int) -> str:
+    """sha256 of a file, read once while it stays as it is: merged 3B weights are asked for by every completion file."""
+    return sha256(path)
+
+
+def difference(now: Mapping[str, str], expected: Mapping[str, str]) -> str | None:
+    """The first file whose hash differs, in words; None where all agree."""
+    for name in sorted(now.keys() | expected.keys()):
+        if name not in expected:
+            return f"{name} was added"
+        if now.get(name) != expected[name]:
+            return f"{name} {'was changed' if name in now else 'is missing'}"
+    return None
+
+
+def _hashes_in(folder: Path, parts=KEPT) -> dict[str, str]:
+    found = {part: sha256(folder / part) for part in parts if (folder / part).is_file()}
+    return found | {
+        f"{part}/{name}": value for part in parts for name, value in hashes_of(folder / part).items()
+    }
+
+
+def _check_files(record: Path, parts=KEPT) -> None:
+    """ValueError unless these parts of an arm's folder are, file by file, what `record` beside them lists."""
+    listed = read_json(record).get("files")
+    if not isinstance(listed, dict):
+        raise ValueError(f"{record} lists no files; expected the sha256 of each. Move {record.parent} away.")
+    if found := difference(_hashes_in(record.parent, parts), listed):
+        raise ValueError(
+            f"in {record.parent}, {found} since {record.name} was written; restore the file, or delete {record.name} and train "
+            "again: an arm whose checkpoints are whole ends in the same weights."
+        )
+
+
 def policy_hash(settings, method: str, seed: int) -> str:
     """sha256 (16 digits) of all that speaks when a method answers: every file of its own policy (`hashes_of`) and of the folder
-    it is laid on. A Hub id stands for itself.
+    it is laid on. A Hub id stands for itself. ValueError for an arm that is not trained, or has changed since.
     """
+    if ARMS[method].stage and not is_trained(settings, method, seed):
+        raise ValueError(
+            f"{method} with seed {seed} is not trained in {settings.run_dir}; run the training stage first."
+        )
     base, adapter = policy_of(settings, method, seed)
     folder = Path(resolve_base(base))
     parts = [*hashes_of(folder).items()] if folder.is_dir() else [("hub", base)]
@@ -350,10 +375,64 @@ def policy_hash(settings, method: str, seed: int) -> str:
     return digest(json.dumps(parts))
 
 
-@cache
-def _file_hash(path: Path, size: int, modified: int) -> str:
-    """sha256 of a file, read once while it stays as it is: merged 3B weights are asked for by every completion file."""
-    return sha256(path)
+def is_trained(settings, arm: str, seed: int) -> bool:
+    """True when an arm is complete on disk, False when it is not, or when what it starts from is not.
+
+    StaleError when it was trained, or begun, with other settings, rules, questions or traces, or from another start than today's.
+    ValueError when a file of its policy is missing, new or another one than training wrote.
+    """
+    folder = settings.model_dir(arm, seed)
+    record = folder / (DONE if (folder / DONE).exists() else BEGUN)
+    if not same_settings(record, settings, (), **_made_from(settings, arm, seed)) or record.name == BEGUN:
+        return False
+    start = ARMS[arm].start
+    if ARMS[start].stage and not is_trained(settings, start, seed):
+        return False
+    same_settings(record, settings, (), start_policy=policy_hash(settings, start, seed))
+    _check_files(record)
+    return True
+
+
+def _made_from(settings, arm: str, seed: int) -> dict:
+    """All that an arm is stamped with, but for the weights that it starts from.
+
+    questions: hash of the file, where it still lies on disk. teacher: of a supervised stage's traces, or of the scripted teacher.
+    """
+    stage, values = ARMS[arm].stage, settings_of(settings, arm).to_json()
+    stamp = {key: values[key] for key in (TRAINED_ON if stage == "sft" else RL_ON)}
+    stamp |= {"arm": arm, "seed": seed} | arm_stamp(arm)
+    path = settings.questions_path(values["train_benchmark"], stage)
+    stamp |= {"questions": sha256(path)[:16]} if path.exists() else {}
+    if stage == "sft":
+        traces = values["teacher_traces"]
+        stamp["teacher"] = (sha256(Path(traces)) if traces else code_hash(TEACHER))[:16]
+    return stamp
+
+
+def begin(settings, arm: str, seed: int) -> None:
+    """Stamp an arm before its first step; of one that was begun before, see that it goes on from the same.
+
+    StaleError when it does not, or when there are checkpoints that nothing says the origin of.
+    """
+    folder = settings.model_dir(arm, seed)
+    stamp = _made_from(settings, arm, seed)
+    stamp["start_policy"] = policy_hash(settings, ARMS[arm].start, seed)
+    if same_settings(folder / BEGUN, settings, (), **stamp):
+        _check_files(folder / BEGUN, ("start",))
+    elif found := sorted((folder / "checkpoints").glob("checkpoint-*")):
+        raise StaleError(
+            f"{found[0]} lies in a folder without {BEGUN}, so nothing says what it was made from; move {folder} away.",
+            ("begun",),
+        )
+    else:
+        write_json(folder / BEGUN, stamp | {"files": _hashes_in(folder, ("start",))})
+
+
+def end(settings, arm: str, seed: int, checked: Mapping) -> None:
+    """Write done.json, the last file of an arm: its stamp, what was checked, and the sha256 of every file that speaks."""
+    folder = settings.model_dir(arm, seed)
+    stamp = read_json(folder / BEGUN)
+    write_json(folder / DONE, stamp | {"checked": dict(checked), "files": _hashes_in(folder)})
 
 
 def read_logs(settings):
@@ -366,6 +445,6 @@ def read_logs(settings):
     frames = []
     for method in in_order(settings.methods):
         for seed in settings.seeds if ARMS[method].stage == "rl" else ():
-            rows = pd.DataFrame(read_jsonl(settings.model_dir(method, seed) / "log_history.jsonl"))
+            rows = pd.DataFrame(read_jsonl(settings.model_dir(method, seed) / LOG))
             frames.append(rows[rows["reward"].notna()].assign(method=method, seed=seed))
     return pd.concat(frames, ignore_index=True)

@@ -320,6 +320,19 @@ def merge_adapter(name: str, adapter: str | Path, settings):
     return PeftModel.from_pretrained(model, str(adapter), torch_device="cpu").merge_and_unload()
 
 
+def save_policy(model, tokenizer, folder: Path) -> None:
+    """All that `load_policy` and `load_tokenizer` read, in the same bytes for the same policy.
+
+    PEFT's own file lists a set, in any order, and names the base by this machine's path, which nothing here reads.
+    """
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's, empty but for that path
+    if (path := folder / "adapter_config.json").exists():
+        values = read_json(path) | {"base_model_name_or_path": None}
+        write_json(path, values | {"target_modules": sorted(values["target_modules"])})
+
+
 def load(name: str, settings, seed: int, rollouts: bool = False):
     """(model, tokenizer, adapter) to train from a base model or a folder of whole weights.
 

@@ -1,10 +1,11 @@
 """Questions: one record for every benchmark, its file on disk, and a reader for other people's layouts."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clinical_r1.arms import STYLES
 from clinical_r1.files import numbered_rows, parse_json, read_text, write_jsonl
 
 LETTERS = "ABCDEFGHIJ"
@@ -349,3 +350,23 @@ def question_row(question: Question) -> dict:
         "multi": meta.get("multi", False),
         **{key: meta.get(key) for key in ("shuffle_ok", "checks", "file", "line", "sha256")},
     }
+
+
+def read_traces(path: str | Path, questions: Sequence[Question]):
+    """(question, style, text) of the traces that answer one of these. ValueError for a trace without one of its fields."""
+    by_id = {question.id: question for question in questions}
+    for number, trace in numbered_rows(path):
+        text, name = trace.get("text"), trace.get("id")
+        right = (
+            isinstance(name, str),
+            trace.get("style") in STYLES,
+            isinstance(text, str) and bool(text.strip()),
+        )
+        wrong = [field for field, fine in zip(("id", "style", "text"), right, strict=True) if not fine]
+        if wrong:
+            raise ValueError(
+                f"{path}, line {number} has no usable {', '.join(wrong)} (got {[trace.get(name) for name in wrong]}); expected "
+                f"an id, a style of {' or '.join(STYLES)}, and a text that is not empty."
+            )
+        if trace["id"] in by_id:
+            yield by_id[trace["id"]], trace["style"], trace["text"]

@@ -6,35 +6,42 @@ neither changes a result. What the arms share is everything else: questions, ste
 (where they have one) the cold-started policy.
 
 Each arm runs in a process of its own (`python -m clinical_r1.train`), so a result depends on its settings and seed alone,
-not on what ran before it; a killed process continues from its last whole checkpoint.
+not on what ran before it; a killed process continues from its last whole checkpoint. An arm is refused before its first step
+where its data cannot make the steps that were planned, and finished only when it has made them all (`trainer.run`).
 """
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from pathlib import Path
 
 from clinical_r1.advantages import TRL_ARGUMENTS
 from clinical_r1.arms import ARMS, in_order
 from clinical_r1.artifacts import (
-    RL_ON,
-    TRAINED_ON,
+    BEGUN,
+    DONE,
+    LOG,
     StaleError,
     arm_stamp,
+    begin,
+    end,
     is_trained,
-    last_whole_checkpoint,
+    policy_hash,
     policy_of,
     reward_set,
     set_aside,
     settings_of,
     start_of,
 )
+from clinical_r1.clinic.traces import scripted_traces
 from clinical_r1.engines import check_prompts, check_words
 from clinical_r1.extensions import is_own, load_from_environment
-from clinical_r1.files import numbered_rows, write_json, write_jsonl
+from clinical_r1.files import PipelineError, locked, read_json, whole_folder, write_jsonl
 from clinical_r1.models import (
     float32_adapter,
     largest_divisor,
@@ -45,14 +52,15 @@ from clinical_r1.models import (
     precision,
     resolve_base,
     rollout_arguments,
+    save_policy,
 )
-from clinical_r1.prompts import STYLES, build_messages, render_chat
-from clinical_r1.questions import read_questions
+from clinical_r1.prompts import build_messages, render_chat
+from clinical_r1.questions import read_questions, read_traces
 from clinical_r1.rewards import checked
 from clinical_r1.settings import Settings, settings_from_json
 from clinical_r1.speed.prefill import SharedPrefillMixin
 from clinical_r1.speed.prefix import GroupShuffleMixin, SharedPrefixMixin
-from clinical_r1.trainer import build_trainer_class
+from clinical_r1.trainer import build_trainer_class, check_count, check_lengths, remarks, run
 from clinical_r1.workers import leave_processes, start_child, stop_with_parent
 
 # ------------------------------------------------------------------------------------------------------- cold start
@@ -65,59 +73,17 @@ def teacher_rows(settings: Settings) -> list[dict]:
     Lines of {"id", "text", "style"}; FileNotFoundError says so.
     """
     questions = read_questions(settings.questions_path(settings.train_benchmark, "sft"))
+    given = settings.teacher_traces
     rows = []
-    given = (
-        _given_traces(settings.teacher_traces, questions)
-        if settings.teacher_traces
-        else _scripted_traces(questions)
-    )
-    traces = list(given)
-    if not traces:
-        raise ValueError(
-            f"none of the traces in {settings.teacher_traces} answers a question of the {settings.train_benchmark} sft split; "
-            "expected ids such as " + ", ".join(question.id for question in questions[:2]) + "."
-        )
-    for question, style, text in traces:
+    for question, style, text in read_traces(given, questions) if given else scripted_traces(questions):
         prompt = build_messages(question, style, settings.prompt_layout)
         rows.append({"prompt": prompt, "completion": [{"role": "assistant", "content": text}]})
-    return rows
-
-
-def _given_traces(path: str, questions):
-    """(question, style, text) of the traces that answer one of these. ValueError for a trace without one of its fields."""
-    by_id = {question.id: question for question in questions}
-    for number, trace in numbered_rows(path):
-        text, name = trace.get("text"), trace.get("id")
-        right = (
-            isinstance(name, str),
-            trace.get("style") in STYLES,
-            isinstance(text, str) and bool(text.strip()),
+    if given and not rows:
+        raise ValueError(
+            f"none of the traces in {given} answers a question of the {settings.train_benchmark} sft split; expected ids such "
+            "as " + ", ".join(question.id for question in questions[:2]) + "."
         )
-        wrong = [field for field, fine in zip(("id", "style", "text"), right, strict=True) if not fine]
-        if wrong:
-            raise ValueError(
-                f"{path}, line {number} has no usable {', '.join(wrong)} (got {[trace.get(name) for name in wrong]}); expected "
-                f"an id, a style of {' or '.join(STYLES)}, and a text that is not empty."
-            )
-        if trace["id"] in by_id:
-            yield by_id[trace["id"]], trace["style"], trace["text"]
-
-
-def _scripted_traces(questions):
-    import numpy as np
-
-    from clinical_r1.clinic.cases import Case
-    from clinical_r1.clinic.traces import TEACHER, write_trace
-
-    for i, question in enumerate(questions):
-        if "case" not in question.meta:
-            raise FileNotFoundError(
-                f"the cold start on {question.benchmark} needs teacher traces, got none; set teacher_traces to a JSON Lines "
-                "file of id, style, text, or train only baseline, grpo and crpo."
-            )
-        style = STYLES[i % len(STYLES)]
-        rng = np.random.default_rng([i, len(questions)])
-        yield question, style, write_trace(Case.from_json(question.meta["case"]), style, TEACHER, rng)
+    return rows
 
 
 def train_sft(settings: Settings, arm: str, seed: int) -> None:
@@ -128,37 +94,29 @@ def train_sft(settings: Settings, arm: str, seed: int) -> None:
     import trl
     from datasets import Dataset
 
-    folder, stamp, settings = settings.model_dir(arm, seed), arm_stamp(arm), settings_of(settings, arm)
+    folder, settings = settings.model_dir(arm, seed), settings_of(settings, arm)
     start, rows = start_of(settings, arm, seed), teacher_rows(settings)
+    check_count(arm, settings, rows, "sft_batch")
     model, tokenizer, adapter = load(start, settings, seed)
-    _check_fit(rows, tokenizer, settings)
+    check_lengths(arm, settings, tokenizer, [row["prompt"] + row["completion"] for row in rows])
     whole = [render_chat(tokenizer, row["prompt"]) + row["completion"][0]["content"] for row in rows]
     check_words(tokenizer, whole, settings, f"{settings.train_benchmark}'s sft questions with their traces")
     trainer = trl.SFTTrainer(
         model=model,
-        args=trl.SFTConfig(**sft_arguments(settings, seed, folder)),
+        args=trl.SFTConfig(
+            **sft_arguments(settings, seed, folder, len(rows)), run_name=f"{arm}, seed {seed}"
+        ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=adapter,
     )
+    if (kept := len(trainer.train_dataset)) < len(rows):
+        raise ValueError(f"{arm}: {len(rows) - kept} of {len(rows)} traces teach no token; leave them out.")
     float32_adapter(trainer.model, settings)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
+    begin(settings, arm, seed)
+    checked = run(trainer)
     model = _merged(trainer.model, start, settings, folder) if settings.lora_rank else trainer.model
-    _finish(model, tokenizer, trainer, settings, folder, TRAINED_ON, **stamp)
-
-
-def _check_fit(rows, tokenizer, settings: Settings) -> None:
-    """ValueError when traces are cut: their answers would be lost from what is learned."""
-    limit = settings.max_prompt_tokens + settings.max_completion_tokens
-    lengths = [
-        len(tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=True)["input_ids"])
-        for row in rows
-    ]
-    if longer := sum(length > limit for length in lengths):
-        raise ValueError(
-            f"{longer} of {len(rows)} traces are longer than max_prompt_tokens + max_completion_tokens = {limit} tokens of this "
-            f"tokenizer (the longest has {max(lengths)}); raise these settings, or shorten the traces."
-        )
+    _finish(model, trainer, settings, arm, seed, checked)
 
 
 def supervised_batch(settings) -> tuple[int, int]:
@@ -176,12 +134,12 @@ def supervised_batch(settings) -> tuple[int, int]:
     return rows, part // rows
 
 
-def sft_arguments(settings: Settings, seed: int, folder: Path) -> dict:
-    """The SFTConfig of a supervised stage, as keywords."""
+def sft_arguments(settings: Settings, seed: int, folder: Path, count: int) -> dict:
+    """The SFTConfig of a supervised stage on `count` rows, as keywords."""
     rows, passes = supervised_batch(settings)
     return dict(
         output_dir=str(folder / "checkpoints"),
-        num_train_epochs=settings.sft_epochs,
+        max_steps=math.ceil(settings.sft_epochs * math.ceil(count / settings.sft_batch)),
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=passes,
         learning_rate=settings.sft_learning_rate,
@@ -276,10 +234,11 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
     from datasets import Dataset
 
     folder, arm, settings = settings.model_dir(name, seed), ARMS[name], settings_of(settings, name)
-    rewards = reward_set(arm.rewards)
+    rewards, rows = reward_set(arm.rewards), reward_rows(settings, name)
+    check_count(name, settings, rows, "rl_prompts")
     arguments = grpo_arguments(settings, seed, folder, arm.weights or rewards.weights)
-    rows = reward_rows(settings, name)
     model, tokenizer, adapter = load(_start(settings, name, seed), settings, seed, rollouts=True)
+    check_lengths(name, settings, tokenizer, [row["prompt"] for row in rows])
     prompts = [render_chat(tokenizer, row["prompt"]) for row in rows]
     check_prompts(model, tokenizer, prompts, settings, f"{settings.train_benchmark}'s rl questions")
     trainer = trainer_class(settings)(
@@ -287,7 +246,9 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
         reward_funcs=[
             checked(function, rewards.ranges.get(function.__name__)) for function in rewards.functions
         ],
-        args=trl.GRPOConfig(**arguments | TRL_ARGUMENTS.get(arm.aggregation, {})),
+        args=trl.GRPOConfig(
+            **arguments | TRL_ARGUMENTS.get(arm.aggregation, {}), run_name=f"{name}, seed {seed}"
+        ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         peft_config=adapter,
@@ -295,20 +256,17 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
         aggregation_options=dict(arm.options),
     )
     float32_adapter(trainer.model, settings)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder / "checkpoints"))
-    _finish(trainer.model, tokenizer, trainer, settings, folder, RL_ON, **arm_stamp(name))
+    begin(settings, name, seed)
+    _finish(trainer.model, trainer, settings, name, seed, run(trainer))
 
 
 def _start(settings: Settings, name: str, seed: int) -> str:
     """`artifacts.start_of`, after the adapter of an RL arm that is started from has been merged into a copy."""
-    start = start_of(settings, name, seed)
-    folder = settings.model_dir(name, seed) / "start"
-    if start == str(folder) and not folder.exists():
+    start, folder = start_of(settings, name, seed), settings.model_dir(name, seed)
+    if start == str(folder / "start") and not ((folder / "start").exists() and (folder / BEGUN).exists()):
         base, adapter = policy_of(settings, ARMS[name].start, seed)
-        partial = folder.with_name(f".start.{os.getpid()}")
-        merge_adapter(base, adapter, settings).save_pretrained(partial)
-        load_tokenizer(base).save_pretrained(partial)
-        os.replace(partial, folder)
+        with whole_folder(folder / "start") as partial:
+            save_policy(merge_adapter(base, adapter, settings), load_tokenizer(base), partial)
     return start
 
 
@@ -329,31 +287,49 @@ def _shared_arguments(settings: Settings, seed: int) -> dict:
         if settings.prompt_layout == "clinic"
         else 2,  # a tiny model's way is worth keeping
         logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is not finite is to be seen
         report_to=[],
         disable_tqdm=True,
     )
 
 
-def _finish(model, tokenizer, trainer, settings, folder, keys, **stamped) -> None:
+def _finish(model, trainer, settings, arm, seed, checked) -> None:
     """Weights, then the log, then done.json: an arm without done.json is not finished. The first process writes."""
     if not trainer.is_world_process_zero():
         return
-    model.save_pretrained(folder / "policy")
-    tokenizer.save_pretrained(folder / "policy")
-    write_jsonl(folder / "log_history.jsonl", trainer.state.log_history)
-    write_json(folder / "done.json", {key: settings.to_json()[key] for key in keys} | stamped)
+    folder = settings.model_dir(arm, seed)
+    with whole_folder(folder / "policy") as partial:
+        save_policy(model, trainer.processing_class, partial)
+    # Steps alone, keys in order: the trainer's summary, and its own order, differ where a run was killed and continued
+    rows = [dict(sorted(row.items())) for row in trainer.state.log_history if "loss" in row]
+    write_jsonl(folder / LOG, rows)
+    end(settings, arm, seed, checked)
+
+
+def _sole_writer(settings: Settings, arm: str, seed: int):
+    """The lock of an arm. Of the processes of one `accelerate launch`, the first takes it for all."""
+    folder = settings.model_dir(arm, seed)
+    if int(os.environ.get("RANK", "0")):
+        return nullcontext()
+    return locked(folder.with_name(f"{folder.name}.lock"), f"{arm} with seed {seed} in {settings.run_dir}")
 
 
 def train_arm(settings: Settings, arm: str, seed: int) -> None:
-    """Train one arm in this process, unless it is complete on disk."""
-    if is_trained(settings, arm, seed):
-        return
-    load_backend(settings.backend)
-    from transformers import set_seed
+    """Train one arm in this process, unless it is complete on disk.
 
-    set_seed(seed)  # PEFT draws the adapter before the trainer sets its own seed
-    stages = {"sft": train_sft, "rl": train_rl}
-    stages[ARMS[arm].stage](settings, arm, seed)
+    ValueError for data that cannot make the planned steps, for a start that is not trained or was damaged, and for a folder that
+    was begun with something else. PipelineError while another process trains this arm, and where nothing was learned.
+    """
+    with _sole_writer(settings, arm, seed):
+        if is_trained(settings, arm, seed):
+            return
+        policy_hash(settings, ARMS[arm].start, seed)  # refuses a start that is not what its own training left
+        load_backend(settings.backend)
+        from transformers import set_seed
+
+        set_seed(seed)  # PEFT draws the adapter before the trainer sets its own seed
+        stages = {"sft": train_sft, "rl": train_rl}
+        stages[ARMS[arm].stage](settings, arm, seed)
 
 
 def train_all(settings: Settings) -> None:
@@ -370,9 +346,11 @@ def train_all(settings: Settings) -> None:
         )
     resolve_base(settings.base_model)  # a damaged base model is found here, not in every child
     jobs = [(arm, seed) for seed in settings.seeds for arm in in_order(settings.methods)]
-    waiting = [job for job in jobs if not _is_kept(settings, *job)]
-    for job in waiting:
-        _set_aside_stale(settings, *job)
+    for job in [job for job in jobs if _is_outdated(settings, *job)]:
+        with _sole_writer(settings, *job):
+            aside = set_aside(settings, *job)
+        print(f"{job[0]}, seed {job[1]}: made with other rules, moved to {aside}, trained again")
+    waiting = [job for job in jobs if not is_trained(settings, *job)]
     running = {}
     with (
         ThreadPoolExecutor(settings.workers) as pool,
@@ -385,27 +363,23 @@ def train_all(settings: Settings) -> None:
                 waiting.remove(job)
                 running[pool.submit(_train_in_child, settings, *job)] = job
             done = next(as_completed(running))
-            bar.set_postfix_str(" ".join(map(str, running.pop(done))))
+            arm, seed = running.pop(done)
+            bar.set_postfix_str(f"{arm} {seed}")
             done.result()
             bar.update()
+            for sentence in remarks(read_json(settings.model_dir(arm, seed) / DONE)["checked"]):
+                print(f"{arm}, seed {seed}: {sentence}")
 
 
-def _is_kept(settings: Settings, arm: str, seed: int) -> bool:
-    """`is_trained`; False also for a user's own arm whose own rules have changed, which is then trained again."""
+def _is_outdated(settings: Settings, arm: str, seed: int) -> bool:
+    """True for a user's own arm whose own rules, or whose start, have changed: it is set aside. StaleError for any other arm."""
     try:
-        return is_trained(settings, arm, seed)
+        is_trained(settings, arm, seed)
     except StaleError as error:
-        if not is_own(arm) or set(error.changed) - set(arm_stamp(arm)):
+        if not is_own(arm) or set(error.changed) - {"start_policy", *arm_stamp(arm)}:
             raise
-        return False
-
-
-def _set_aside_stale(settings: Settings, arm: str, seed: int) -> None:
-    """Move what was made with other rules out of the way; what is merely unfinished goes on."""
-    if (settings.model_dir(arm, seed) / "done.json").exists():
-        print(
-            f"{arm}, seed {seed}: made with other rules, moved to {set_aside(settings, arm, seed)}, trained again"
-        )
+        return True
+    return False
 
 
 def _may_start(settings, arm, seed) -> bool:
@@ -418,14 +392,15 @@ def _train_in_child(settings: Settings, arm: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arguments = ["--arm", arm, "--seed", str(seed), "--out", settings.out, "--with-parent"]
     arguments += ["--settings", json.dumps(settings.to_json())]
-    with open(folder / "train.log", "w", encoding="utf-8") as log:
+    with open(folder / "train.log", "a", encoding="utf-8") as log:
         pipes = {"stdout": log, "stderr": subprocess.STDOUT}
         with start_child("clinical_r1.train", *arguments, threads=settings.threads, **pipes) as child:
             code = child.wait()
     if code:
-        tail = "\n".join((folder / "train.log").read_text().splitlines()[-12:])
+        tail = (folder / "train.log").read_text(encoding="utf-8").splitlines()[-12:] or ["nothing was said"]
         raise RuntimeError(
-            f"training {arm} with seed {seed} ended with exit status {code}; see {folder / 'train.log'}:\n{tail}"
+            f"training {arm} with seed {seed} ended with exit status {code} ({tail[-1]}); see {folder / 'train.log'}:\n"
+            + "\n".join(tail)
         )
 
 
@@ -441,7 +416,11 @@ def main(argv=None) -> int:
     if args.with_parent:
         stop_with_parent()
     load_from_environment()
-    train_arm(settings_from_json(json.loads(args.settings), args.out), args.arm, args.seed)
+    try:
+        train_arm(settings_from_json(json.loads(args.settings), args.out), args.arm, args.seed)
+    except (PipelineError, StaleError) as error:
+        print(error, file=sys.stderr)
+        return 1
     leave_processes()
     return 0
 

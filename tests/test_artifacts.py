@@ -20,17 +20,17 @@ def edited(tmp_path, monkeypatch):
     copy = tmp_path / PACKAGE.name
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
     monkeypatch.setattr(artifacts, "PACKAGE", copy)
-    artifacts._code_of.cache_clear()
+    artifacts.forget_code()
 
     def edit(file, before, after):
         path = copy / file
         text = path.read_text(encoding="utf-8")
         assert before in text
         path.write_text(text.replace(before, after), encoding="utf-8")
-        artifacts._code_of.cache_clear()
+        artifacts.forget_code()
 
     yield edit
-    artifacts._code_of.cache_clear()
+    artifacts.forget_code()
 
 
 def stale(before: dict) -> set[str]:
@@ -133,13 +133,13 @@ def test_a_users_own_file_is_followed_into_the_package(tmp_path, monkeypatch):
 
     def after(before, now):
         path.write_text(path.read_text().replace(before, now))
-        artifacts._code_of.cache_clear()
+        artifacts.forget_code()
         return code_hash("mine:short")
 
     first = after("", "")
     assert after("return 1", "return 2") == first
     assert after("LIMIT = 20", "LIMIT = 30") != first
-    artifacts._code_of.cache_clear()
+    artifacts.forget_code()
 
 
 def test_what_is_bound_to_a_reward_is_part_of_its_stamp():
@@ -225,55 +225,176 @@ def test_what_is_loaded_follows_the_start(chain):
 # ---- what speaks
 
 
+SPEAKS = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "chat_template.jinja")
+
+
+def laid_arm(settings, arm="crpo", **checked):
+    """An arm as training leaves it, of files that hold any text."""
+    folder = settings.model_dir(arm, 0)
+    for name in SPEAKS:
+        (folder / "policy").mkdir(parents=True, exist_ok=True)
+        (folder / "policy" / name).write_text(f"what {name} of {arm} says")
+    artifacts.begin(settings, arm, 0)
+    artifacts.end(settings, arm, 0, checked)
+    return folder
+
+
 @pytest.fixture
 def laid(tmp_path):
-    """Settings whose base is a folder, and an arm's policy beside it: files with the names of real ones."""
-    settings = replace(SMOKE, out=str(tmp_path), base_model=str(tmp_path / "base"))
-    policy = settings.model_dir("crpo", 0) / "policy"
-    for folder, names in (
-        (tmp_path / "base", ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json")),
-        (policy, ("adapter_model.safetensors", "adapter_config.json", "chat_template.jinja", "README.md")),
-    ):
-        folder.mkdir(parents=True)
-        for name in names:
-            (folder / name).write_text(f"what {name} says")
-    return settings, tmp_path / "base", policy
+    """Settings whose base is a folder, and a finished arm on it."""
+    base = tmp_path / "base"
+    base.mkdir()
+    for name in ("model.safetensors", "config.json", "generation_config.json", "tokenizer.json"):
+        (base / name).write_text(f"what {name} says")
+    settings = replace(SMOKE, out=str(tmp_path / "out"), base_model=str(base))
+    return settings, base, laid_arm(settings)
+
+
+def changed(path):
+    """A file with one bit turned."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", SPEAKS)
+def test_a_policy_that_changed_after_training_is_refused_by_the_name_of_its_file(laid, name):
+    settings, _, folder = laid
+    assert artifacts.is_trained(settings, "crpo", 0)
+    changed(folder / "policy" / name)
+    for ask in (artifacts.is_trained, artifacts.policy_hash):
+        with pytest.raises(ValueError, match=f"policy/{name} was changed since done.json was written"):
+            ask(settings, "crpo", 0)
+    (folder / "policy" / name).unlink()
+    with pytest.raises(ValueError, match=f"policy/{name} is missing since"):
+        artifacts.is_trained(settings, "crpo", 0)
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "model.safetensors", "templates/other.jinja"])
+def test_a_file_that_was_added_to_a_policy_is_refused(laid, name):
+    settings, _, folder = laid
+    path = folder / "policy" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=f"policy/{name} was added"):
+        artifacts.policy_hash(settings, "crpo", 0)
 
 
 @pytest.mark.parametrize(
-    ("where", "name"),
+    "name", ["model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "new.jinja"]
+)
+def test_another_base_is_another_policy_and_makes_what_was_trained_on_it_stale(laid, name):
+    settings, base, _ = laid
+    before = artifacts.policy_hash(settings, "baseline", 0)
+    (base / name).write_text("other")
+    assert artifacts.policy_hash(settings, "baseline", 0) != before
+    with pytest.raises(artifacts.StaleError, match=f"start_policy was '{before}', now"):
+        artifacts.is_trained(settings, "crpo", 0)
+
+
+def test_the_hash_of_a_policy_is_of_what_speaks_wherever_it_lies(laid, tmp_path):
+    settings, base, folder = laid
+    before = artifacts.policy_hash(settings, "crpo", 0)
+    for silent in ("README.md", ".DS_Store", "LICENSE"):
+        (base / silent).write_text("no word of the model's")
+        (folder / "policy" / silent).write_text("nor this")
+    assert artifacts.policy_hash(settings, "crpo", 0) == before
+    shutil.copytree(tmp_path / "out", tmp_path / "moved")
+    assert artifacts.policy_hash(replace(settings, out=str(tmp_path / "moved")), "crpo", 0) == before
+    changed(folder / "policy" / "tokenizer.json")
+    artifacts.end(settings, "crpo", 0, {})
+    assert artifacts.policy_hash(settings, "crpo", 0) != before
+    hubs = {
+        artifacts.policy_hash(replace(settings, base_model=f"org/{name}"), "baseline", 0) for name in "ab"
+    }
+    assert len(hubs) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
     [
-        (0, "model.safetensors"),
-        (0, "config.json"),
-        (0, "generation_config.json"),
-        (0, "tokenizer.json"),
-        (0, "added_tokens.json"),
-        (0, "additional_chat_templates/other.jinja"),
-        (1, "adapter_model.safetensors"),
-        (1, "adapter_config.json"),
-        (1, "chat_template.jinja"),
-        (1, "generation_config.json"),
+        ("{", "is not JSON"),
+        ("[1]", "holds a list; expected one JSON object"),
+        ("[" * 3000 + "]" * 3000, "nested more than"),
+        ("\xff", "is not JSON"),
+        ("", "is empty"),
+        ("files", "lists no files"),
+        ("arm", "arm was 'grpo', now 'crpo'"),
+        ("seed", "seed was 1, now 0"),
+        ("device_dtype", "device_dtype was 'bfloat16', now 'float32'"),
     ],
 )
-def test_the_hash_of_a_policy_covers_everything_that_speaks(laid, where, name):
-    settings, *folders = laid
-    before, base = (artifacts.policy_hash(settings, method, 0) for method in ("crpo", "baseline"))
-    path = folders[where] / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_text("other")
-    assert artifacts.policy_hash(settings, "crpo", 0) != before
-    assert (artifacts.policy_hash(settings, "baseline", 0) == base) == (where == 1)
+def test_a_record_that_is_damaged_or_of_another_arm_is_named(laid, text, message):
+    settings, _, folder = laid
+    record = folder / "done.json"
+    values = {"files": 3, "arm": "grpo", "seed": 1, "device_dtype": "bfloat16"}
+    if text in values:
+        artifacts.write_json(record, artifacts.read_json(record) | {text: values[text]})
+    else:
+        record.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        artifacts.is_trained(settings, "crpo", 0)
+    assert str(folder) in str(caught.value)
 
 
-def test_the_hash_of_a_policy_is_not_about_what_is_silent_nor_where_it_lies(laid, tmp_path):
-    settings, base, policy = laid
-    before = artifacts.policy_hash(settings, "crpo", 0)
-    for folder in (base, policy):
-        for name in ("README.md", ".DS_Store", "LICENSE"):
-            (folder / name).write_text("no word of the model's")
-    assert artifacts.policy_hash(settings, "crpo", 0) == before
-    shutil.copytree(tmp_path, tmp_path.with_name("moved"))
-    moved = replace(settings, out=str(tmp_path.with_name("moved")))
-    assert artifacts.policy_hash(moved, "crpo", 0) == before
-    hub = replace(settings, base_model="org/model")
-    assert artifacts.policy_hash(hub, "baseline", 0) != artifacts.policy_hash(settings, "baseline", 0)
+# ---- what an arm is made from
+
+
+def test_training_data_belongs_to_what_an_arm_is_made_from(tmp_path):
+    traces = tmp_path / "traces.jsonl"
+    traces.write_text("{}\n")
+    settings = replace(SMOKE, out=str(tmp_path), teacher_traces=str(traces))
+    questions = {split: settings.questions_path("clinic", split) for split in ("sft", "rl", "test")}
+    for path in questions.values():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}\n")
+    laid_arm(settings, "cold_start"), laid_arm(settings, "crpo")
+
+    def stale(path):
+        """The arms that are stale with one more line in a file, and their reasons."""
+        path.write_text("{}\n{}\n")
+        found = {}
+        for arm in ("cold_start", "crpo"):
+            try:
+                assert artifacts.is_trained(settings, arm, 0)
+            except artifacts.StaleError as error:
+                found[arm] = error.changed
+        path.write_text("{}\n")
+        return found
+
+    assert stale(questions["rl"]) == {"crpo": ("questions",)}
+    assert stale(questions["sft"]) == {"cold_start": ("questions",)}
+    assert stale(traces) == {"cold_start": ("teacher",)}
+    assert stale(questions["test"]) == {}
+
+
+def test_an_arm_is_stale_when_the_weights_it_started_from_are_others(tmp_path):
+    settings = replace(SMOKE, out=str(tmp_path))
+    for arm in ("cold_start", "cold_start_crpo", "crpo"):
+        laid_arm(settings, arm)
+    start = settings.model_dir("cold_start", 0)
+    changed(start / "policy" / "adapter_model.safetensors")
+    with pytest.raises(ValueError, match="cold_start/seed0, policy/adapter_model.safetensors was changed"):
+        artifacts.is_trained(settings, "cold_start_crpo", 0)
+    artifacts.end(settings, "cold_start", 0, {})  # trained again, to other weights
+    with pytest.raises(artifacts.StaleError, match="start_policy was"):
+        artifacts.is_trained(settings, "cold_start_crpo", 0)
+    assert artifacts.is_trained(settings, "crpo", 0)
+    start.rename(start.with_name("elsewhere"))
+    assert not artifacts.is_trained(settings, "cold_start_crpo", 0)
+
+
+def test_what_was_begun_with_something_else_is_not_gone_on_with(tmp_path):
+    settings = replace(SMOKE, out=str(tmp_path))
+    folder = laid_arm(settings)
+    (folder / "done.json").unlink()
+    assert not artifacts.is_trained(settings, "crpo", 0)
+    artifacts.begin(settings, "crpo", 0)  # from the same: it may go on
+    for change in ({"rl_learning_rate": 1e-5}, {"rl_steps": 3}, {"load_in_4bit": True}):
+        for ask in (artifacts.begin, artifacts.is_trained):
+            with pytest.raises(artifacts.StaleError, match=f"{next(iter(change))} was"):
+                ask(replace(settings, **change), "crpo", 0)
+    (folder / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    (folder / "begun.json").unlink()
+    with pytest.raises(artifacts.StaleError, match="checkpoint-1 lies in a folder without begun.json"):
+        artifacts.begin(settings, "crpo", 0)

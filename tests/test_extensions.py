@@ -282,27 +282,31 @@ def test_a_reader_that_yields_something_else_is_named(write, message):
 
 def test_only_own_arms_are_set_aside_when_they_are_stale(write, tmp_path):
     from clinical_r1 import train
-    from clinical_r1.files import write_json
+    from clinical_r1.files import read_json, write_json
 
     settings = extensions.settings_for("smoke", tmp_path, own=write(OWN))
-    keys = {key: settings.to_json()[key] for key in artifacts.RL_ON}
     for arm in ("short", "crpo"):
-        stamp = json.loads(json.dumps(keys | artifacts.arm_stamp(arm)))
-        write_json(settings.model_dir(arm, 0) / "done.json", stamp)
-        assert train._is_kept(settings, arm, 0)
-        write_json(settings.model_dir(arm, 0) / "done.json", stamp | {"reward_rules": "others"})
+        folder = settings.model_dir(arm, 0)
+        write_json(folder / "policy" / "adapter_config.json", {})
+        artifacts.begin(settings, arm, 0)
+        artifacts.end(settings, arm, 0, {})
+        assert artifacts.is_trained(settings, arm, 0) and not train._is_outdated(settings, arm, 0)
+        for name in ("done.json", "begun.json"):
+            write_json(folder / name, read_json(folder / name) | {"reward_rules": "others"})
     for kind in ("completions", "scores"):
         path = settings.run_dir / kind / "ward" / "short.seed0.jsonl"
         path.parent.mkdir(parents=True)
         path.write_text("{}\n")
-    assert not train._is_kept(settings, "short", 0)
-    train._set_aside_stale(settings, "short", 0)
+    assert train._is_outdated(settings, "short", 0)
+    (settings.model_dir("short", 0) / "done.json").unlink()  # begun with other rules is outdated too
+    assert train._is_outdated(settings, "short", 0)
+    artifacts.set_aside(settings, "short", 0)
     aside = settings.run_dir / "set_aside" / "short.seed0.1"
-    assert (aside / "models/short/seed0/done.json").is_file() and (
+    assert (aside / "models/short/seed0/begun.json").is_file() and (
         aside / "scores/ward/short.seed0.jsonl"
     ).is_file()
     assert not settings.model_dir("short", 0).exists() and not list(
         (settings.run_dir / "completions/ward").iterdir()
     )
     with pytest.raises(ValueError, match="reward_rules was 'others'"):
-        train._is_kept(settings, "crpo", 0)
+        train._is_outdated(settings, "crpo", 0)

@@ -6,6 +6,7 @@ Run: pytest tests/test_train.py
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,14 +16,14 @@ from dataclasses import replace
 import pytest
 
 from clinical_r1 import artifacts, generate, models, score, train, workers
-from clinical_r1.arms import COLD_START, METHODS, in_order
+from clinical_r1.arms import ARMS, COLD_START, METHODS, in_order
 from clinical_r1.clinic.cases import load_set
-from clinical_r1.files import read_jsonl, write_jsonl
+from clinical_r1.files import PipelineError, read_jsonl, write_jsonl
 from clinical_r1.questions import write_questions
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import SMOKE
 
-TINY = replace(SMOKE, n_sft=32, n_rl=16, n_test=8, eval_batch=3, benchmarks=("clinic",), workers=1)
+TINY = replace(SMOKE, n_sft=64, n_rl=16, n_test=8, eval_batch=3, benchmarks=("clinic",), workers=1)
 
 
 def prepare(folder, **changes):
@@ -171,15 +172,6 @@ def test_untrained_arm_says_so(tmp_path):
         generate.load_method(prepare(tmp_path), "grpo", 0)
 
 
-def test_a_torn_checkpoint_is_passed_over(tmp_path):
-    for step, text in ((1, '{"global_step": 1}'), (2, '{"global_st')):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
-    (tmp_path / "checkpoint-3").mkdir()
-    assert train.last_whole_checkpoint(tmp_path).endswith("checkpoint-1")
-    assert train.last_whole_checkpoint(tmp_path / "nowhere") is None
-
-
 def test_a_failing_arm_names_its_log(tmp_path):
     settings = prepare(tmp_path, methods=("grpo",))
     settings.questions_path("clinic", "rl").write_text("not json\n")
@@ -261,3 +253,172 @@ def test_completions_of_other_questions_are_refused(tmp_path):
     write_questions(path, [replace(question, stem=f"{question.stem} Again?") for question in questions])
     with pytest.raises(ValueError, match="asked was"):
         generate.is_complete(settings, *job)
+
+
+# ---- refused before training
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 7])
+@pytest.mark.parametrize(
+    ("arm", "split", "needs"),
+    [("crpo", "rl", "rl_prompts = 8"), (COLD_START, "sft", "sft_batch = 8")],
+)
+def test_fewer_questions_than_a_step_takes_are_refused(tmp_path, count, arm, split, needs):
+    settings = prepare(tmp_path, rl_prompts=8, sft_batch=8)
+    path = write_questions(settings.questions_path("clinic", split), load_set("clinic", split, 7)[:count])
+    with pytest.raises(
+        ValueError, match=f"{arm} needs {needs} questions for a step and has {count}: "
+    ) as caught:
+        train.train_arm(settings, arm, 0)
+    assert str(path) in str(caught.value)
+    assert not list(settings.model_dir(arm, 0).glob("*.json"))
+
+
+def test_too_few_traces_are_refused_with_their_file(tmp_path):
+    settings = prepare(tmp_path)
+    rows = [{"id": f"clinic-sft-{i:05d}", "style": "crpo", "text": "said"} for i in range(31)]
+    path = write_jsonl(tmp_path / "traces.jsonl", rows)
+    with pytest.raises(ValueError, match=f"has 31: so many stand in .* with a trace in {path}"):
+        train.train_arm(replace(settings, teacher_traces=str(path)), COLD_START, 0)
+    with pytest.raises(ValueError, match="cold_start would make no step: sft_epochs is 0"):
+        train.train_arm(replace(settings, sft_epochs=0.0), COLD_START, 0)
+
+
+@pytest.mark.parametrize("limit", [1, 10, 20])
+def test_prompts_that_do_not_fit_are_refused(tmp_path, limit):
+    settings = prepare(tmp_path, max_prompt_tokens=limit)
+    with pytest.raises(
+        ValueError, match=rf"crpo: \d+ of 16 prompts are longer than max_prompt_tokens = {limit} "
+    ) as caught:
+        train.train_arm(settings, "crpo", 0)
+    assert str(settings.questions_path("clinic", "rl")) in str(caught.value)
+
+
+def test_an_arm_whose_start_is_not_trained_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="cold_start with seed 0 is not trained"):
+        train.train_arm(prepare(tmp_path), "cold_start_crpo", 0)
+
+
+def test_one_process_trains_an_arm(tmp_path):
+    settings = prepare(tmp_path)
+    with train._sole_writer(settings, "crpo", 0):
+        with pytest.raises(
+            PipelineError, match=f"crpo with seed 0 in .* is being written .*process {os.getpid()}"
+        ):
+            train.train_arm(settings, "crpo", 0)
+        with child(settings, "crpo") as process:
+            assert process.wait(timeout=60) == 1
+        with pytest.raises(PipelineError, match="grpo with seed 0"), train._sole_writer(settings, "grpo", 0):
+            train.train_arm(settings, "grpo", 0)
+
+
+# ---- stopped, and gone on with
+
+
+def test_a_supervised_run_stops_where_it_diverges(tmp_path):
+    settings = prepare(tmp_path, sft_learning_rate=1e39)
+    with pytest.raises(PipelineError, match="cold_start, seed 0, step 2: .*not finite"):
+        train.train_arm(settings, COLD_START, 0)
+    folder = settings.model_dir(COLD_START, 0)
+    assert sorted(path.name for path in folder.iterdir()) == ["begun.json", "checkpoints"]
+
+
+def policies(settings, *arms):
+    return {
+        path.relative_to(settings.run_dir): path.read_bytes()
+        for arm in arms
+        for path in (settings.model_dir(arm, 0) / "policy").iterdir()
+    }
+
+
+def unfinished(settings, folder, *arms):
+    """A copy of a run in which a kill took the last files of these arms."""
+    copy = replace(settings, out=str(folder))
+    shutil.copytree(settings.run_dir, copy.run_dir)
+    for arm in arms:
+        shutil.rmtree(copy.model_dir(arm, 0) / "policy")
+        for name in ("done.json", "log_history.jsonl"):
+            (copy.model_dir(arm, 0) / name).unlink()
+    return copy
+
+
+def test_an_arm_killed_at_its_end_is_finished_without_a_step_more(trained, tmp_path):
+    arms = ("crpo", COLD_START)
+    settings = unfinished(trained, tmp_path, *arms)
+    for arm in reversed(arms):
+        train.train_arm(settings, arm, 0)
+        folder, before = settings.model_dir(arm, 0), trained.model_dir(arm, 0)
+        assert (folder / "done.json").read_bytes() == (before / "done.json").read_bytes()
+        assert (folder / "log_history.jsonl").read_bytes() == (before / "log_history.jsonl").read_bytes()
+    assert policies(settings, *arms) == policies(trained, *arms)
+    assert artifacts.is_trained(settings, "cold_start_grpo", 0)  # its start is what it was
+
+
+def test_an_arm_goes_on_from_the_checkpoint_before_a_damaged_one(trained, tmp_path, capfd):
+    settings = unfinished(trained, tmp_path, "crpo")
+    damaged = settings.model_dir("crpo", 0) / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1000])
+    train.train_arm(settings, "crpo", 0)
+    assert "checkpoint-2 is passed over: adapter_model.safetensors was changed" in capfd.readouterr().err
+    assert policies(settings, "crpo") == policies(trained, "crpo")
+
+
+def test_an_arm_begun_with_other_rules_is_not_gone_on_with(trained, tmp_path):
+    settings = unfinished(trained, tmp_path, "crpo")
+    with pytest.raises(artifacts.StaleError, match="rl_beta was 0.001, now 0.0"):
+        train.train_arm(replace(settings, rl_beta=0.0), "crpo", 0)
+    path = settings.questions_path("clinic", "rl")
+    write_questions(path, load_set("clinic", "rl", 20))
+    with pytest.raises(artifacts.StaleError, match="questions was"):
+        train.train_arm(settings, "crpo", 0)
+
+
+# ---- an arm that starts from an arm with an adapter
+
+
+def test_an_arm_starts_from_the_merged_copy_of_an_adapter(trained, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setitem(ARMS, "after", replace(ARMS["grpo"], name="after", start="crpo"))
+    settings = replace(trained, out=str(tmp_path))
+    shutil.copytree(trained.run_dir, settings.run_dir)
+    train.train_arm(settings, "after", 0)
+    base, adapter = artifacts.policy_of(settings, "after", 0)
+    start = settings.model_dir("after", 0) / "start"
+    assert base == str(start) and adapter.name == "policy"
+
+    tokenizer = models.load_tokenizer(base)
+    ids = tokenizer(["fever . cough . which is it ?"], return_tensors="pt")
+    with torch.no_grad():
+        merged = models.load_policy(base, settings)(**ids).logits
+        first = models.load_policy(models.CLINIC_BASE, settings, artifacts.policy_of(settings, "crpo", 0)[1])(
+            **ids
+        ).logits
+        after = models.load_policy(base, settings, adapter)(**ids).logits
+    assert torch.allclose(merged, first, atol=1e-4) and not torch.allclose(after, merged, atol=1e-4)
+
+    whole = artifacts.policy_hash(settings, "after", 0)
+    weights = start / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(ValueError, match="start/model.safetensors was changed"):
+        artifacts.policy_hash(settings, "after", 0)
+    (settings.model_dir("after", 0) / "done.json").unlink()
+    with pytest.raises(ValueError, match="start/model.safetensors was changed since begun.json"):
+        train.train_arm(settings, "after", 0)
+    weights.write_bytes(kept)
+    train.train_arm(settings, "after", 0)
+    assert artifacts.policy_hash(settings, "after", 0) == whole
+
+
+def test_what_was_trained_on_a_damaged_start_is_refused_before_it_is_merged(trained, tmp_path, monkeypatch):
+    monkeypatch.setitem(ARMS, "after", replace(ARMS["grpo"], name="after", start="crpo"))
+    settings = replace(trained, out=str(tmp_path))
+    shutil.copytree(trained.run_dir, settings.run_dir)
+    path = settings.model_dir("crpo", 0) / "policy" / "adapter_config.json"
+    path.write_text(path.read_text().replace('"lora_alpha": 32', '"lora_alpha": 3200'))
+    with pytest.raises(ValueError, match="crpo/seed0, policy/adapter_config.json was changed"):
+        train.train_arm(settings, "after", 0)
+    assert not (settings.model_dir("after", 0) / "start").exists()
+    with pytest.raises(ValueError, match="policy/adapter_config.json was changed"):
+        generate.load_method(settings, "crpo", 0)

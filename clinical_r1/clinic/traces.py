@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from clinical_r1.arms import STYLES
 from clinical_r1.clinic.cases import Case, phrase, vignette
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS
@@ -150,6 +151,22 @@ def write_trace(case: Case, style: str, habits: Habits, rng: np.random.Generator
     if rng.random() >= habits.well_formed:
         parts = _malform(parts, rng)
     return " ".join(part for part in parts if part)
+
+
+def scripted_traces(questions):
+    """(question, style, text) of the cold start's teacher for each question, the two styles in turn.
+
+    FileNotFoundError for a question that is not the clinic's: nobody has written its traces.
+    """
+    for i, question in enumerate(questions):
+        if "case" not in question.meta:
+            raise FileNotFoundError(
+                f"the cold start on {question.benchmark} needs teacher traces, got none; set teacher_traces to a JSON Lines "
+                "file of id, style, text, or train only baseline, grpo and crpo."
+            )
+        style = STYLES[i % len(STYLES)]
+        rng = np.random.default_rng([i, len(questions)])
+        yield question, style, write_trace(Case.from_json(question.meta["case"]), style, TEACHER, rng)
 
 
 def _malform(parts, rng):

@@ -146,13 +146,8 @@ def _arms(settings, done):
     rows = []
     for method in dict.fromkeys(method for method, _ in done):
         arm = ARMS[method]
-        times = [
-            row["train_runtime"]
-            for name, seed in done
-            if name == method
-            for row in _log(settings, method, seed)
-            if "train_runtime" in row
-        ]
+        logs = [_log(settings, name, seed) for name, seed in done if name == method]
+        times = [sum(row["step_time"] for row in log if "step_time" in row) for log in logs if log]
         seconds = statistics.median(times) if times else None  # a machine that was busy once does not count
         row = {
             "arm": method,

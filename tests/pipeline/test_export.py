@@ -93,10 +93,9 @@ def answered(settings, **changes):
 def finish(settings, policy):
     """What the end of training leaves."""
     folder = settings.model_dir("crpo", 0)
-    policy.save_pretrained(folder / "policy")
-    models.load_tokenizer(models.CLINIC_BASE).save_pretrained(folder / "policy")
-    stamp = {key: settings.to_json()[key] for key in artifacts.RL_ON} | artifacts.arm_stamp("crpo")
-    write_json(folder / "done.json", stamp)
+    artifacts.begin(settings, "crpo", 0)
+    models.save_policy(policy, models.load_tokenizer(models.CLINIC_BASE), folder / "policy")
+    artifacts.end(settings, "crpo", 0, {})
 
 
 def logits(model, tokenizer):
@@ -269,14 +268,19 @@ def test_damaged_manifest_is_named(run):
 
 
 def test_licence_and_name_follow_the_base(tmp_path):
-    card = export.model_card(replace(PAPER, out=str(tmp_path)), "crpo", 0, NOT_ASKED)
+    def card_of(settings):
+        write_json(settings.model_dir("crpo", 0) / "policy" / "adapter_config.json", {})
+        artifacts.begin(settings, "crpo", 0)
+        artifacts.end(settings, "crpo", 0, {})
+        return export.model_card(settings, "crpo", 0, NOT_ASKED)
+
+    card = card_of(replace(PAPER, out=str(tmp_path)))
     data = huggingface_hub.ModelCard(card).data
     assert (data.license, data.license_name) == ("other", "qwen-research")
-    local = replace(
-        PAPER, out=str(tmp_path), base_model=str(tmp_path), teacher_traces="/home/me/traces.jsonl"
-    )
-    card = export.model_card(local, "crpo", 0, NOT_ASKED)
-    assert f"base_model: {tmp_path.name}\n" in card
+    (tmp_path / "my-base").mkdir()
+    local = {"base_model": str(tmp_path / "my-base"), "teacher_traces": "/home/me/traces.jsonl"}
+    card = card_of(replace(PAPER, out=str(tmp_path / "local"), **local))
+    assert "base_model: my-base\n" in card
     assert str(tmp_path) not in card and "/home/me" not in card and "traces.jsonl" in card
 
 
@@ -302,6 +306,7 @@ def test_fully_trained_weights_are_copied(tmp_path):
     finish(settings, models.load_policy(models.CLINIC_BASE, settings))
     source = settings.model_dir("crpo", 0) / "policy"
     (source / "training_args.bin").write_bytes(b"a pickle")
+    artifacts.end(settings, "crpo", 0, {})
     folder = export.export(settings, "crpo", 0, tmp_path / "exported")
     assert (folder / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     assert (
@@ -312,6 +317,7 @@ def test_fully_trained_weights_are_copied(tmp_path):
         "quantization_config": {"load_in_4bit": True}
     }
     (source / "config.json").write_text(json.dumps(quantised))
+    artifacts.end(settings, "crpo", 0, {})
     with pytest.raises(ValueError, match="holds quantised weights"):
         export.export(settings, "crpo", 0, tmp_path / "again")
 
