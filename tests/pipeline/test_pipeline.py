@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,29 @@ class Bench:
 
     def manifest(self) -> dict:
         return json.loads((self.run_dir / "manifest.json").read_text())
+
+
+def execute_here(source, executed, parameters, way_on):
+    """`kernel.execute` without a kernel, for tests of what is kept and what is repeated."""
+    notebook, names = json.loads(source.read_text()), {}
+    with chdir(source.parent), kernel.Watch(source.stem, executed) as watch:
+        for cell in notebook["cells"]:
+            exec("".join(cell["source"]), names)
+            names |= parameters if cell["metadata"]["tags"] else {}
+        files.write_json(executed, notebook)
+    return watch
+
+
+@pytest.fixture(autouse=True)
+def no_kernel(request, monkeypatch):
+    """A kernel takes a second to start: only tests that ask for one get it (and `finished_files`, made once)."""
+    if "kernels" not in request.fixturenames:
+        monkeypatch.setattr(kernel, "execute", execute_here)
+
+
+@pytest.fixture
+def kernels():
+    """Notebooks run as they really do."""
 
 
 @pytest.fixture
@@ -310,7 +334,7 @@ def test_dry_run_touches_nothing(finished, capsys):
 # ---- failures ----
 
 
-def test_failing_cell_is_named_and_the_earlier_notebook_stays(finished, capsys):
+def test_failing_cell_is_named_and_the_earlier_notebook_stays(finished, kernels, capsys):
     earlier = (finished.run_dir / "notebooks" / "04_last.ipynb").read_text()
     finished.write("04_last", WRITE_TABLE, "raise OSError(28, 'No space left on device')")
     assert finished() == 1
@@ -331,20 +355,20 @@ def test_stage_that_writes_too_little_fails(bench, capsys):
     assert "04_last ended without writing runs/smoke/tables/table1.csv" in capsys.readouterr().err
 
 
-def test_killed_kernel_gives_one_sentence(bench, capfd):
+def test_killed_kernel_gives_one_sentence(bench, kernels, capfd):
     bench.write("01_first", "import os; os.kill(os.getpid(), 9)")
     assert bench() == 1
     assert "reproduce: 01_first stopped, its kernel ended" in capfd.readouterr().err
 
 
-def test_a_notebook_that_leaves_before_its_end_is_not_finished(bench, capsys):
+def test_a_notebook_that_leaves_before_its_end_is_not_finished(bench, kernels, capsys):
     bench.write("01_first", WRITE_QUESTIONS, "import sys; sys.exit(0)", "1 + 1")
     assert bench() == 1
     assert "01_first stopped before cell 3 (it left on its own)" in capsys.readouterr().err
     assert bench.manifest()["stages"] == {}
 
 
-def test_the_last_words_of_a_kernel_that_cannot_start_are_said(bench, monkeypatch, capfd):
+def test_the_last_words_of_a_kernel_that_cannot_start_are_said(bench, kernels, monkeypatch, capfd):
     """What stands in the way is a broken module; too many open files look the same."""
     (bench.out / "ipykernel_launcher.py").write_text("raise OSError(24, 'Too many open files')")
     monkeypatch.setenv("PYTHONPATH", str(bench.out))
@@ -576,7 +600,7 @@ plt.figure(figsize=(1, 1)).gca().set_title("text");
 """
 
 
-def test_the_executed_notebook_is_the_same_in_every_home(bench, monkeypatch, capfd):
+def test_the_executed_notebook_is_the_same_in_every_home(bench, kernels, monkeypatch, capfd):
     """Start-up files, kernels, settings and environment variables of whoever runs it do not reach the kernel."""
     bench.write("01_first", WRITE_QUESTIONS, DRAWING)
 
