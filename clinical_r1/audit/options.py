@@ -172,8 +172,8 @@ def rejected_options(text: str, options: Mapping[str, str], chosen: str | None =
 
     An option is rejected when a cue of rejection governs it: right before it ("argues against X", "rather than X"), or
     after it in its clause or in a clause that speaks on about it ("X is …, but it does not …", "So this is not the answer"),
-    or when none of the options is said to fit. "So this is not an emergency" is about the case. Reads explicit words only: "X usually presents with …" rejects nothing. Blind to questions that ask
-    for the exception, where "is true" rejects.
+    or when none of the options is said to fit. "So this is not an emergency" is about the case. Reads explicit words only:
+    "X usually presents with …" rejects nothing. Blind to questions that ask for the exception, where "is true" rejects.
     """
     options = _readable(options)
     rejected, named, topic = set(), set(), []

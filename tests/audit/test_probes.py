@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pages import one_line, page
 
 from clinical_r1 import generate
 from clinical_r1.audit import perturbations
@@ -21,6 +22,7 @@ from clinical_r1.audit.perturbations import (
     shuffle_options,
 )
 from clinical_r1.audit.probe_quality import (
+    chain_coverage_quality,
     chain_quality,
     coverage_quality,
     flip_fact,
@@ -333,7 +335,7 @@ def test_labels_hold_no_text_and_split_by_chain():
 def test_what_is_absent_says_why(monkeypatch, tmp_path):
     monkeypatch.delenv("CLINICAL_R1_DATA", raising=False)
     frame = probe_quality()
-    assert frame["absent"].notna().all() and frame["precision"].isna().all() and len(frame) == 3
+    assert frame["absent"].notna().all() and frame["precision"].isna().all() and len(frame) == 4
     assert "no real_completions/" in chain_quality(tmp_path)[0]["absent"]
 
 
@@ -342,6 +344,24 @@ def test_coverage_on_real_vignettes(data_dir):
     assert rows["all / facts of another case"]["recall"] > 0.95
     assert rows["all / facts of another case"]["false_alarms"] < 0.01
     assert rows["all / flipped polarity"]["false_alarms"] < 0.03
+
+
+def test_coverage_on_the_words_of_real_chains_is_lower_and_the_page_says_both(data_dir):
+    (chains,) = chain_coverage_quality(data_dir)
+    vignettes = {row["kind"].split(" (")[0]: row for row in coverage_quality(data_dir)}[
+        "all / facts of another case"
+    ]
+    facts = sum(
+        len(row["facts"]) for row in read_jsonl(data_dir / "mediq" / "all_dev_good.jsonl") if row["id"] % 2
+    )
+    own, other = (
+        f"{row['recall']:.2f} [{row['r_low']:.2f}, {row['r_high']:.2f}]" for row in (vignettes, chains)
+    )
+    said = one_line(page("docs/trust.md"))
+    assert chains["n"] == 98 and chains["recall"] == 50 / 66 and chains["false_alarms"] == 0
+    assert f"On {facts:,} facts against the vignette whose words they keep it is {own}; on 66 facts" in said
+    assert f"in their own words it is {other}, and none of 32 facts" in said
+    assert f"taken for stated [0, {chains['f_high']:.2f}]" in said
 
 
 def test_the_tuning_half_reads_as_when_the_rules_were_frozen(data_dir):
