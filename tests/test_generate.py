@@ -149,9 +149,9 @@ def test_a_half_without_a_record_is_begun_anew(killed, capsys, rows):
 def test_a_half_of_other_settings_is_refused(killed, changes, said):
     run, _, partial = killed
     before = partial.read_bytes()
-    with pytest.raises(StaleError, match=said):
+    with pytest.raises(StaleError, match=said) as error:
         complete(run, **changes)
-    assert partial.read_bytes() == before
+    assert partial.read_bytes() == before and str(partial) in str(error.value)
 
 
 def other_questions(run, monkeypatch):

@@ -20,8 +20,8 @@ from clinical_r1.artifacts import policy_of
 from clinical_r1.completions import parse_completion
 from clinical_r1.curation.splits import ensure_splits
 from clinical_r1.engines import sample_completions
-from clinical_r1.files import read_jsonl, replacing, write_jsonl, write_text
-from clinical_r1.generate import complete, is_complete, load_method, read_completions
+from clinical_r1.files import read_jsonl, read_stamp, read_stamped, replacing, write_stamped, write_text
+from clinical_r1.generate import complete, is_complete, load_method, made_from, read_completions
 from clinical_r1.laboratory.records import FILES, SHIPPED
 from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import build_messages, render_chat
@@ -194,15 +194,23 @@ def _trajectories(settings, done):
     for method, seed in done:
         path = settings.model_dir(method, seed) / "trajectory.jsonl" if method in main else None
         if path and path.exists():
-            rows += [{"arm": method, "seed": seed, **row} for row in read_jsonl(path)]
+            rows += [{"arm": method, "seed": seed, **row} for row in read_stamped(path, "trace")]
     columns = ["arm", "seed", "step", "id", "correct", *TRAJECTORY_MEASURES]
     return pd.DataFrame(rows, columns=columns)
 
 
 def trace(settings: Settings, method: str, seed: int) -> Path:
-    """Answers of an arm's checkpoints, judged exactly: trajectory.jsonl beside the arm, rows step, id, correct, measures."""
-    path = settings.model_dir(method, seed) / "trajectory.jsonl"
+    """Answers of an arm's checkpoints, judged exactly: trajectory.jsonl beside the arm, rows step, id, correct, measures.
+
+    ValueError for one that was changed, or of another policy or other questions.
+    """
+    path, made = (
+        settings.model_dir(method, seed) / "trajectory.jsonl",
+        made_from(settings, method, seed, BENCHMARK),
+    )
     if path.exists():
+        if not made.items() <= read_stamp(path, "trace").items():
+            raise ValueError(f"{path} is of another policy or other questions; delete it and trace again.")
         return path
     base, _ = policy_of(settings, method, seed)
     tokenizer, style = load_tokenizer(base), ARMS[method].style
@@ -220,7 +228,7 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
             judged = _judged(given["text"], style, question)
             kept = {name: judged[name] for name in ("correct", *TRAJECTORY_MEASURES)}
             rows.append({"step": step, "id": question.id, **kept})
-    return write_jsonl(path, rows)
+    return write_stamped(path, rows, made)
 
 
 def reproduce(settings: Settings, summary_only=False, publish=False) -> None:

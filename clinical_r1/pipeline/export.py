@@ -309,7 +309,9 @@ def _weights(settings, method, seed, rows, exported: Exported) -> str:
         laid = "these weights" if adapter is None else "the adapter beside its base"
         lines += [f"The numbers above were measured on {laid}, in {precision}."]
         if precision != exported.dtype:
-            lines += ["That is not the exported precision: single answers differ, and the numbers may."]
+            lines += [
+                "That is not the exported precision: single answers may differ, and so may the numbers."
+            ]
     if exported.letters:
         equal, n, benchmark = exported.letters
         lines += [

@@ -181,6 +181,20 @@ def test_an_adapter_takes_part(model):
     assert not torch.equal(answers(model, inputs, True)[:, : plain.shape[1]], plain)
 
 
+@pytest.mark.parametrize(("ends", "pad"), [([2, 7, 11], 0), ([2, 7, 11], 7), ((7,), 0), (7, 2)], ids=str)
+def test_all_end_tokens_end_a_row(model, ends, pad):
+    """Qwen2.5-Instruct ships two end tokens, one of which pads."""
+    asked = {"max_new_tokens": NEW, "do_sample": True, "eos_token_id": ends, "pad_token_id": pad}
+    torch.manual_seed(7)
+    plain = model.generate(**prompts(), **asked)
+    torch.manual_seed(7)
+    with shared_prefill(model):
+        assert torch.equal(model.generate(**prompts(), **asked), plain)
+    new = plain[:, prompts()["input_ids"].shape[1] :]
+    ended = torch.isin(new, torch.tensor(ends)).any(dim=1)
+    assert ended.any() and (new[:, -1] == pad)[ended].any(), "a row that ended is padded while others go on"
+
+
 def test_the_class_method_returns_after_an_error(model):
     with pytest.raises(RuntimeError, match="stop"), shared_prefill(model):
         raise RuntimeError("stop")
