@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from measuring import (
-    RESULTS,
+    MEASURED,
     SHAPES,
     VOCABULARY,
     Results,
@@ -404,7 +404,7 @@ def parsed(argv=None):
         "--predict-paper", action="store_true", help="predict the paper profile's hours and end"
     )
     parser.add_argument("--smoke", action="store_true", help="stock and ours of a tiny model, on the CPU")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--results", type=Path, default=MEASURED, help="folder of the result files")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     arguments.results = results_folder(arguments.results, arguments.smoke)

@@ -15,7 +15,10 @@ from pathlib import Path
 
 from clinical_r1.files import write_json
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = (
+    Path(__file__).parent / "results"
+)  # what docs/speed.md speaks of; written with --results benchmarks/results only
+MEASURED = Path(__file__).parent.parent / "runs" / "benchmarks"
 LONG = 60.0  # seconds of one run beyond which a point is measured once
 
 
@@ -45,7 +48,7 @@ def _cpu_name() -> str:
         return platform.machine()
 
 
-def results_path(question: str, machine: dict, folder: Path = RESULTS) -> Path:
+def results_path(question: str, machine: dict, folder: Path = MEASURED) -> Path:
     """results/<question>.<hardware>.json; threads are part of a CPU's name, since they decide its figures."""
     name = machine["name"] + (f" {machine['threads']} threads" if "threads" in machine else "")
     return Path(folder) / f"{question}.{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
@@ -54,7 +57,7 @@ def results_path(question: str, machine: dict, folder: Path = RESULTS) -> Path:
 class Results:
     """The file of one question on one machine, written after every point. ValueError when it is not such a file."""
 
-    def __init__(self, question: str, notes: dict, folder: Path = RESULTS, device: str = "cpu"):
+    def __init__(self, question: str, notes: dict, folder: Path = MEASURED, device: str = "cpu"):
         machine = hardware(device)
         self.path = results_path(question, machine, folder)
         self.values = {"question": question, "hardware": machine, "notes": notes, "points": []}
@@ -94,7 +97,7 @@ def read_results(path: Path) -> dict:
 
 def results_folder(folder: Path, smoke: bool) -> Path:
     """Where results go: a trial's never among those that are kept."""
-    return Path(tempfile.mkdtemp()) if smoke and Path(folder) == RESULTS else Path(folder)
+    return Path(tempfile.mkdtemp()) if smoke and Path(folder) in (RESULTS, MEASURED) else Path(folder)
 
 
 def in_turn(runs: dict, repeats: int, synchronise=None, long: float = LONG) -> dict:

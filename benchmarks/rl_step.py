@@ -20,7 +20,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from measuring import RESULTS, Results, as_text, results_folder, speed_up
+from measuring import MEASURED, Results, as_text, results_folder, speed_up
 
 from clinical_r1.arms import ARMS
 from clinical_r1.clinic.cases import load_set
@@ -227,7 +227,7 @@ def parsed(argv=None):
     parser.add_argument("--repeats", type=int, default=15, help="steps of each trainer")
     parser.add_argument("--profile", choices=PROFILES, default="cpu")
     parser.add_argument("--smoke", action="store_true", help="the smoke profile with short completions")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--results", type=Path, default=MEASURED, help="folder of the result files")
     arguments = parser.parse_args(argv)
     arguments.results = results_folder(arguments.results, arguments.smoke)
     if arguments.smoke:

@@ -11,7 +11,7 @@ import argparse
 import itertools
 from pathlib import Path
 
-from measuring import RESULTS, SHAPES, Results, as_text, in_turn, random_model, results_folder, speed_up
+from measuring import MEASURED, SHAPES, Results, as_text, in_turn, random_model, results_folder, speed_up
 
 from clinical_r1.speed.prefill import shared_prefill
 
@@ -105,7 +105,7 @@ def parsed(argv=None):
     parser.add_argument("--vocabulary", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--smoke", action="store_true", help="one tiny point, to see that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--results", type=Path, default=MEASURED, help="folder of the result files")
     arguments = parser.parse_args(argv)
     arguments.results = results_folder(arguments.results, arguments.smoke)
     if arguments.smoke:

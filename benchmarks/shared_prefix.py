@@ -24,7 +24,7 @@ from pathlib import Path
 
 from measuring import (
     LONG,
-    RESULTS,
+    MEASURED,
     SHAPES,
     Results,
     as_text,
@@ -152,7 +152,7 @@ def _rounded(ratio):
     return {key: value if key == "n" else round(value, 4) for key, value in ratio.items()}
 
 
-def run_grid(arguments, folder: Path = RESULTS) -> Path:
+def run_grid(arguments, folder: Path = MEASURED) -> Path:
     """Every point of the grid that is not in the file yet, the cheapest first; returns the file."""
     import psutil
     from tqdm.auto import tqdm
@@ -224,7 +224,7 @@ def parsed(argv=None):
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory-gb", type=float, help="memory to plan with (default: what is free)")
     parser.add_argument("--smoke", action="store_true", help="one tiny point, to see that it runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument("--results", type=Path, default=MEASURED, help="folder of the result files")
     arguments = parser.parse_args(argv)
     arguments.results = results_folder(arguments.results, arguments.smoke)
     if arguments.smoke:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clinical_r1.files import replace_block
+from clinical_r1.files import ROOT, replace_block
 from clinical_r1.settings import PROFILES
 
 torch = pytest.importorskip("torch")
@@ -83,8 +83,16 @@ def test_results_keep_points_and_replace_them(tmp_path):
 
 def test_a_trial_is_not_kept_among_the_results():
     measuring = script("measuring")
-    assert measuring.results_folder(measuring.RESULTS, smoke=False) == measuring.RESULTS
-    assert measuring.results_folder(measuring.RESULTS, smoke=True) != measuring.RESULTS
+    for folder in (measuring.RESULTS, measuring.MEASURED):
+        assert measuring.results_folder(folder, smoke=False) == folder
+        assert measuring.results_folder(folder, smoke=True) != folder
+
+
+@pytest.mark.parametrize("name", ["gpu", "rl_step", "rollouts", "shared_prefix"])
+def test_a_measurement_does_not_change_what_the_speed_page_speaks_of(name):
+    text = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+    assert "default=MEASURED" in text and "RESULTS" not in text
+    assert script("measuring").MEASURED == ROOT / "runs" / "benchmarks"  # which git ignores
 
 
 # --- the scripts at a tiny size
