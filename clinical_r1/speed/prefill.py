@@ -14,6 +14,8 @@ torch and transformers are imported when called.
 from contextlib import contextmanager
 from functools import partial
 
+from clinical_r1.speed.exactness import rope_limit
+
 # What these do to a row depends on that row alone, so rows may leave. With any other, `generate` decodes by itself.
 ROW_BY_ROW = (
     "TemperatureLogitsWarper",
@@ -85,13 +87,13 @@ def decode_shared(model, input_ids, logits_processor, stopping_criteria, generat
     """The loop that Transformers' `generate` calls: (N, P) prompts → (N, P + T) prompts and completions, padded.
 
     input_ids and model_kwargs["attention_mask"]: (N, P), left-padded. Decodes with the model's own loop if its cache holds
-    more than keys and values, or if a logits processor is not known to work row by row.
+    more than keys and values, if a logits processor is not known to work row by row, or if rotary angles depend on the
+    longest row of the batch and it can get so long.
     """
     import torch
 
     cache = model_kwargs.get("past_key_values")
-    known = all(type(processor).__name__ in ROW_BY_ROW for processor in logits_processor)
-    if not (known and holds_keys_and_values(cache) and cache.get_seq_length() == 0):
+    if not _rows_may_leave(model, cache, logits_processor, generation_config):
         return model._sample(
             input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs
         )
@@ -125,6 +127,13 @@ def decode_shared(model, input_ids, logits_processor, stopping_criteria, generat
             stay = (~ended).nonzero()[:, 0]
             cache.batch_select_indices(stay)
             live, ids, mask, last, ended = (value[stay] for value in (live, ids, mask, last, ended))
+
+
+def _rows_may_leave(model, cache, logits_processor, generation_config) -> bool:
+    limit = rope_limit(model.config.get_text_config())
+    alone = all(type(processor).__name__ in ROW_BY_ROW for processor in logits_processor)
+    short = limit is None or generation_config.max_length < limit
+    return alone and short and holds_keys_and_values(cache) and cache.get_seq_length() == 0
 
 
 def choose(scores, live, rows: int):

@@ -151,6 +151,27 @@ def test_left_alone(model, more):
     assert "custom_generate" not in called[1]
 
 
+@pytest.mark.parametrize(("original", "shared"), [(8, False), (12, False), (21, False), (40, True)])
+@pytest.mark.parametrize("family", ["llama", "phi3"])
+@pytest.mark.parametrize("sample", [False, True])
+def test_angles_that_depend_on_length_are_generate_s(family, original, shared, sample):
+    """The switch lies in the prompt, in the completion, at the last token, or beyond: 9 tokens and 12 more."""
+    rope = {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 8.0}
+    changes = {"max_position_embeddings": original}
+    if family == "phi3":
+        rope = rope | {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
+        changes = {"original_max_position_embeddings": original}
+    inputs = prompts()
+    plain = answers(model_of(family, rope_parameters=dict(rope), **changes), inputs, sample)
+    model = model_of(
+        family, rope_parameters=dict(rope), **changes
+    )  # dynamic angles remember the longest row ever seen
+    seen = encoded_tokens(model)
+    with shared_prefill(model):
+        assert torch.equal(answers(model, inputs, sample), plain)
+    assert (seen[0] < inputs["input_ids"].numel()) == shared
+
+
 @pytest.mark.parametrize(
     ("family", "changes", "more"),
     [
