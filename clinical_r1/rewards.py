@@ -238,16 +238,27 @@ def check_values(name: str, values, count: int, limits: tuple[float, float] | No
 
 
 def checked(function: Callable, limits: tuple[float, float] | None = None) -> Callable:
-    """The function, its values checked before anybody averages them: NaN must not pass for "cannot be scored"."""
+    """The function, its values checked before anybody averages them: NaN must not pass for "cannot be scored".
+
+    It gets copies of the lists that all functions of a step share: what it does to them, no other function sees.
+    """
 
     @wraps(function)
     def reward(completions, **columns):
         count = len(completions)
-        values = function(completions=completions, **columns)
+        own = {name: _copy(value) for name, value in (columns | {"completions": completions}).items()}
+        values = function(**own)
         check_values(function.__name__, values, count, limits)
         return list(values)
 
     return reward
+
+
+def _copy(value):
+    """Lists and dicts, copied all the way down; anything else as it is."""
+    if isinstance(value, list):
+        return [_copy(item) if isinstance(item, list | dict) else item for item in value]
+    return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _accuracy_in(style: str):

@@ -22,6 +22,7 @@ from clinical_r1.generate import questions_hash, read_completions
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.rewards import (
     accuracy_reward,
+    checked,
     clinical_reasoning_reward,
     consistency_reward,
     thinking_format_reward,
@@ -98,7 +99,9 @@ def _scored(row, question, rules, measures):
         "letter": parsed.letter,
         "correct": is_correct(parsed.letter, question.answer),
         "problems": list(parsed.problems),
-        "rewards": {reward.__name__: reward([row["text"]], **columns)[0] for reward in rules.rewards},
+        "rewards": {
+            reward.__name__: checked(reward)([row["text"]], **columns)[0] for reward in rules.rewards
+        },
         "measures": measures,
     }
 

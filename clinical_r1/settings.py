@@ -251,7 +251,7 @@ COLAB = Settings(
     num_generations=5,
     rl_learning_rate=1e-5,
     rl_temperature=0.6,
-    max_prompt_tokens=1024,
+    max_prompt_tokens=1536,
     max_completion_tokens=512,
     micro_batch=5,
     gradient_checkpointing=True,
@@ -261,10 +261,11 @@ COLAB = Settings(
 )
 
 # Batch, beta and temperature of the CRPO runs are not in the paper: these are the released GRPO script's. Its learning rate
-# (1e-6) is for full fine-tuning; LoRA takes ten times that.
+# (1e-6) is for full fine-tuning; LoRA takes ten times that. Its 1,024 tokens would cut the longest prompts of MedQA and
+# MedXpertQA, and a prompt that does not fit is refused here.
 # One card of 48 GB or more: weights 6.2 GB; LoRA (60 M weights) 1.0 GB; logits of 5 x 4,096 tokens 18.7 GB without a fused
 # head; vLLM 45 % of the card (models.VLLM_MEMORY), weights of its own included. Without vLLM, and in evaluation, the cache
-# of 128 completions takes up to 24 GB (37 kB a token). A step is 2,560 completions: a checkpoint every 10 of them.
+# of 128 completions takes up to 27 GB (37 kB a token). A step is 2,560 completions: a checkpoint every 10 of them.
 PAPER = Settings(
     profile="paper",
     benchmarks=PAPER_BENCHMARKS,
@@ -285,7 +286,7 @@ PAPER = Settings(
     num_generations=5,
     rl_learning_rate=1e-5,
     rl_temperature=0.6,
-    max_prompt_tokens=1024,
+    max_prompt_tokens=1536,
     max_completion_tokens=4096,
     micro_batch=5,
     gradient_checkpointing=True,

@@ -351,7 +351,7 @@ def test_vllm_runs_inside_the_trainer_where_it_is_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", types.SimpleNamespace())
     arguments = models.rollout_arguments(PAPER)
     assert arguments["use_vllm"] and arguments["vllm_mode"] == "colocate"
-    assert arguments["vllm_max_model_length"] == 1024 + 4096
+    assert arguments["vllm_max_model_length"] == 1536 + 4096
     assert {*arguments} <= {*trl.GRPOConfig.__dataclass_fields__}
     assert models.rollout_arguments(CPU) == {"use_vllm": False}
 

@@ -17,6 +17,7 @@ from clinical_r1.completions import parse_completion
 from clinical_r1.rewards import (
     REWARD_SETS,
     accuracy_reward,
+    checked,
     clinical_reasoning_reward,
     consistency_reward,
     effective_share,
@@ -431,3 +432,37 @@ def test_an_answer_that_no_completion_could_match_is_refused(answer):
         with pytest.raises(ValueError, match="expected one letter A to J, or None"):
             reward([r"\boxed{D}"] * 2, answer=["D", answer])
     assert accuracy_reward([r"\boxed{D}"] * 2, answer=["D", None]) == [1.0, None]
+
+
+def emptying(completions, **columns):
+    values = [1.0] * len(completions)
+    completions.clear()
+    return values
+
+
+def rewriting(completions, **columns):
+    for completion in completions:
+        completion[0]["content"] = "\\boxed{A}"
+    return [1.0] * len(completions)
+
+
+def answering(completions, answer, options, completion_ids, **columns):
+    answer[:] = ["A"] * len(answer)
+    options[0].pop("B")
+    completion_ids[0].append(7)
+    return [1.0] * len(completions)
+
+
+@pytest.mark.parametrize("spoiling", [emptying, rewriting, answering])
+def test_what_a_reward_does_to_its_inputs_no_other_reward_sees(spoiling):
+    def given():
+        return {
+            "completions": [[{"role": "assistant", "content": "\\boxed{B}"}] for _ in range(2)],
+            "answer": ["B", None],
+            "options": [{"A": "x", "B": "y"}, {"A": "x", "B": "y"}],
+            "completion_ids": [[1, 2], [3]],
+        }
+
+    shared = given()
+    assert checked(spoiling)(**shared) == [1.0, 1.0]
+    assert shared == given()

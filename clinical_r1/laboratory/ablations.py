@@ -29,6 +29,7 @@ from clinical_r1.questions import read_questions
 from clinical_r1.score import exact_judge, is_correct
 from clinical_r1.settings import CPU, Settings
 from clinical_r1.train import train_all
+from clinical_r1.trainer import whole_checkpoints
 from clinical_r1.workers import start_child, stop_with_parent
 
 BENCHMARK = "clinic"
@@ -219,10 +220,9 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
         render_chat(tokenizer, build_messages(question, style, settings.prompt_layout))
         for question in questions
     ]
-    checkpoints = (settings.model_dir(method, seed) / "checkpoints").glob("checkpoint-*")
     rows = []
-    for step, folder in sorted((int(folder.name.split("-")[1]), folder) for folder in checkpoints):
-        model = load_policy(base, settings, folder)
+    for folder in whole_checkpoints(settings.model_dir(method, seed) / "checkpoints"):
+        step, model = int(folder.name.split("-")[1]), load_policy(base, settings, folder)
         answers = sample_completions(model, tokenizer, prompts, settings, "sampled", TRAJECTORY_SEED)
         for question, given in zip(questions, answers, strict=True):
             judged = _judged(given["text"], style, question)
