@@ -6,7 +6,6 @@ writes the same bytes as one that was not. Two more protocols serve `probes`: op
 """
 
 import hashlib
-import json
 import os
 import sys
 from collections import Counter
@@ -28,6 +27,7 @@ from clinical_r1.engines import check_prompts, replay, sample_completions
 from clinical_r1.files import (
     json_line,
     locked,
+    read_json,
     read_jsonl,
     read_stamp,
     read_stamped,
@@ -192,7 +192,7 @@ def kept_batches(partial: Path, begun: Path) -> list[list]:
 
     From a batch that was changed since, all is answered anew, and that is said.
     """
-    listed = json.loads(begun.read_text(encoding="utf-8"))["batches"] if begun.exists() else []
+    listed = read_json(begun)["batches"] if begun.exists() else []
     content = partial.read_bytes() if partial.exists() else b""
     ends = list(listed)
     while ends and hashlib.sha256(content[: ends[-1][0]]).hexdigest() != ends[-1][1]:

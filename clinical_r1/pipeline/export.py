@@ -8,7 +8,6 @@ own tables, and only when those were made from this very policy. What was measur
 weights: the card says on which, in which precision, and how many greedy answers the exported ones repeat.
 """
 
-import json
 import os
 import shutil
 from contextlib import contextmanager
@@ -27,7 +26,7 @@ from clinical_r1.artifacts import (
 )
 from clinical_r1.completions import parse_completion
 from clinical_r1.engines import sample_completions
-from clinical_r1.files import read_stamp, write_text
+from clinical_r1.files import read_json, read_stamp, write_text
 from clinical_r1.generate import read_completions
 from clinical_r1.models import load_tokenizer, merge_adapter
 from clinical_r1.pipeline.ledger import read_tables
@@ -90,7 +89,7 @@ class Exported:
 
 
 def _dtype(folder: Path) -> str:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     return config.get("dtype") or config["torch_dtype"]
 
 
@@ -151,7 +150,7 @@ def _whole_or_nothing(target: Path):
 
 
 def _copy_weights(source: Path, folder: Path) -> None:
-    if "quantization_config" in json.loads((source / "config.json").read_text(encoding="utf-8")):
+    if "quantization_config" in read_json(source / "config.json"):
         raise ValueError(
             f"{source} holds quantised weights, expected whole ones; train the arm again with this version."
         )

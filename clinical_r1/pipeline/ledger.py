@@ -8,7 +8,6 @@ A cell is called "not attempted" unless our number answers the same question as 
 options, the same base model. The same run gives the same bytes: dates come from its manifest.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 
 from clinical_r1 import paper
 from clinical_r1.audit.accuracies import OPTIONS
-from clinical_r1.files import PACKAGE, PipelineError, read_jsonl, sha256, write_json, write_text
+from clinical_r1.files import PACKAGE, PipelineError, read_json, read_jsonl, sha256, write_json, write_text
 from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.pipeline.manifest import describe, open_manifest
@@ -327,7 +326,7 @@ def read_pair(folder):
     rows = read_ledger(folder / "ledger.csv")
     fix = "run notebook 04 again, or restore both."
     try:
-        record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "results.json")
         stamped = record["ledger"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PipelineError(

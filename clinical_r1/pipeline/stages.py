@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, sha256, write_json
+from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, read_json, sha256, write_json
 from clinical_r1.pipeline import kernel
 from clinical_r1.pipeline.manifest import describe, needs_cuda, open_manifest
 from clinical_r1.settings import Settings
@@ -176,7 +176,7 @@ SHOWN = ("runs/{profile}/tables/", "figures/{profile}/")  # what readers look at
 def read_notebook(path: Path) -> dict:
     """A notebook as plain JSON. PipelineError when it is missing or is not a notebook."""
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook = read_json(path)
         notebook["cells"]
     except FileNotFoundError:
         raise PipelineError(
