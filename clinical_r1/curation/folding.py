@@ -147,13 +147,15 @@ class NearIndex:
         for tokens in (*texts, *others):
             for gram in _grams(tokens):
                 self.counts[hash(gram) % buckets] += 1
-        self.short, self.long, self.sizes = defaultdict(list), defaultdict(list), []
+        self.sizes, self.short = [], defaultdict(list)
+        self.long = defaultdict(lambda: defaultdict(list))  # by size, since only the larger are looked up
         for place, tokens in enumerate(texts):
             short, long, size = self._rarest(tokens)
             self.sizes.append(size)
-            for index, grams in ((self.short, short), (self.long, long)):
-                for gram in grams:
-                    index[gram].append(place)
+            for gram in short:
+                self.short[gram].append(place)
+            for gram in long:
+                self.long[gram][size].append(place)
 
     def _rarest(self, tokens):
         """Its 5-grams that a larger one must share, those that a smaller one must share, and how many it has."""
@@ -172,7 +174,9 @@ class NearIndex:
         short, long, size = self._rarest(tokens)
         grams, before = _grams(tokens), -1
         places = [self.short.get(gram, ()) for gram in long]
-        places += [[place for place in self.long.get(gram, ()) if self.sizes[place] > size] for gram in short]
+        places += [
+            found for gram in short for larger, found in self.long.get(gram, {}).items() if larger > size
+        ]
         for place in heapq.merge(*places):
             if place != before and NEAR * size <= self.sizes[place] <= size / NEAR:
                 self.compared += 1

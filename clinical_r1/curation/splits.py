@@ -93,8 +93,10 @@ def _find_duplicates(questions, found) -> None:
         group.sort(key=lambda i: questions[i].answer is None)  # keep the first that has a gold answer
         golds = {option_key(questions[i].options[questions[i].answer]) for i in group if questions[i].answer}
         for i in group[len(golds) < 2 :]:  # contradictory: every side; otherwise all but the first
-            others = [questions[j].id for j in group if j != i]
             if len(golds) > 1:
+                others = [
+                    questions[j].id for j in group[:10] if j != i
+                ]  # ten name it; thousands would fill the disk
                 found["contradictory_duplicate"][i] = f"same question as {others}, golds {sorted(golds)}"
             else:
                 found["exact_duplicate"][i] = f"same question as {questions[group[0]].id}"
