@@ -249,8 +249,8 @@ def remove_box(text: str) -> str:
 
 # Styling that says nothing: LaTeX font commands and spaces, braces, dollar signs.
 _STYLING = re.compile(
-    r"\\(?:(?:text|math)(?:bf|it|rm|sf|tt|up|md|sc|normal|bb|cal)?|boldsymbol|bm|pmb|mbox|hbox|emph|underline|operatorname"
-    r"|displaystyle|left|right|quad|qquad|bf|it|rm|large|Large|LARGE|huge|Huge)(?![A-Za-z])\*?|\\[,;:!()\[\]\\\s]|[{}~$]"
+    r"\\(?:(?:text|math)(?:bf|it|rm|sf|tt|up|md|sc|normal|bb|cal)?|boldsymbol|bm|pmb|mbox|hbox|fbox|emph|underline|operatorname"
+    r"|displaystyle|left|right|quad|qquad|bf|it|rm|large|Large|LARGE|huge|Huge)(?![A-Za-z])\*?|\\[,;:!()\[\]{}\\\s]|[{}~$]"
 )
 _ESCAPED = re.compile(r"\\([%#_&$])")
 # Full width, circled, bracketed and mathematical letters read as plain ones; characters of no width vanish.
@@ -266,12 +266,13 @@ _SPECIES = (
 )
 _LEADING_LETTER = re.compile(
     rf"{_OPENING}(?i:(?:(?:the|my) )?(?:(?:final|correct|right|best|most likely) )*+(?:answer|option|choice|letter)\b"
-    rf"{_OPENING}(?:(?:is\b|[:=-]){_OPENING})?){{0,3}}+([A-Ja-j])(?![^\W_]|['’]\w|\. ?{_SPECIES})"
+    rf"{_OPENING}(?:(?:is\b *+:?|[:=-]){_OPENING})?){{0,3}}+([A-Ja-j])(?![^\W_]|['’]\w|\. ?{_SPECIES})"
 )
 _LETTER_ENDS = re.compile(
     r"[ *_`\"'”’]*+(?:[)\]][ *_`]*+[:.,-]?|:|\.(?![a-z]|[A-Z]\b)|(?<= )[-–—](?= )|(?=\([^()]*+\)$))"
 )
 _BEFORE, _AFTER = " ([\"'*_`“‘", " )].,;:!*_`\"'”’\\"  # "-0.45" and ".45" keep their first signs
+_LETTER_BEHIND = re.compile(r"\([A-J]\)|\[[A-J]\]")
 _LETTER_LIST = re.compile(r"\b[A-J](?: ?(?:[/,&>]|and\b|or\b) ?\(?[A-J]\b\)?)+")
 # What else may name an option behind the first letter: "B.", "(B)", "or B", "it is B".
 _LETTER_MARK = re.compile(
@@ -307,6 +308,9 @@ def read_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str,
     letter, words = _leading_letter(plain, texts)
     if named and (letter is None or words):
         return (named[0], "", "option_text") if len(named) == 1 else (None, "", "ambiguous_option")
+    end = plain.rstrip(" .")[-3:]  # "Septic arthritis (C)"
+    if _LETTER_BEHIND.fullmatch(end) and texts.get(end[1]) == fold_option(plain.rstrip(" .")[:-3]):
+        return end[1], texts[end[1]], None
     if letter is None:
         return None, "", "several_letters" if _LETTER_LIST.search(plain) else None
     if texts and letter.upper() not in texts:

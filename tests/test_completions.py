@@ -161,7 +161,7 @@ WORDS = {
 C_ALONE = r"""C| C |C.|(C)|[C]|C)|**C**|__C__|`C`|"C"|'C'.|“C”|$C$|\(C\)|\mathbf{C}|\textrm{C}|\boldsymbol{C}|\text{C}|\text{(C)}
 \mathrm {C}|{\bf C}|\bm C|\textbf{\mathsf{C}}|\displaystyle \text{C}\,|\left(C\right)|\mathbf{C}$|\text{C}.\\|Option C
 option (C)
-Answer: C|The correct answer is C.|Answer: Option C|\text{Option }\mathbf{C}|choice C|**Answer:** C
+answer is: C|\fbox{C}|\{C\}|Answer: C|The correct answer is C.|Answer: Option C|\text{Option }\mathbf{C}|choice C|**Answer:** C
 Ｃ|（Ｃ）|Ⓒ|𝐂|Ｃ．"""
 C_AND_TEXT = r"""C - Septic arthritis|C – Septic arthritis|C: Septic arthritis|(C) Septic arthritis|C) Septic arthritis
 C.Septic arthritis|C\text{. Septic arthritis}|\textbf{C.} Septic arthritis|Option C: Septic arthritis|C (Septic arthritis)
@@ -205,9 +205,14 @@ BOXES = [
     *each("D. 0.45", [WORDS], None, "letter_text_conflict"),  # not -0.45
     # the text alone
     *each("Gout|gout.|\\textbf{Gout}", [GOUT], "A", "option_text"),
-    *each("C Septic arthritis|C, Septic arthritis", [GOUT], "C", "box_text"),
+    *each(
+        "C Septic arthritis|C, Septic arthritis|C = Septic arthritis|Septic arthritis (C)|septic arthritis [C].",
+        [GOUT],
+        "C",
+        "box_text",
+    ),
     *each("Gout", [WORDS], None, "ambiguous_option"),
-    *each("Gouty arthritis|Gout or septic arthritis", [GOUT], None, "bad_box"),
+    *each("Gouty arthritis|Gout or septic arthritis|Gout (C)", [GOUT], None, "bad_box"),
     # no letter of an option, and none at all
     *each("J|E. Pseudogout", [GOUT], None, "not_an_option"),
     *each(NONE, [None, GOUT], None, "bad_box"),
