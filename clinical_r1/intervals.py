@@ -16,9 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 QUESTIONS_ONLY, QUESTIONS_AND_SEEDS = "bootstrap over questions", "bootstrap over questions and seeds"
-DRAWS = (
-    10_000  # of questions: 30 generators then put a p of .050 between .042 and .060 (2,000: .033 and .066)
-)
+# Draws of questions: 30 generators then put a p of .050 between .042 and .060 (2,000 draws: .033 and .066)
+DRAWS = 10_000
 FEW = 10  # questions that tell two methods apart
 TINY = float(np.finfo(float).tiny)  # the least p: 2,000 pairs that all point one way would give 0
 
