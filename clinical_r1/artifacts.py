@@ -409,20 +409,21 @@ def _made_from(settings, arm: str, seed: int) -> dict:
     return stamp
 
 
-def begin(settings, arm: str, seed: int) -> None:
+def begin(settings, arm: str, seed: int, processes: int = 1) -> None:
     """Stamp an arm before its first step; of one that was begun before, see that it goes on from the same.
 
-    StaleError when it does not, or when there are checkpoints that nothing says the origin of.
+    processes: that train together, each with random numbers of its own. StaleError when it goes on from something else, or when
+    there are checkpoints that nothing says the origin of.
     """
     folder = settings.model_dir(arm, seed)
-    stamp = _made_from(settings, arm, seed)
+    stamp = _made_from(settings, arm, seed) | {"processes": processes}
     stamp["start_policy"] = policy_hash(settings, ARMS[arm].start, seed)
     if same_settings(folder / BEGUN, settings, (), **stamp):
         _check_files(folder / BEGUN, ("start",))
     elif found := sorted((folder / "checkpoints").glob("checkpoint-*")):
         raise StaleError(
             f"{found[0]} lies in a folder without {BEGUN}, so nothing says what it was made from; move {folder} away.",
-            ("begun",),
+            (BEGUN,),
         )
     else:
         write_json(folder / BEGUN, stamp | {"files": _hashes_in(folder, ("start",))})
@@ -431,8 +432,9 @@ def begin(settings, arm: str, seed: int) -> None:
 def end(settings, arm: str, seed: int, checked: Mapping) -> None:
     """Write done.json, the last file of an arm: its stamp, what was checked, and the sha256 of every file that speaks."""
     folder = settings.model_dir(arm, seed)
-    stamp = read_json(folder / BEGUN)
-    write_json(folder / DONE, stamp | {"checked": dict(checked), "files": _hashes_in(folder)})
+    write_json(
+        folder / DONE, read_json(folder / BEGUN) | {"checked": dict(checked), "files": _hashes_in(folder)}
+    )
 
 
 def read_logs(settings):

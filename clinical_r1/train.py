@@ -113,7 +113,7 @@ def train_sft(settings: Settings, arm: str, seed: int) -> None:
     if (kept := len(trainer.train_dataset)) < len(rows):
         raise ValueError(f"{arm}: {len(rows) - kept} of {len(rows)} traces teach no token; leave them out.")
     float32_adapter(trainer.model, settings)
-    begin(settings, arm, seed)
+    begin(settings, arm, seed, _processes())
     checked = run(trainer)
     model = _merged(trainer.model, start, settings, folder) if settings.lora_rank else trainer.model
     _finish(model, trainer, settings, arm, seed, checked)
@@ -124,7 +124,7 @@ def supervised_batch(settings) -> tuple[int, int]:
 
     ValueError when `accelerate launch` started a number of processes that does not divide it.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = _processes()
     if settings.sft_batch % processes:
         raise ValueError(
             f"{processes} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
@@ -182,7 +182,7 @@ def reinforced_batch(settings: Settings) -> tuple[int, int]:
 
     Each process takes whole groups. ValueError when `accelerate launch` started a number that leaves some over.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = _processes()
     part = settings.rl_prompts * settings.num_generations // processes
     rows = min(part, settings.micro_batch)
     if settings.rl_prompts % processes or part % rows:
@@ -256,7 +256,7 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
         aggregation_options=dict(arm.options),
     )
     float32_adapter(trainer.model, settings)
-    begin(settings, name, seed)
+    begin(settings, name, seed, _processes())
     _finish(trainer.model, trainer, settings, name, seed, run(trainer))
 
 
@@ -271,6 +271,11 @@ def _start(settings: Settings, name: str, seed: int) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------ shared parts
+
+
+def _processes() -> int:
+    """How many `accelerate launch` started for this arm."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _shared_arguments(settings: Settings, seed: int) -> dict:
@@ -339,7 +344,7 @@ def train_all(settings: Settings) -> None:
     """
     from tqdm.auto import tqdm
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if _processes() > 1:
         raise RuntimeError(
             "train_all starts processes of its own and was itself started by accelerate launch; launch one arm: "
             "`accelerate launch -m clinical_r1.train --arm ... --seed ...`."

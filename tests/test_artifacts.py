@@ -394,6 +394,8 @@ def test_what_was_begun_with_something_else_is_not_gone_on_with(tmp_path):
         for ask in (artifacts.begin, artifacts.is_trained):
             with pytest.raises(artifacts.StaleError, match=f"{next(iter(change))} was"):
                 ask(replace(settings, **change), "crpo", 0)
+    with pytest.raises(artifacts.StaleError, match="processes was 1, now 2"):
+        artifacts.begin(settings, "crpo", 0, processes=2)
     (folder / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     (folder / "begun.json").unlink()
     with pytest.raises(artifacts.StaleError, match="checkpoint-1 lies in a folder without begun.json"):
