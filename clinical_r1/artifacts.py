@@ -231,9 +231,8 @@ def _source_file(module: str) -> Path | None:
 @cache
 def _installed() -> tuple[Path, ...]:
     """Folders of the standard library and of installed libraries: what lies there is named by its version."""
-    return tuple(
-        Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib", "purelib", "platlib")
-    )
+    kinds = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple(Path(sysconfig.get_path(kind)).resolve() for kind in kinds)
 
 
 # ------------------------------------------------------------------------------------------------------------- on disk
@@ -432,9 +431,8 @@ def begin(settings, arm: str, seed: int, processes: int = 1) -> None:
 def end(settings, arm: str, seed: int, checked: Mapping) -> None:
     """Write done.json, the last file of an arm: its stamp, what was checked, and the sha256 of every file that speaks."""
     folder = settings.model_dir(arm, seed)
-    write_json(
-        folder / DONE, read_json(folder / BEGUN) | {"checked": dict(checked), "files": _hashes_in(folder)}
-    )
+    found = {"checked": dict(checked), "files": _hashes_in(folder)}
+    write_json(folder / DONE, read_json(folder / BEGUN) | found)
 
 
 def read_logs(settings):
