@@ -422,7 +422,7 @@ def test_killed_run_goes_on_where_it_died(bench, capsys):
 def test_interrupt_exits_130_and_says_how_to_go_on(bench):
     process = run_in_process(bench)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert said == "reproduce: interrupted; run the same command to go on where it stopped.\n"
 
