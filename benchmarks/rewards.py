@@ -33,6 +33,7 @@ SENTENCES = (
     "Neither urethritis nor conjunctivitis is described, so Reactive arthritis is less likely.",
     "On second thought, recent travel would be needed to make Lyme arthritis the leading hypothesis.",
 )
+VIGNETTE = "A woman has fever, chills and a swollen right knee. Joint fluid holds 85,000 leukocytes and shows no crystals."
 SYMBOLS = "Temperature 39.4 °C, CRP ≥ 120 mg/L, β-lactam allergy → vancomycin."
 FOREIGN = "因此 также"
 CONCLUSION = "Fever and no crystals in the joint fluid favor Septic arthritis. \\boxed{B}"
@@ -57,7 +58,9 @@ def completion(index: int, rng: np.random.Generator, style: str = "crpo") -> str
         sentences.append(FOREIGN)
     count = sum(len(sentence.split()) for sentence in sentences)
     while count < WORDS:
-        sentences.append(SENTENCES[rng.integers(len(SENTENCES))])
+        sentences.append(
+            f"{SENTENCES[rng.integers(len(SENTENCES))][:-1]} ({len(sentences)})."
+        )  # none is said twice
         count += len(sentences[-1].split())
     half = len(sentences) // 8
     first, second = " ".join(sentences[1:half]), " ".join([*sentences[half:], sentences[0]])
@@ -76,8 +79,9 @@ def seconds(call) -> float:
 def score_set(name: str, completions: list[str]) -> float:
     """Seconds for all rewards of one set over a batch, nothing cached."""
     rewards.parse.cache_clear()
-    citation._option_names.cache_clear()
-    columns = {"answer": ["B"] * len(completions), "options": [OPTIONS] * len(completions)}
+    citation._question.cache_clear()
+    count = len(completions)
+    columns = {"answer": ["B"] * count, "options": [OPTIONS] * count, "prompts": [VIGNETTE] * count}
     fresh = [text[:1] + text[1:] for text in completions]  # new strings: their hashes are not known yet
     return seconds(lambda: [reward(fresh, **columns) for reward in rewards.REWARD_SETS[name].functions])
 
@@ -86,7 +90,7 @@ def hostile_score(text: str) -> None:
     parsed = parse_completion(
         f"<dx>(System 1: Intuitive) a (System 2: Analytical) {text}</dx><conclusion>{text}</conclusion>"
     )
-    citation.cross_references(parsed, OPTIONS)
+    citation.cross_references(parsed, OPTIONS, VIGNETTE)
     rewards.effective_share(text)
     parse_completion(text)
 

@@ -1,4 +1,5 @@
-"""Printed names of methods, measures, objectives and benchmarks: each once, for tables, figures and pages."""
+"""Printed names of methods, measures, objectives and benchmarks, each once, for tables, figures and pages; and the words that
+cite nothing, or that relate a finding to something, for whoever reads answers."""
 
 from clinical_r1.arms import MAIN
 
@@ -42,3 +43,60 @@ def objective_label(column):
     """What an objective or a log column is called in a figure."""
     name = column.removeprefix("rewards/").removesuffix("/mean")
     return OBJECTIVE_LABELS.get(column) or OBJECTIVE_LABELS.get(name) or name.replace("_", " ")
+
+
+# -------------------------------------------------------------------------------- common words of an answer
+# Words that cite nothing: function words, the format's own words, who came where and when, units, and the phrases of any
+# conclusion ("as noted above, the analysis of the findings supports the most likely diagnosis"). Words under three letters
+# never count.
+_FUNCTION_WORDS = """
+about above after again against all almost along already also although among and another any are around because been before
+being below best better between both but came can cannot case cases clear clearly come compared could did does doing done due
+during each either else even ever every few for from fully further furthermore given gives had has have having hence her here
+hers him his how however its itself just last later least less let like made mainly make makes many may me might more moreover
+most much must neither never next nor not now obvious off often once only other others our over overall own per rather really
+same see seem seems several shall she should show showing shown shows since some still strongly such than that the their them
+then there therefore these they thing this those though through thus together too toward towards under until upon use used
+using very via was way well went were what when where whether which while who whom whose why will with within without would
+yes yet you your first second third one two three
+"""
+_REASONING_WORDS = """
+analysed analysis analytical analyze analyzed answer answers argue argued argues boxed check checked choice choices choose
+chosen conclude concluded concludes conclusion conclusively confirm confirmed confirms consider considered considering
+consistent correct decide decided decides decision deliberate described diagnose diagnosed diagnoses diagnosis diagnostic
+discussed dx evidence expect expected explain explained explains fact facts favor favored favors favour favoured favours final
+finally finding findings fit fits history hypotheses hypothesis impression inconsistent indicate indicated indicates
+indicating information intuition intuitive know known leading likely match matched matches mentioned noted option options part
+patient patients point pointing points presentation presented presenting presents previous previously probable question reason
+reasoned reasoning reasons refer reject rejected rejects rest reveal revealed reveals rule ruled rules section select selected
+stated step steps suggest suggested suggesting suggests summary support supported supporting supports suspect suspected
+symptom symptoms system test testing tests text think thinking thought unlikely vignette weigh weighed weighs wrong
+"""
+_SETTING_WORDS = """
+man woman boy girl child male female infant newborn
+year years old month months week weeks day days hour hours minute minutes comes brought
+arrives admitted clinic hospital emergency department room physician doctor office nothing something associated association
+commonly typically usually generally potentially possible possibly possibility suspicion characterized referred condition
+conditions type form concern concerning appropriate effective following statement statements true false except regarding
+percent
+"""
+_UNITS = "microliter litre liter mmol meq mcg hpf min bpm dl mg mm kg cm hg"
+STOP_WORDS = frozenset(f"{_FUNCTION_WORDS} {_REASONING_WORDS} {_SETTING_WORDS} {_UNITS}".split())
+
+# A sentence that holds one of these relates a finding to something; a list of findings holds none.
+_CONTRARY_WORDS = """
+against atypical contradict contradicted contradicts contraindicated exclude excluded excludes excluding implausible
+improbable incompatible inconsistent less rather reject rejected rejects rule ruled rules ruling unlikely unsupported
+"""
+
+# Of a finding as often as of an option.
+_DENYING_WORDS = "although but cannot except however instead lack lacks neither nor not unlike whereas wrong"
+_RELATING_WORDS = """
+argue argued argues arguing because cause caused causes characteristic classic compatible confirm confirmed confirms
+consistent consequently due expect expected explain explained explaining explains favor favored favoring favors favour
+favoured favouring favours fit fits hence hallmark imply implies indicate indicated indicates indicating lead leading leads
+likely make makes mean means point pointed pointing points raise raises require required requires reveal reveals show shows
+since suggest suggested suggesting suggests support supported supporting supports therefore thus treat treated treats typical
+"""
+CONTRARY_WORDS = frozenset(_CONTRARY_WORDS.split())
+INFERENCE_WORDS = CONTRARY_WORDS.union(_DENYING_WORDS.split(), _RELATING_WORDS.split())

@@ -11,6 +11,7 @@ figure 6). What a judge is shown was written by a model, and is fenced: see `bui
 import hashlib
 import json
 import unicodedata
+from functools import lru_cache
 
 from clinical_r1.arms import STYLES
 
@@ -86,6 +87,17 @@ def render_chat(tokenizer, messages: list[dict]) -> str:
                 f"the chat template of {name} leaves out the {message['role']} turn; the model would never see it."
             )
     return text
+
+
+@lru_cache(maxsize=256)
+def question_stem(prompt: str, options: tuple[tuple[str, str], ...] = ()) -> str:
+    """The question in a prompt, without our instructions and without its options."""
+    for layout in TEMPLATES.values():
+        for template in layout.values():
+            prompt = prompt.rpartition(template.partition("{question}")[0])[2]
+    for letter, text in options[:1]:
+        prompt = prompt.partition(f"\n{letter}: {text}")[0]
+    return prompt
 
 
 # ----------------------------------------------------------------------------------------------------- judges

@@ -9,17 +9,21 @@ All reading of text is done by `completions`; what the paper leaves open about t
 `CHOICES`.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial, wraps
 
 from clinical_r1.citation import (
+    COPIED_SHARE,
     MAX_CONCLUSION_SHARE,
     MAX_CONCLUSION_WORDS,
     MAX_INFERENCE_WORDS,
-    MIN_CITED_SHARE,
     MIN_CITED_WORDS,
+    MIN_STATED_SHARE,
+    NAMED_SHARE,
+    NEAR,
     cross_references,
 )
 from clinical_r1.completions import Completion, parse_completion, remove_box
@@ -27,20 +31,29 @@ from clinical_r1.questions import LETTERS
 
 CHOICES = {  # where the paper is silent
     "accuracy": "1 if the one boxed letter is the answer, else 0; no negative values",
-    "cross-reference": "take the conclusion's content words: no option words, no common or format words, "
-    f"three letters or a digit. At least {MIN_CITED_WORDS} different ones must occur in System 2, and "
-    f"either all of them do, or at least {MIN_CITED_SHARE:.0%} do and two that stand side by side in the "
-    "conclusion stand so in System 2. 'no fever' is not 'fever'. One finding of two words is a citation, one "
-    "bare word is not",
-    "what can be cited": f"sentences of System 2 that infer: at most {MAX_INFERENCE_WORDS} words, with a word such as "
-    "'supports', 'because', 'unlikely' (not a heap of them), and not copied word for word from the prompt. A list of "
-    "findings, or the vignette again, is nothing to cite",
+    "what is cited": "the conclusion's content words: no option words, common words, format words, units or the patient's age "
+    f"and sex; three letters or a number; endings such as -s, -ed, -ing do not matter. At least {MIN_CITED_WORDS} different ones "
+    "must be stated by the vignette and said in the reasoning",
+    "the vignette": "the question in `prompts`, without our instructions, its options and, where there is more, its question "
+    f"sentence. It must state at least {MIN_STATED_SHARE:.0%} of the conclusion's content words; words said side by side must "
+    f"stand within {NEAR} words of each other there. With prompts None these checks are left out",
+    "polarity": "'fever' and 'no fever' are two things, in the vignette, in System 2 and in the conclusion: no, not, without, "
+    "denies, never, lacks, absence of, free of, negative for, 'is absent', 'was ruled out' … deny. A word that the vignette, or "
+    "System 2, says in the opposite alone undoes the citation. 'Afebrile' is not known to deny fever",
+    "what is reasoning": f"sentences of System 2 of at most {MAX_INFERENCE_WORDS} words with a word such as 'supports' or "
+    "'unlikely' (not a heap of them) that speak for no other option. One at least, with a cited word that is no number, names "
+    "the boxed option and speaks for it, or another and speaks against it. 'This …' and 'Therefore …' go on with the sentence "
+    "before; what 'would' or 'may' be speaks for the boxed option at most; 'if' speaks for nothing. If the question asks for the "
+    "exception, for and against change places",
+    "named": f"'option B', or {NAMED_SHARE:.0%} of the words that no other option has; of all its words, where those are few",
+    "one answer": "more sentences of System 2 must speak for the boxed option (less those against it) than for any other, one "
+    "said twice counted once. The conclusion must not speak as much for another one, nor name them all",
     "no repetition": "more than half of the content words that the conclusion says must be different ones: 'fever and "
     "chills, fever and chills' cites nothing",
-    "no hedging": "a conclusion that names every option cites nothing; nor does one whose System 2 names several "
-    "options and speaks against none",
-    "no copying": f"a conclusion longer than {MAX_CONCLUSION_WORDS} words and also than "
-    f"{MAX_CONCLUSION_SHARE:.0%} of the reasoning cites nothing",
+    "no copying": f"a sentence with {COPIED_SHARE:.0%} of its words, and its options' names, in one sentence of the vignette is "
+    f"no reasoning; a conclusion longer than {MAX_CONCLUSION_WORDS} words and also than {MAX_CONCLUSION_SHARE:.0%} of the "
+    "reasoning cites nothing",
+    "what no text rule can see": "whether a stated finding really speaks for the option that it is said to speak for",
     "effective token": "words split on white space; effective if every character is Latin, Greek, a European "
     "digit, punctuation or a medical or mathematical sign. In scripts written without spaces each character "
     "is one token",
@@ -53,17 +66,18 @@ def accuracy_reward(completions, answer, style="crpo", options=None, **columns) 
     """r_acc of paper eq. 4, in {0, 1}: the one boxed letter is the answer. No letter is 0; no answer is None.
 
     answer: the correct letter of each question, A to J, or None where it is not known; ValueError for anything else, which no
-    completion could ever match. style: of all, or one per completion. options: letter -> text of each question (TRL passes
-    it), so that a box may hold an option's text; None where they are not known.
+    completion could ever match. style: of all, or one per completion. options: of each question, as `read_options` reads them
+    (TRL passes it), so that a box may hold an option's text; None where they are not known.
     """
     count = len(completions)
     styles = [style] * count if isinstance(style, str) else style
     options = [None] * count if options is None else options
     check_same_length(count, answer=answer, style=styles, options=options)
-    check_answers(answer)
+    items = [option_items(choices) for choices in options]
+    check_answers(answer, items)
     parsed = (
-        parse(completion_text(completion), style, option_items(choices))
-        for completion, style, choices in zip(completions, styles, options, strict=True)
+        parse(completion_text(completion), style, choices)
+        for completion, style, choices in zip(completions, styles, items, strict=True)
     )
     return [None if a is None else float(p.letter == a) for p, a in zip(parsed, answer, strict=True)]
 
@@ -80,14 +94,16 @@ def thinking_format_reward(completions, **columns) -> list[float]:
 def clinical_reasoning_reward(completions, options, prompts=None, **columns) -> list[float | None]:
     """r_CR of paper eq. 4, in {0, 1, 1.5}: well-formed <dx>/<conclusion>, +0.5 if `cross_references`.
 
-    options: letter -> text of each question; None where they are not known, which makes the completion
-    unscorable. prompts: what was asked (TRL passes it), so that a copied vignette is no reasoning; None
+    options: of each question, as `read_options` reads them; None where they are not known, which makes the completion
+    unscorable. prompts: what was asked (TRL passes it), whose vignette must state what is cited; None, for all or for one,
     leaves that check out.
     """
-    prompts = [""] * len(completions) if prompts is None else prompts
-    check_same_length(len(completions), options=options, prompts=prompts)
+    count = len(completions)
+    prompts = [None] * count if prompts is None else prompts
+    options = [None] * count if options is None else options
+    check_same_length(count, options=options, prompts=prompts)
     rewards: list[float | None] = []
-    for completion, choices, prompt in zip(completions, options, prompts, strict=True):
+    for completion, choices, prompt in zip(completions, map(read_options, options), prompts, strict=True):
         parsed = parse(completion_text(completion), "crpo", option_items(choices))
         if choices is None:
             rewards.append(None)
@@ -285,9 +301,9 @@ def parse(text: str, style: str, options: tuple[tuple[str, str], ...] | None = N
     return parse_completion(text, style, dict(options) if options else None)
 
 
-def option_items(options: Mapping[str, str] | None) -> tuple[tuple[str, str], ...] | None:
-    """Options in a form that can be remembered: (letter, text) pairs."""
-    return None if options is None else tuple(options.items())
+def option_items(options) -> tuple[tuple[str, str], ...] | None:
+    """The options of one question in a form that can be remembered: (letter, text) pairs, as `read_options` reads them."""
+    return None if options is None else tuple(read_options(options).items())
 
 
 def completion_text(completion) -> str:
@@ -305,25 +321,66 @@ def completion_text(completion) -> str:
     )
 
 
-def check_answers(answers) -> None:
-    """ValueError unless each is one letter A to J, or None: an option's text, a small letter or an index would never be right."""
-    for answer in answers:
-        if answer is not None and not (isinstance(answer, str) and len(answer) == 1 and answer in LETTERS):
+def check_answers(answers, options=None) -> None:
+    """ValueError unless each is one letter A to J, or None: an option's text, a small letter or an index would never be right.
+
+    options: of each question, as `option_items` gives them; where they are known, the answer must be one of their letters.
+    """
+    for answer, choices in zip(answers, options or [None] * len(answers), strict=True):
+        letters = LETTERS if choices is None else "".join(letter for letter, _ in choices)
+        if answer is not None and not (isinstance(answer, str) and len(answer) == 1 and answer in letters):
+            expected = f"A to {LETTERS[-1]}" if choices is None else f"of its options ({', '.join(letters)})"
             raise ValueError(
-                f"the answer of a question is {answer!r}; expected one letter A to {LETTERS[-1]}, or None."
+                f"the answer of a question is {answer!r}; expected one letter {expected}, or None."
             )
 
 
-def prompt_text(prompt) -> str:
-    """A prompt as text: itself, or all that its messages say."""
-    if isinstance(prompt, str):
+def read_options(options) -> Mapping[str, str] | None:
+    """The options of one question as letter -> text, those without a text left out (Arrow pads with None). None stays None.
+
+    options: a mapping by letter A to J, a list of texts (A, B, … by position), or either as JSON text. ValueError for others.
+    """
+    if options is None:
+        return None
+    read = options
+    if isinstance(read, str):
+        try:
+            read = json.loads(read)
+        except (ValueError, RecursionError):
+            pass
+    if isinstance(read, list | tuple) and len(read) <= len(LETTERS):
+        read = dict(zip(LETTERS, read, strict=False))
+    if isinstance(read, Mapping) and all(
+        isinstance(letter, str) and len(letter) == 1 and letter in LETTERS and isinstance(text, str | None)
+        for letter, text in read.items()
+    ):
+        if texts := {letter: text for letter, text in read.items() if text and not text.isspace()}:
+            return texts
+    raise ValueError(
+        f"the options of a question are {shortened(options)}; expected letter -> text with letters A to {LETTERS[-1]}, a list of "
+        "texts, JSON text of either, or None."
+    )
+
+
+def shortened(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def prompt_text(prompt) -> str | None:
+    """A prompt as text: itself, or all that its messages say. None stays None."""
+    if prompt is None or isinstance(prompt, str):
         return prompt
     return "\n".join(m["content"] for m in prompt if isinstance(m["content"], str))
 
 
 def check_same_length(count: int, **columns: Sequence) -> None:
-    """ValueError unless each column holds one value a completion."""
+    """ValueError unless each column is a list that holds one value a completion."""
     for name, values in columns.items():
+        if isinstance(values, str | Mapping) or not hasattr(values, "__len__"):
+            raise ValueError(
+                f"column {name!r} is {shortened(values)}; expected a list, one value a completion."
+            )
         if len(values) != count:
             raise ValueError(
                 f"column {name!r} has {len(values)} values for {count} completions; pass one a completion."

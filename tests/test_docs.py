@@ -261,22 +261,36 @@ def test_every_point_of_the_grid_reaches_what_the_page_says():
 def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
     from clinical_r1.audit.redteam import EXAMPLE, EXAMPLE_HONEST, red_team_table
     from clinical_r1.clinic import Case, load_set
-    from clinical_r1.clinic.traces import teaching_completions
+    from clinical_r1.clinic.cases import phrase
+    from clinical_r1.clinic.traces import crpo_text, teaching_completions
     from clinical_r1.prompts import render_question
     from clinical_r1.rewards import REWARD_SETS
 
     text = one_line(page("docs/trust.md"))
-    attacks = red_team_table(EXAMPLE, EXAMPLE_HONEST)["outranked"].iloc[1:]
-    assert f"outranks {sum(attacks)} of {len(attacks)} degenerate and adversarial completions" in text
+    table = red_team_table(EXAMPLE, EXAMPLE_HONEST).iloc[1:]
+    assert (
+        f"outranks {sum(table['outranked'])} of {len(table)} degenerate and adversarial completions" in text
+    )
+    assert f"{sum(table['tie'])} of the {len(table)} tie" in text
     question = load_set("clinic", "validation", 6)[5]
-    texts = teaching_completions(Case.from_json(question.meta["case"]))
+    case = Case.from_json(question.meta["case"])
+    stranger = next(
+        f for f, present in case.stated if present and (f, present) not in case.evidence(case.gold, 1)
+    )
+    words = phrase(stranger, True)
+    texts = teaching_completions(case) | {
+        "stranger": crpo_text(
+            "so.", f"{words} supports {case.gold}.", f"{words} favors {case.gold} \\boxed{{{case.letter}}}"
+        )
+    }
     rewards, count = REWARD_SETS["crpo"], len(texts)
     columns = {"answer": [question.answer] * count, "options": [question.options] * count}
     columns["prompts"] = [render_question(question)] * count
     parts = [reward(list(texts.values()), **columns) for reward in rewards.functions]
     totals = dict(zip(texts, np.array(parts).T @ np.array(rewards.weights), strict=True))
-    same = totals["honest"], totals["right, but invents evidence"], totals["right, stuffs keywords"]
-    assert {f"{total:.2f}" for total in same} == {"12.00"} and "both earn 12.00" in text
+    blind = totals["right, but invents evidence"], totals["right, stuffs keywords"]
+    assert {f"{total:.2f}" for total in blind} == {"11.50"} and "both earn 11.50" in text
+    assert totals["honest"] == totals["stranger"] == 12.0 and "earns 12.00, as much as the honest one" in text
 
 
 # ---- habits ----

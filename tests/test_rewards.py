@@ -1,10 +1,8 @@
 """Each objective of eq. 4: ranges, zeros, the order best to worst.   pytest tests/test_rewards.py"""
 
 import json
-import os
 import pickle
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -12,8 +10,6 @@ from hypothesis import strategies as st
 
 from clinical_r1.advantages import total_reward
 from clinical_r1.audit.redteam import official_rule_score
-from clinical_r1.citation import cross_references, words
-from clinical_r1.completions import parse_completion
 from clinical_r1.rewards import (
     REWARD_SETS,
     accuracy_reward,
@@ -60,8 +56,15 @@ CRPO_ORDER = [  # best to worst under eq. 4 with k = 10; the total is written ou
         10 + 1 + 0.5,
     ),  # right and well formed, cites nothing
     ("so \\boxed{B}", 10 + 0 + 0.5),  # right, no format
-    (crpo("fever and wheeze favor Gout. \\boxed{A}"), 0 + 1.5 + 0.5),  # wrong, and yet a citation
-    (crpo("fever and wheeze favor it. \\boxed{A} \\boxed{B}"), 0 + 1.5 + 0.5),  # two answers are no answer
+    (
+        crpo("dark urine favors Gout. \\boxed{A}", "dark urine supports Gout."),
+        0 + 1.5 + 0.5,
+    ),  # wrong, and cites
+    (crpo("fever and wheeze favor Gout. \\boxed{A}"), 0 + 1 + 0.5),  # System 2 has them for another option
+    (
+        crpo("fever and wheeze favor it. \\boxed{A} \\boxed{B}"),
+        0 + 1 + 0.5,
+    ),  # two answers are none to cite for
     (crpo("the answer is Gout. \\boxed{A}"), 0 + 1 + 0.5),
     (crpo("the answer is Gout."), 0 + 1 + 0.5),  # no box
     ("I cannot tell.", 0 + 0 + 0.5),
@@ -99,9 +102,8 @@ def slow_crpo_total(completion: str, answer: str) -> float:
     if layout:
         reasoning = 1.0
         analysis = layout.group(1)
-        for finding in ("no crystals in the joint fluid", "fever and wheeze"):
-            parts = finding.split(" and ")
-            if finding in layout.group(2) and all(part in analysis for part in parts):
+        for finding, letter in (("no crystals in the joint fluid", "B"), ("dark urine", "A")):
+            if finding in layout.group(2) and finding in analysis and boxes == [letter]:
                 reasoning = 1.5
     tokens = completion.split()
     effective = [token for token in tokens if token.isascii()]
@@ -209,7 +211,11 @@ def test_message_lists_and_the_columns_of_trl():
     conversation = [[{"role": "assistant", "content": "hm"}, {"role": "assistant", "content": PERFECT}]]
     conversation += [[{"role": "assistant", "content": [{"type": "text", "text": PERFECT}]}]]
     conversation += [[{"role": "assistant", "content": None}]]  # a bare tool call
-    extra = {"prompts": [""] * 3, "completion_ids": [[1]] * 3, "trainer_state": None}
+    extra = {
+        "prompts": ["Fever, wheeze, no crystals in the joint fluid."] * 3,
+        "completion_ids": [[1]] * 3,
+        "trainer_state": None,
+    }
     columns = {
         "answer": ["B"] * 3,
         "options": [OPTIONS] * 3,
@@ -259,110 +265,6 @@ def test_ranges(text, answer):
     assert clinical_reasoning_reward([text], **columns)[0] in (0.0, 1.0, 1.5)
     assert 0.0 <= consistency_reward([text], **columns)[0] <= 1.0
     assert official_rule_score(text, answer) <= 12.0
-
-
-# -------------------------------------------------------------------------------------------- cross-reference
-
-CITES = [
-    "fever and no crystals in the joint fluid favor Septic arthritis.",
-    "fever and wheeze favor Septic arthritis.",  # two findings of one word
-    "dark urine favors Acute hepatitis A.",  # one finding of two words
-    "Dark-urine favors it",  # case and hyphen
-    "the CRP of 120 decides.",  # a number is content
-    "dark urine in a febrile traveller decides.",  # half of the words, one verbatim pair
-]
-CITES_NOT = [
-    "the answer is Gout.",
-    "as noted above, the analysis of the findings supports the most likely diagnosis.",
-    "Septic arthritis rather than Gout, Lyme arthritis or Acute hepatitis A.",  # option text only
-    "fever favors Septic arthritis.",  # one bare word
-    "fever, fever, fever favor Septic arthritis.",  # the same word again
-    "crystals in the joint favor Gout.",  # the analysis says: no crystals; and one word is left
-    "no fever and no wheeze favor Gout.",  # negated
-    "gonorrhea and urethral discharge favor Reactive arthritis.",  # not in the analysis
-    "fluid urine joint dark gonorrhea",  # words of the analysis without its phrases
-    "suspect System 1 Intuitive and System 2 Analytical",  # format words
-    "",
-]
-
-
-@pytest.mark.parametrize("conclusion", CITES)
-def test_cites(conclusion):
-    assert cross_references(parse_completion(crpo(f"{conclusion} \\boxed{{B}}")), OPTIONS)
-
-
-@pytest.mark.parametrize("conclusion", CITES_NOT)
-def test_cites_not(conclusion):
-    assert not cross_references(parse_completion(crpo(f"{conclusion} \\boxed{{B}}")), OPTIONS)
-
-
-def test_a_citation_must_stand_in_system_2():
-    intuitive = crpo("dark urine decides. \\boxed{C}", "nothing else.").replace("suspect Gout", "dark urine")
-    assert not cross_references(parse_completion(intuitive), OPTIONS)
-
-
-def test_the_box_cites_nothing():
-    boxed = crpo("so \\boxed{C. dark urine}")
-    assert not cross_references(parse_completion(boxed), OPTIONS)
-
-
-def test_option_words_are_the_questions_own():
-    completion = parse_completion(crpo("dark urine decides. \\boxed{B}"))
-    assert cross_references(completion, OPTIONS)
-    assert not cross_references(completion, {"A": "Dark urine", "B": "Pale stool"})
-
-
-def test_copying_the_reasoning_is_no_citation():
-    analysis = " ".join(f"finding{i} supports Gout." for i in range(50))
-    copied = parse_completion(crpo(f"{analysis} \\boxed{{A}}", analysis))
-    extract = " ".join(analysis.split()[:60])
-    assert not cross_references(copied, OPTIONS)
-    assert cross_references(parse_completion(crpo(f"{extract} \\boxed{{A}}", analysis)), OPTIONS)
-
-
-def test_no_sections_no_citation():
-    assert not cross_references(parse_completion("fever and wheeze"), OPTIONS)
-    assert not cross_references(parse_completion(grpo("fever and wheeze"), "grpo"), OPTIONS)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("No fever, without RASH", ["no_fever", "no_rash"]),
-        ("denial of chest pain", ["no_chest", "pain"]),
-        ("nodes", ["nodes"]),  # not a negation
-        (
-            "\u201cβ-lactam\u201d\u2014Sjögren\u2019s",
-            ["β", "lactam", "sjögren", "s"],
-        ),  # typographic marks separate
-        ("\ud800 pH 7.1", ["\ud800", "ph", "7", "1"]),
-    ],
-)
-def test_words(text, expected):
-    assert words(text) == expected
-
-
-@pytest.mark.skipif("CLINICAL_R1_DATA" not in os.environ, reason="needs the real files: set CLINICAL_R1_DATA")
-def test_real_chains_cite_themselves_more_than_each_other():
-    """GPT-4's chains, cut before their last sentences: these cite their own start, not the next chain's."""
-    data = Path(os.environ["CLINICAL_R1_DATA"])
-    with open(data / "medqa/test_4opt_metamap.jsonl", encoding="utf-8") as lines:
-        options = [json.loads(line)["options"] for line in lines]
-    pieces = []
-    with open(data / "real_completions/mirage_cot_medqa_gpt-4-32k.jsonl", encoding="utf-8") as lines:
-        for row, choices in zip(map(json.loads, lines), options, strict=True):
-            sentences = row["raw"].partition('"step_by_step_thinking": "')[2].split(". ")
-            if len(sentences) > 4:
-                pieces.append((". ".join(sentences[:-2]), ". ".join(sentences[-2:]), choices))
-    own = other = 0
-    for (analysis, conclusion, choices), (stranger, _, _) in zip(
-        pieces, pieces[1:] + pieces[:1], strict=True
-    ):
-        own += cross_references(parse_completion(crpo(conclusion, analysis)), choices)
-        other += cross_references(parse_completion(crpo(conclusion, stranger)), choices)
-    assert len(pieces) > 900
-    assert own / len(pieces) > 0.1  # nobody asked these models to cite
-    assert other / len(pieces) < 0.005
 
 
 # ------------------------------------------------------------------------------------------------ consistency
@@ -466,3 +368,75 @@ def test_what_a_reward_does_to_its_inputs_no_other_reward_sees(spoiling):
     shared = given()
     assert checked(spoiling)(**shared) == [1.0, 1.0]
     assert shared == given()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        OPTIONS,
+        OPTIONS | {"E": None},
+        list(OPTIONS.values()),
+        tuple(OPTIONS.values()),
+        json.dumps(OPTIONS),
+        json.dumps(list(OPTIONS.values())),
+    ],
+)
+def test_options_as_a_mapping_a_list_or_json(options):
+    from clinical_r1.laboratory.grounded import grounded_faithfulness_reward
+    from clinical_r1.laboratory.variants import cited_thinking_reward
+
+    prompts = ["Fever, no crystals in the joint fluid."]
+    assert clinical_reasoning_reward([PERFECT], options=[options], prompts=prompts) == [1.5]
+    assert accuracy_reward([r"\boxed{Septic arthritis}"], answer=["B"], options=[options]) == [1.0]
+    text = grpo("fever and no crystals in the joint fluid favor Septic arthritis. \\boxed{B}")
+    assert cited_thinking_reward([text], options=[options], prompts=prompts) == [1.5]
+    assert grounded_faithfulness_reward([PERFECT], options=[options], prompts=prompts)[0] > 0
+
+
+def test_unknown_options_are_none_and_never_zero():
+    assert clinical_reasoning_reward([PERFECT] * 2, options=None) == [None, None]
+    assert clinical_reasoning_reward([PERFECT] * 2, options=[None, OPTIONS]) == [None, 1.5]
+    assert accuracy_reward([PERFECT], answer=["E"], options=None) == [0.0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "many",
+        "[[1]]",
+        "{}",
+        {},
+        [],
+        5,
+        {"1": "Gout"},
+        {"AB": "Gout"},
+        {"A": 6},
+        ["Gout", 6],
+        {"A": ""},
+        ["x"] * 11,
+        "[" * 100_000,
+    ],
+)
+def test_options_of_another_kind_are_refused(options):
+    for reward in (clinical_reasoning_reward, accuracy_reward):
+        with pytest.raises(ValueError, match="the options of a question are .* expected letter -> text"):
+            reward([PERFECT], options=[options], answer=["B"])
+
+
+def test_a_column_that_is_no_list_and_an_answer_outside_the_options_are_refused():
+    for options in (OPTIONS, json.dumps(OPTIONS), 4):
+        with pytest.raises(
+            ValueError, match="column 'options' is .* expected a list, one value a completion"
+        ):
+            clinical_reasoning_reward([PERFECT] * 4, options=options)
+    with pytest.raises(
+        ValueError, match=r"is 'E'; expected one letter of its options \(A, B, C, D\), or None"
+    ):
+        accuracy_reward([PERFECT], answer=["E"], options=[OPTIONS])
+
+
+def test_empty_texts_and_a_megabyte():
+    columns = {"answer": ["B"] * 3, "options": [OPTIONS] * 3, "prompts": ["", "fever " * 100_000, None]}
+    texts = ["", crpo("fever and chills \\boxed{B}", "fever " * 100_000), crpo("", "")]
+    assert clinical_reasoning_reward(texts, **columns) == [0.0, 1.0, 0.0]
+    assert accuracy_reward(texts, **columns) == [0.0, 1.0, 0.0]

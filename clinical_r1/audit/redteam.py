@@ -1,14 +1,16 @@
 """Degenerate and adversarial completions of one question, and what every reward says to them.
 
 Each attack knows the right letter: the question is not whether the answer is right, but whether the rest is worth as
-much as honest reasoning. An honest completion must outrank every attack under the CRPO set; the tests hold it to that,
-on clinic questions and on ordinary English. Ours. Everything clinical here is teaching material, not medical advice.
+much as honest reasoning. An honest completion must outrank every attack but the `TIES` under the CRPO set; the tests hold it
+to that, on clinic questions and on ordinary English. Ours. Everything clinical here is teaching material, not medical advice.
 """
 
 import re
 import string
+from itertools import pairwise
 
-from clinical_r1.citation import STOP_WORDS, words
+from clinical_r1.clinic.traces import crpo_text
+from clinical_r1.labels import STOP_WORDS
 from clinical_r1.questions import Question
 from clinical_r1.rewards import REWARD_SETS, RewardSet, thinking_format_reward
 
@@ -39,13 +41,15 @@ EXAMPLE_HONEST = (
 MEGABYTE = 1_000_000
 _LOOK_ALIKES = str.maketrans("aeopcxy", "аеорсху")  # Latin to Cyrillic
 _OTHER_LANGUAGES = "因此我们考虑感染的可能性 следовательно, это инфекция لذلك نشتبه في العدوى"
+_DENIED = re.compile(r"\b(?:no|not|non\w+|never|without|denies|free of|cannot|absen\w+)\b")
 _CUES = "supports because therefore suggests confirms likely diagnosis"
 
 
-def _crpo(analysis: str, conclusion: str, intuition: str = "suspect {answer}.") -> str:
+def _crpo(
+    analysis: str, conclusion: str = "{two} favor {answer} {box}", intuition: str = "suspect {answer}."
+) -> str:
     """A template in the CRPO format."""
-    first, second = f"(System 1: Intuitive) {intuition}", f"(System 2: Analytical) {analysis}"
-    return f"<dx> {first} {second} </dx> <conclusion> {conclusion} </conclusion>"
+    return crpo_text(intuition, analysis, conclusion)
 
 
 def _look_alikes(honest: str) -> str:
@@ -104,7 +108,65 @@ ATTACKS = {
         " the ", " t\u200bhe "
     ),
     "right-to-left override": "{reasoning} \u202e gout ton si ti {rest}",
+    # ---- texts that fit any question, the answer's name aside
+    "gestalt": _crpo(
+        "Overall clinical gestalt favors one choice.", "Overall clinical gestalt favors this choice. {box}"
+    ),
+    "gestalt with the answer": _crpo(
+        "Overall clinical gestalt favors {answer}.", "Overall clinical gestalt favors {answer}. {box}"
+    ),
+    "nonsense words": _crpo("Blorf zindle supports quux.", "Blorf zindle supports quux. {box}"),
+    "nonsense words with the answer": _crpo(
+        "Blorf zindle supports {answer}.", "Blorf zindle supports {answer}. {box}"
+    ),
+    "digits": _crpo("48291 77350 supports {answer}.", "48291 77350 supports {answer}. {box}"),
+    "base64": _crpo("ZmV2ZXIgYW5k Y291Z2ggaW4 supports {answer}.", "ZmV2ZXIgYW5k Y291Z2ggaW4 {box}"),
+    "mechanism of nothing": _crpo(
+        "The underlying pathophysiology explains {answer}.",
+        "The underlying pathophysiology explains it. {box}",
+    ),
+    "age and sex": _crpo("{who} supports {answer}.", "{who} favors {answer} {box}"),
+    "words of the question": _crpo("{asked} supports {answer}.", "{asked} {answer} {box}"),
+    "units": _crpo("mg per dL and mm Hg supports {answer}.", "mg per dL and mm Hg favor {answer} {box}"),
+    # ---- reasoning that is none, or for something else
+    "reasoning for another option": _crpo("{two} supports {other}."),
+    "reasoning against the answer": _crpo("{two} argues against {answer}."),
+    "reasoning denied": _crpo("{two} does not support {answer}."),
+    "mostly for another option": _crpo(
+        "{one} supports {other}. {two} supports {other}. {two} supports {answer}."
+    ),
+    "conclusion for another option": _crpo("{two} supports {answer}.", "{two} favor {other} {box}"),
+    "only supposed": _crpo("if {answer} then expect {two}."),
+    "only in System 1": _crpo("the answer is {answer}.", intuition="{two} supports {answer}."),
+    "every option, then a contrary word": _crpo("{two_support_every_option} however, this is unlikely."),
+    "vignette behind because": _crpo("{stem_because}"),
+    "vignette, a number changed": _crpo("{stem_changed}"),
+    "vignette, a cue inserted": _crpo("{stem_with_cue}"),
+    "vignette words shuffled": _crpo("{shuffled} supports {answer}.", "{shuffled} favor {answer} {box}"),
+    "vignette words at random": _crpo("{far_apart} supports {answer}.", "{far_apart} favor {answer} {box}"),
+    "numbers alone": _crpo("{numbers} supports {answer}.", "{numbers} favor {answer} {box}"),
+    # ---- denial
+    "absence cited as presence": _crpo(
+        "the absence of {pair} supports {answer}.", "{pair} favors {answer} {box}"
+    ),
+    "denial cited as presence": _crpo(
+        "{pair} is absent and supports {answer}.", "{pair} favors {answer} {box}"
+    ),
+    "exclusion cited as presence": _crpo(
+        "{pair} was ruled out, which supports {answer}.", "{pair} favors {answer} {box}"
+    ),
+    "presence cited as absence": _crpo("no {pair} supports {answer}.", "no {pair} favors {answer} {box}"),
+    "three negations": _crpo("no lack of no {pair} supports {answer}.", "{pair} favors {answer} {box}"),
+    "denial in hidden characters": _crpo(
+        "n\u200bo {pair} supports {answer}.", "{pair} favors {answer} {box}"
+    ),
+    # ---- what no text rule can see: these tie with the honest answer
+    "stated findings, whatever they mean": _crpo("{two} supports {answer}."),
+    "a made-up link between": _crpo("{one} supports {answer}. {two} suggests blorf."),
 }
+# Attacks that earn as much as an honest answer: their findings are stated and said to speak for the answer. A text rule does
+# not know medicine; the measures do, in the clinic.
+TIES = frozenset({"stated findings, whatever they mean", "a made-up link between"})
 
 
 def attacks(question: Question, honest: str) -> dict[str, str]:
@@ -122,27 +184,21 @@ def attacks(question: Question, honest: str) -> dict[str, str]:
 def _pieces(question: Question, honest: str) -> dict[str, str]:
     """What the braces of ATTACKS stand for. reasoning, rest: the honest completion before </dx>, and from it on."""
     answer, options = question.options[question.answer], list(question.options.values())
-    vignette = question.stem.replace("Patient:", "").replace(". ", ", ")
-    findings = [part.strip(" .") for part in vignette.split(",")]
-    keywords = [word for word in words(question.stem) if len(word) > 3 and word not in STOP_WORDS][:12]
-    two, dx_end = f"{findings[0]} and {findings[1]}", honest.index("</dx>")
-    return {
+    wrong = next(letter for letter in question.options if letter != question.answer)
+    pieces, dx_end = _vignette_pieces(question.stem), honest.index("</dx>")
+    findings, keywords, two = pieces["findings"].split(". "), pieces["keywords"].split(", "), pieces["two"]
+    return pieces | {
         "answer": answer,
         "box": f"\\boxed{{{question.answer}}}",
-        "wrong": next(letter for letter in question.options if letter != question.answer),
+        "wrong": wrong,
+        "other": question.options[wrong],
         "any_letter": " or ".join(question.options),
-        "stem": question.stem,
         "options": ", ".join(options),
         "options_as_sentences": ". ".join(options),
-        "findings": ". ".join(findings),
-        "one": findings[0],
-        "two": two,
         "every_finding_supports": " ".join(f"{finding} supports {answer}." for finding in findings * 8),
         "two_support_every_option": " ".join(f"{two} supports {option}." for option in options),
         "keywords_and_options": ", ".join([*keywords, *options]),
         "keywords_and_cues": " ".join([*keywords, _CUES, answer]),
-        "six_keywords": ", ".join(keywords[:6]),
-        "six_keywords_in_a_row": " ".join(keywords[:6]),
         "honest": honest,
         "reasoning": honest[:dx_end],
         "rest": honest[dx_end:],
@@ -151,13 +207,46 @@ def _pieces(question: Question, honest: str) -> dict[str, str]:
     }
 
 
+def _vignette_pieces(stem: str) -> dict[str, str]:
+    """Parts of a vignette, whole and spoilt. one, two, pair: of what it does not deny, as far as a pattern can see."""
+    vignette = stem.replace("Patient:", "").replace(". ", ", ")
+    findings = [part.strip(" .") for part in vignette.split(",")]
+    if len(findings) < 2:
+        findings = [vignette[: len(vignette) // 2], vignette[len(vignette) // 2 :]]
+    keywords = [word for word in re.findall(r"[a-z]{4,}", stem.lower()) if word not in STOP_WORDS][:12]
+    positive = [finding for finding in findings if not _DENIED.search(finding)] or findings
+    one, two = positive[0], f"{positive[0]} and {positive[1 % len(positive)]}"
+    neighbours = pairwise(re.findall(r"[a-z]+|\W\W", " , ".join(positive)))
+    pairs = (f"{a} {b}" for a, b in neighbours if {a, b}.isdisjoint(STOP_WORDS) and len(a) > 3 < len(b))
+    who = re.search(r"\d+-(?:year|month|week|day)s?-old \w+", stem)
+    asked = re.split(r"[.\n] *", stem)[-1].rstrip("?") if "?" in stem else "Which of the following is it"
+    return {
+        "stem": stem,
+        "stem_because": re.sub(r"(^|[.] )(?=\w)", r"\1Because ", stem),
+        "stem_changed": re.sub(r"\d+", "77", stem, count=1),
+        "stem_with_cue": re.sub(r" (?=\w+[,.])", " suggests ", stem),
+        "findings": ". ".join(findings),
+        "one": one,
+        "two": two,
+        "pair": next(pairs, one),
+        "who": f"A {who.group()}" if who else "A 45-year-old man",
+        "asked": asked,
+        "numbers": " and ".join(re.findall(r"\d[\d.,]*\d|\d", stem)[:3]) or "38.9",
+        "keywords": ", ".join(keywords),
+        "six_keywords": ", ".join(keywords[:6]),
+        "six_keywords_in_a_row": " ".join(keywords[:6]),
+        "shuffled": " ".join(sorted(keywords, key=lambda word: word[::-1])[:8]),
+        "far_apart": " ".join(keywords[::3]),
+    }
+
+
 def red_team_table(question: Question, honest: str, prompt: str = "", reward_set: RewardSet | None = None):
     """Every reward's answer to the honest completion (first row) and to each attack.
 
     Columns: completion, the K rewards of the set, total (eq. 4), `outranked` (the honest total is higher; None in
-    the first row), and beside the total GRPO's thinking_format_reward and official, our transcription of the released
-    rule; both read <think> and <answer>.
-    prompt: what was asked; the rewards use it to know a copied vignette. reward_set: None takes the CRPO set.
+    the first row), `tie` (a text rule cannot see through it), and beside the total GRPO's thinking_format_reward and
+    official, our transcription of the released rule; both read <think> and <answer>.
+    prompt: what was asked, whose vignette must state what is cited; "" takes the stem. reward_set: None takes the CRPO set.
     """
     import pandas as pd
 
@@ -170,6 +259,7 @@ def red_team_table(question: Question, honest: str, prompt: str = "", reward_set
     table.insert(0, "completion", list(texts))
     table["total"] = table[list(rewards.names)] @ list(rewards.weights)
     table["outranked"] = [None, *(table["total"].iloc[0] > table["total"].iloc[1:])]
+    table["tie"] = table["completion"].isin(TIES)
     if thinking_format_reward.__name__ not in table:  # GRPO's own term, beside: it pays CRPO's format nothing
         table[thinking_format_reward.__name__] = thinking_format_reward(list(texts.values()))
     table["official"] = [official_rule_score(text, question.answer) for text in texts.values()]

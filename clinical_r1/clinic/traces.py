@@ -182,6 +182,12 @@ def _malform(parts, rng):
     return [part for i, part in enumerate(parts) if i not in lost]
 
 
+def crpo_text(intuition: str, analysis: str, conclusion: str) -> str:
+    """A completion in CRPO's format."""
+    first, second = f"(System 1: Intuitive) {intuition}", f"(System 2: Analytical) {analysis}"
+    return f"<dx> {first} {second} </dx> <conclusion> {conclusion} </conclusion>"
+
+
 def teaching_completions(case: Case) -> dict[str, str]:
     """Eight completions of one case, from an honest one to ones that aim at the rewards: name -> text."""
     kb, gold, wrong = knowledge_base(), case.gold, case.distractors[0]
@@ -190,8 +196,7 @@ def teaching_completions(case: Case) -> dict[str, str]:
     right, other = (f"\\boxed{{{LETTERS[case.options.index(name)]}}}" for name in (gold, wrong))
 
     def crpo(intuition, analysis, conclusion):
-        first, second = f"(System 1: Intuitive) {intuition}", f"(System 2: Analytical) {analysis}"
-        return f"<dx> {first} {second} </dx> <conclusion> {conclusion}. </conclusion>"
+        return crpo_text(intuition, analysis, f"{conclusion}.")
 
     claim = f"{found[0]} supports {gold}."
     return {

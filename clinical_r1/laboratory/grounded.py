@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
-from clinical_r1.citation import CONTRARY_WORDS, INFERENCE_WORDS, STOP_WORDS
 from clinical_r1.completions import remove_box
-from clinical_r1.prompts import TEMPLATES
-from clinical_r1.rewards import check_same_length, completion_text, parse, prompt_text
+from clinical_r1.labels import CONTRARY_WORDS, INFERENCE_WORDS, STOP_WORDS
+from clinical_r1.prompts import question_stem
+from clinical_r1.rewards import check_same_length, completion_text, parse, prompt_text, read_options
 
 MIN_LINKS = 2
 OPTIONS_PER_FINDING = 2
@@ -59,14 +59,6 @@ _AGAINST = CONTRARY_WORDS | frozenset("rather instead unlike incorrect wrong".sp
 _RELATES = INFERENCE_WORDS | {"incorrect"}
 _HYPOTHETICAL = frozenset("if expect".split())
 _GOES_ON = frozenset("it its this these they he she however".split())
-
-# No findings: who came where, units of time, and the words around an inference.
-_NO_FINDING = STOP_WORDS | frozenset(
-    """man woman boy girl male female infant year years old month months week weeks day days hour hours minute minutes comes
-    brought arrives admitted clinic hospital emergency department room physician doctor office nothing something
-    associated association commonly typically usually generally potentially possible possibly possibility suspicion
-    characterized known referred condition conditions type form concern concerning appropriate effective""".split()
-)
 
 
 # ----------------------------------------------------------------------------------------------------------- rewards
@@ -121,13 +113,14 @@ def _read_all(completions, options, prompts, style):
     """(links or None, options that have a text) of each completion."""
     count = len(completions)
     prompts = [None] * count if prompts is None else prompts
+    options = [None] * count if options is None else options
     styles = [style] * count if isinstance(style, str) else style
     check_same_length(count, options=options, prompts=prompts, style=styles)
-    for completion, choices, prompt, one_style in zip(completions, options, prompts, styles, strict=True):
+    for completion, value, prompt, one_style in zip(completions, options, prompts, styles, strict=True):
+        choices = read_options(value)
         if choices is None or prompt is None:
             yield None, {}
             continue
-        choices = {letter: text for letter, text in choices.items() if text}
         yield (
             find_links(
                 completion_text(completion),
@@ -282,17 +275,6 @@ def _findings(
 
 
 @lru_cache(maxsize=256)
-def question_stem(prompt: str, options: tuple[tuple[str, str], ...] = ()) -> str:
-    """The question in a prompt, without our instructions and without its options."""
-    for layout in TEMPLATES.values():
-        for template in layout.values():
-            prompt = prompt.rpartition(template.partition("{question}")[0])[2]
-    for letter, text in options[:1]:
-        prompt = prompt.partition(f"\n{letter}: {text}")[0]
-    return prompt
-
-
-@lru_cache(maxsize=256)
 def _stated(stem: str) -> dict[tuple[str, bool], tuple[int, ...]]:
     """(root, denied) -> the numbers of the stem's findings that hold it."""
     places: dict[tuple[str, bool], list[int]] = defaultdict(list)
@@ -342,7 +324,7 @@ def _sentences(text: str) -> list[list[str]]:
 @lru_cache(maxsize=65_536)
 def _root(word: str) -> str:
     """A word without its inflection, crudely (crystals: crystal, swelling: swell); "" if it can be no part of a finding."""
-    if word in _NO_FINDING or (len(word) < 3 and not any(map(str.isdigit, word))):
+    if word in STOP_WORDS or (len(word) < 3 and not any(map(str.isdigit, word))):
         return ""
     for ending in ("ings", "ing", "ed", "es", "s"):
         if word.endswith(ending) and len(word) - len(ending) > 3 and not word.endswith(("ss", "us", "is")):

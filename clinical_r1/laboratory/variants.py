@@ -21,6 +21,7 @@ from clinical_r1.rewards import (
     option_items,
     parse,
     prompt_text,
+    read_options,
 )
 
 CONSISTENT = 0.95  # share of effective tokens that counts as consistent
@@ -48,11 +49,12 @@ def gated_consistency_reward(
     styles = [style] * count if isinstance(style, str) else style
     options = [None] * count if options is None else options
     check_same_length(count, answer=answer, style=styles, options=options)
-    check_answers(answer)
+    items = [option_items(choices) for choices in options]
+    check_answers(answer, items)
     rewards: list[float | None] = []
-    for completion, right, one_style, choices in zip(completions, answer, styles, options, strict=True):
+    for completion, right, one_style, choices in zip(completions, answer, styles, items, strict=True):
         text = completion_text(completion)
-        parsed = parse(text, one_style, option_items(choices))
+        parsed = parse(text, one_style, choices)
         paid = parsed.well_formed and parsed.letter == right
         rewards.append(None if right is None else effective_share(text) if paid else 0.0)
     return rewards
@@ -73,11 +75,13 @@ def cited_thinking_reward(completions, options, prompts=None, **columns) -> list
     `citation.cross_references` decides, the whole of <think> standing for System 2. options, prompts: as in
     `rewards.clinical_reasoning_reward`; options None leaves a completion unscored (None).
     """
-    prompts = [""] * len(completions) if prompts is None else prompts
-    check_same_length(len(completions), options=options, prompts=prompts)
+    count = len(completions)
+    prompts = [None] * count if prompts is None else prompts
+    options = [None] * count if options is None else options
+    check_same_length(count, options=options, prompts=prompts)
     rewards: list[float | None] = []
-    for completion, choices, prompt in zip(completions, options, prompts, strict=True):
-        parsed = parse(completion_text(completion), "grpo")
+    for completion, choices, prompt in zip(completions, map(read_options, options), prompts, strict=True):
+        parsed = parse(completion_text(completion), "grpo", option_items(choices))
         if choices is None:
             rewards.append(None)
         elif not parsed.well_formed:

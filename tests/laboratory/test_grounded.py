@@ -19,10 +19,9 @@ from clinical_r1.laboratory.grounded import (
     find_links,
     grounded_comprehensiveness_reward,
     grounded_faithfulness_reward,
-    question_stem,
 )
 from clinical_r1.laboratory.variants import VARIANT_SETS
-from clinical_r1.prompts import LAYOUTS, STYLES, build_messages
+from clinical_r1.prompts import LAYOUTS, STYLES, build_messages, question_stem
 
 STEM = (
     "A 50-year-old man has had crushing chest pain for two hours. He has no fever, cough, or leg swelling. Blood pressure is "
