@@ -148,7 +148,7 @@ def replay(settings: Settings, model: str, benchmark: str, source: str | Path, s
         settings.completions_path(benchmark, model, settings.seeds[0]),
         settings.questions_path(benchmark, "test"),
     )
-    made_from = {"replayed": sha256(Path(source)), "asked": sha256(asked)[:16], "style": style}
+    made_from = {"replayed": sha256(Path(source)), "test_questions": sha256(asked)[:16], "style": style}
     if path.exists() and _is_made_from(path, made_from):
         return path
     rows = replayed_rows(Path(source), read_questions(asked))

@@ -49,7 +49,7 @@ def made_from(settings, method, seed, benchmark, **more) -> dict:
     """What an arm's completions depend on besides `GENERATED_WITH`: its policy, the questions asked, the code of the prompts."""
     prompts = digest(code_hash("clinical_r1.prompts:build_messages"))
     policy, asked = policy_hash(settings, method, seed), questions_hash(settings, benchmark)
-    return more | {"policy": policy, "asked": asked, "prompts": prompts}
+    return more | {"policy": policy, "test_questions": asked, "prompts": prompts}
 
 
 def questions_hash(settings, benchmark) -> str:
@@ -61,7 +61,7 @@ def read_completions(settings, benchmark, method, seed, protocol="sampled") -> l
     """The rows of a finished file. ValueError when it was changed, or its questions were, since it was made."""
     path = settings.completions_path(benchmark, method, seed, protocol)
     rows, stamp = read_stamped(path, "generate"), read_stamp(path, "generate")
-    if (now := questions_hash(settings, benchmark)) != stamp.get("asked"):
+    if (now := questions_hash(settings, benchmark)) != stamp.get("test_questions"):
         raise ValueError(
             f"{path} answers other questions than {benchmark}'s test split of today ({stamp.get('asked')}, now {now}); restore "
             "them, or delete it and generate again."
@@ -82,7 +82,7 @@ def is_complete(settings, method, seed, benchmark, protocol) -> bool:
 
 
 def _only_own_questions_changed(error: StaleError, benchmark: str) -> bool:
-    return error.changed == ("asked",) and extensions.has_questions(benchmark)
+    return error.changed == ("test_questions",) and extensions.has_questions(benchmark)
 
 
 def _is_finished(path: Path, settings, made: dict) -> bool:

@@ -169,7 +169,7 @@ def other_prompts(run, monkeypatch):
     monkeypatch.setattr(generate, "code_hash", lambda *_: "another")
 
 
-MADE_FROM = {"asked": other_questions, "policy": other_policy, "prompts": other_prompts}
+MADE_FROM = {"test_questions": other_questions, "policy": other_policy, "prompts": other_prompts}
 
 
 @pytest.mark.parametrize("what", MADE_FROM)
@@ -180,7 +180,7 @@ def test_half_and_whole_of_something_else_are_refused(killed, monkeypatch, what)
         with pytest.raises(StaleError, match=f"{what} was"):
             complete(run)
     assert partial.exists()
-    if what == "asked":
+    if what == "test_questions":
         write_questions(run[0].questions_path("clinic", "test"), load_set("clinic", "test", 6))
     path = complete(run)
     MADE_FROM[what](run, monkeypatch)
@@ -219,7 +219,7 @@ def test_the_stamp_says_what_the_answers_came_from(run):
     stamp = read_stamp(complete(run), "generate")
     assert set(generate.GENERATED_WITH) < set(stamp)
     assert stamp["answered_in"] == "float32" and stamp["finish_reasons"] == {"stop": 6}
-    assert {"policy", "asked", "prompts", "sha256"} <= set(stamp)
+    assert {"policy", "test_questions", "prompts", "sha256"} <= set(stamp)
 
 
 FAULTS = {

@@ -52,7 +52,7 @@ def make_run(settings):
                 rows = [completion(q, n, method) for n, q in enumerate(questions)]
                 rows = [row | {"seed": seed, "protocol": protocol} for row in rows]
                 path = settings.completions_path(benchmark, method, seed, protocol)
-                write_stamped(path, rows, {"asked": questions_hash(settings, benchmark)})
+                write_stamped(path, rows, {"test_questions": questions_hash(settings, benchmark)})
     return settings
 
 

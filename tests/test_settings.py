@@ -72,7 +72,7 @@ def test_stale_results_are_refused(tmp_path):
     files.write_json(stamp, {"rl_steps": settings.rl_steps})
     assert artifacts.same_settings(stamp, settings, ["rl_steps"])
     files.write_json(stamp, {"rl_steps": settings.rl_steps + 1})
-    with pytest.raises(ValueError, match="made with other settings"):
+    with pytest.raises(ValueError, match="made from something else"):
         artifacts.same_settings(stamp, settings, ["rl_steps"])
 
 
