@@ -44,6 +44,7 @@ LETTER_PROBLEMS = {
     "several_letters": "more than one option is named: no letter",
     "not_an_option": "the letter is not among the options: no letter",
     "letter_text_conflict": "the letter is followed by the text of another option: no letter",
+    "denied_letter": "the words after the letter deny it: no letter",
     "ambiguous_option": "the text is that of several identical options: no letter",
     "lower_case": "the letter in the box was written in lower case: accepted",
     "box_text": "words follow the letter inside the box: accepted",
@@ -65,10 +66,11 @@ CHOICES = {  # where the paper is silent
     "where the box may stand": "inside the conclusion if there is exactly one; anywhere if there is none",
     "what the box may hold": "one letter A-J of either case, in any styling (LaTeX, markdown, brackets, quotes, full "
     "width), after 'Option' or 'Answer:', or before words ('C. text', 'C: text', 'C) text', 'C - text'); where the "
-    "options are known also the whole text of exactly one of them; else no letter",
+    "options are known also the whole text of exactly one of them, also without accents, with another dash, a Greek letter or "
+    "its name ('beta-blocker'), or the letter behind ('Gout (C)'); else no letter",
     "words after the letter": "may repeat the option's text, shorten or paraphrase it; the letter counts. Another "
     "option's letter or text among them gives no letter, unless the option's own text holds it ('D. Hepatitis B, C. "
-    "difficile')",
+    "difficile'); nor do words that deny the letter ('C. wrong')",
     "no letter": "counts as wrong, stays in the denominator; never negative (it is in the official code)",
     "letters beyond the options": "are no letter where the options are known",
 }
@@ -258,6 +260,17 @@ _PLAIN_FORMS = {
     code: unicodedata.normalize("NFKC", chr(code))
     for code in (*range(0x249C, 0x24EA), *range(0xFF01, 0xFF5F), *range(0x1D400, 0x1D6A4))
 } | dict.fromkeys((0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF))
+# Other ways to write one option: dashes, Greek letters by name, no accents, a space beside a number, sign or hyphen.
+_GREEK = {code: unicodedata.name(chr(code)).split()[-1].lower() for code in range(0x3B1, 0x3CA)}
+_SAME_SIGNS = (
+    dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
+    | _GREEK
+    | {0x3BB: "lambda", 0x2018: "'", 0x2019: "'"}
+)
+_SAME_SPACES = (
+    (r"(?<=[^\W\d]) ?- ?(?=[^\W\d])|(?<=\d)(?=[^\W\d])", " "),
+    (r"(?<=[<>≤≥]) | (?=[<>≤≥%])|\\(?=[a-z])", ""),
+)
 _OPENING = r"[\s(\[\"'*_`“‘]*+"
 _SPECIES = (
     r"(?:coli|difficile|albicans|pylori|perfringens|botulinum|tetani|diphtheriae|jejuni|trachomatis|pneumoniae|psittaci|"
@@ -272,11 +285,14 @@ _LETTER_ENDS = re.compile(
     r"[ *_`\"'”’]*+(?:[)\]][ *_`]*+[:.,-]?|:|\.(?![a-z]|[A-Z]\b)|(?<= )[-–—](?= )|(?=\([^()]*+\)$))"
 )
 _BEFORE, _AFTER = " ([\"'*_`“‘", " )].,;:!*_`\"'”’\\"  # "-0.45" and ".45" keep their first signs
-_LETTER_BEHIND = re.compile(r"\([A-J]\)|\[[A-J]\]")
+_LETTER_BEHIND = re.compile(r"(?:[(\[]|[,;:=] ?| [-–—] )(?i:option )?([A-J])[)\]]?[ .]*$")
+_DENIED = re.compile(
+    r"(?:is |are )?(?:no|not(?: .{0,20}(?:correct|right|answer))?|wrong|incorrect|false|excluded|ruled out)"
+)
 _LETTER_LIST = re.compile(r"\b[A-J](?: ?(?:[/,&>]|and\b|or\b) ?\(?[A-J]\b\)?)+")
 # What else may name an option behind the first letter: "B.", "(B)", "or B", "it is B".
 _LETTER_MARK = re.compile(
-    rf"(?:\b(\w{{1,20}}) )?\(?\b([A-J])(?:[).:\]](?! ?{_SPECIES})(?=\W|\d|[A-Z]|$)| [-–—] )"
+    rf"(?:\b(\w{{1,20}}) )?\(?\b([A-J])(?:[).:\]](?! ?{_SPECIES})(?=\W|\d|[A-Z]|$)| [-–—] | (?:too|also)\b|\W*$)"
 )
 _LETTER_WORD = re.compile(
     r"(?:\b(?i:or|and|is|not|option|choice|answer|also|vs)\b|[,;/&])[ (*]*+([A-Jb-j])(?=[ )*]*+(?:\.?$|[,;/&!?]|or\b|and\b))"
@@ -293,8 +309,13 @@ def _plain(text: str) -> str:
 
 
 def fold_option(text: str) -> str:
-    """Case, spacing, styling and what stands around do not tell options apart; symbols do ("-0.45" is not "0.45")."""
-    return _plain(text).casefold().lstrip(_BEFORE).rstrip(_AFTER)
+    """Case, spacing, styling, accents, kinds of dashes, Greek letters or their names and what stands around do not tell options
+    apart; other symbols do ("-0.45" is not "0.45")."""
+    plain = unicodedata.normalize("NFD", _plain(text)).casefold().translate(_SAME_SIGNS)
+    plain = "".join(char for char in plain if not unicodedata.combining(char))
+    for written, folded in _SAME_SPACES:
+        plain = re.sub(written, folded, plain)
+    return plain.lstrip(_BEFORE).rstrip(_AFTER)
 
 
 def read_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str, str | None]:
@@ -308,9 +329,9 @@ def read_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str,
     letter, words = _leading_letter(plain, texts)
     if named and (letter is None or words):
         return (named[0], "", "option_text") if len(named) == 1 else (None, "", "ambiguous_option")
-    end = plain.rstrip(" .")[-3:]  # "Septic arthritis (C)"
-    if _LETTER_BEHIND.fullmatch(end) and texts.get(end[1]) == fold_option(plain.rstrip(" .")[:-3]):
-        return end[1], texts[end[1]], None
+    end = _LETTER_BEHIND.search(plain)  # "Septic arthritis (C)", "Septic arthritis, C"
+    if end and texts.get(end.group(1)) == fold_option(plain[: end.start()]):
+        return end.group(1), texts[end.group(1)], None
     if letter is None:
         return None, "", "several_letters" if _LETTER_LIST.search(plain) else None
     if texts and letter.upper() not in texts:
@@ -341,6 +362,10 @@ def _contradiction(letter: str, words: str, texts: Mapping[str, str], own_text: 
         return None
     if any(said == text for text in texts.values()):
         return "letter_text_conflict"
+    if texts and _DENIED.fullmatch(said):
+        return "denied_letter"
+    if re.search(rf"(?<!\w){re.escape(said)}(?!\w)", own):
+        return None  # shortened
     allowed = {letter, *re.findall(r"\b[A-J]\b", own_text)}
     marks = {mark for before, mark in _LETTER_MARK.findall(words) if before.lower() not in _LETTERED}
     marks |= {mark.upper() for mark in _LETTER_WORD.findall(words)} | set(re.findall(r"^[A-J]$", words))
@@ -388,58 +413,3 @@ def parse_mirage(raw: str | None, options: Mapping[str, str]) -> Completion:
     if letter is None:
         problem = problem or "bad_choice"
     return Completion(letter and letter.upper(), None, None, reasoning, answer, (problem,) if problem else ())
-
-
-# ------------------------------------------------------------------------------------------- judges' verdicts
-_COUNT = re.compile(r"<count-(\w++)>\s*+([0-9]++)\s*+</count-\1>")
-_MOST_DIGITS = 3  # no completion of a few thousand tokens holds 1,000 instances; such a number is no count
-_LONGEST_REMARK = (
-    80  # characters after the count; a model that was asked to end there and writes on is in a loop
-)
-# How models mark a thought: Qwen, DeepSeek and many; Magistral; Kimi; Command; gpt-oss, with and without special tokens; Gemma
-_THOUGHT_OPENS = (
-    r"<(?:think|thinking|thought|reasoning|seed:think)>|\[THINK\]|◁think▷|<\|START_THINKING\|>"
-    r"|<\|channel\|>(?:analysis|commentary)|\Aanalysis(?=[A-Z])|<\|channel>thought"
-)
-_THOUGHT_CLOSES = (
-    r"</(?:think|thinking|thought|reasoning|seed:think)>|\[/THINK\]|◁/think▷|<\|END_THINKING\|>"
-    r"|<\|channel\|>final|assistantfinal|<channel\|>"
-)
-_OPENS_AT_LINE_START = re.compile(rf"^[ \t]*+(?:{_THOUGHT_OPENS})", re.MULTILINE | re.IGNORECASE)
-_OPENS_AT_END = re.compile(rf"(?:{_THOUGHT_OPENS})\s*\Z", re.IGNORECASE)
-_CLOSES = re.compile(_THOUGHT_CLOSES, re.IGNORECASE)
-
-
-def opened_thought(prompt: str) -> str:
-    """The mark by which a prompt ends in a thought that the model is to go on with, or ""."""
-    found = _OPENS_AT_END.search(prompt[-40:])
-    return found.group() if found else ""
-
-
-def split_thought(reply: str) -> tuple[str, bool]:
-    """(what follows the last thought, whether a thought is still open there). A mark opens a thought where a line begins:
-    elsewhere it may be quoted from the judged text."""
-    end = 0
-    for mark in _CLOSES.finditer(reply):
-        end = mark.end()
-    return reply[end:], _OPENS_AT_LINE_START.search(reply[end:]) is not None
-
-
-def parse_count(reply: str | None, nonce: str) -> int | None:
-    """The count in a judge's reply: 0 to 999, or None unless `<count-NONCE>N</count-NONCE>` stands there exactly once, as the
-    verdict.
-
-    Tags without the nonce, or with another, are not read: they may be quoted from the judged text. What a thinking judge
-    writes before it closes its last thought is a draft, and so is a count in the middle of a sentence, or one that more than
-    a remark follows; a thought that is still open gives None. Never raises; linear in the length.
-    """
-    if not isinstance(reply, str):
-        return None
-    verdict, thinking = split_thought(reply)
-    counts = [found for found in _COUNT.finditer(verdict) if found.group(1) == nonce]
-    if thinking or len(counts) != 1 or len(counts[0].group(2)) > _MOST_DIGITS:
-        return None
-    before = verdict[: counts[0].start()].rpartition("\n")[2]
-    after = verdict[counts[0].end() :].strip()
-    inside = any(c.isalnum() for c in before) and any(c.isalnum() for c in after)
-    return None if inside or len(after) > _LONGEST_REMARK else int(counts[0].group(2))

@@ -180,7 +180,7 @@ def judge_nonce(measure: str, question, text: str) -> str:
 def build_judge_messages(question, text: str, measure: str, show_answer: bool = False) -> list[dict]:
     """Ask a judge to count one measure of one completion: a system turn and a user turn.
 
-    The verdict is read by `completions.parse_count` with `judge_nonce(measure, question, text)`.
+    The verdict is read by `judges.counts.parse_count` with `judge_nonce(measure, question, text)`.
     show_answer: whether the judge is told the correct letter, as the official code does.
     Raises ValueError for an unknown measure, or when the answer to be shown is secret.
     """

@@ -158,6 +158,16 @@ WORDS = {
     "F": "gout",
     "G": "Gout.",
 }
+SIGNS = {
+    "A": "β-blocker",
+    "B": "Sjögren syndrome",
+    "C": "50 mg",
+    "D": "> 4 weeks",
+    "E": "95%",
+    "F": "1-2 weeks",
+}
+LATEX = {"A": r"$\beta$-blocker", "B": r"$\alpha$-blocker"}
+TYPES = {"A": "Type 1 diabetes mellitus", "B": "Type 2 diabetes mellitus", "C": "Diabetes"}
 C_ALONE = r"""C| C |C.|(C)|[C]|C)|**C**|__C__|`C`|"C"|'C'.|“C”|$C$|\(C\)|\mathbf{C}|\textrm{C}|\boldsymbol{C}|\text{C}|\text{(C)}
 \mathrm {C}|{\bf C}|\bm C|\textbf{\mathsf{C}}|\displaystyle \text{C}\,|\left(C\right)|\mathbf{C}$|\text{C}.\\|Option C
 option (C)
@@ -213,6 +223,43 @@ BOXES = [
     ),
     *each("Gout", [WORDS], None, "ambiguous_option"),
     *each("Gouty arthritis|Gout or septic arthritis|Gout (C)", [GOUT], None, "bad_box"),
+    # one option, written another way
+    *each(
+        "beta-blocker|beta blocker|\\beta\\text{-blocker}|β–blocker|$\\beta$-blocker",
+        [SIGNS, LATEX],
+        "A",
+        "option_text",
+    ),
+    *each("Sjogren syndrome|Sjo\u0308gren syndrome|SJÖGREN SYNDROME", [SIGNS], "B", "option_text"),
+    *each("50mg|50\\,\\text{mg}|50 mg", [SIGNS], "C", "option_text"),
+    *each(">4 weeks|$>$ 4 weeks|> 4\u00a0weeks", [SIGNS], "D", "option_text"),
+    *each("95 %|95\\%|95%", [SIGNS], "E", "option_text"),
+    *each("1–2 weeks|1-2 weeks|1\u22122 weeks", [SIGNS], "F", "option_text"),
+    *each("5 mg|4 weeks|< 4 weeks|5%|1-2|gamma-blocker|blocker", [SIGNS], None, "bad_box"),
+    *each(
+        "B. beta-blocker|C. Beta–Blocker|A. Sjogren syndrome|B. 50mg", [SIGNS], None, "letter_text_conflict"
+    ),
+    *each("Septic arthritis, C|Septic arthritis - C|Septic arthritis: option C", [GOUT], "C", "box_text"),
+    *each("A. Type 1 diabetes|A. type 1", [TYPES], "A", "box_text"),  # shortened; C's text is in A's own
+    *each(
+        "A. Diabetes|B. Type 1 diabetes mellitus|C. Type 2 diabetes mellitus",
+        [TYPES],
+        None,
+        "letter_text_conflict",
+    ),
+    # other letters, however they are joined; a letter that its words deny
+    *each(
+        "A. then B|A. D too|A. alternatively, C|A. second choice: B|A. plus B|A. with D|A. vs. C",
+        [GOUT],
+        None,
+        "several_letters",
+    ),
+    *each(
+        "A. not correct|A: no|A. is not the right answer|A. wrong|A. ruled out", [GOUT], None, "denied_letter"
+    ),
+    *each("B. No|B. no", [{"A": "Yes", "B": "No"}], "B", "box_text"),
+    *each("C. no change", [{"A": "Rises", "C": "No change"}], "C", "box_text"),
+    *each("A. Vitamin K", [{"A": "Phylloquinone", "K": "x"}], "A", "box_text"),
     # no letter of an option, and none at all
     *each("J|E. Pseudogout", [GOUT], None, "not_an_option"),
     *each(NONE, [None, GOUT], None, "bad_box"),

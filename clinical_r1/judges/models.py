@@ -17,9 +17,9 @@ from functools import cache, partial
 from math import inf
 from pathlib import Path
 
-from clinical_r1.completions import opened_thought
 from clinical_r1.engines import decoding, until_end
 from clinical_r1.files import sha256
+from clinical_r1.judges.counts import opened_thought
 from clinical_r1.judges.replies import Reply, SystemTurnRefused, read_answer
 from clinical_r1.judges.store import digest
 from clinical_r1.judges.transport import Lasting, Sender, is_address, persist, proxy_variable, scrub

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clinical_r1.artifacts import code_hash
-from clinical_r1.completions import parse_count, split_thought
+from clinical_r1.judges.counts import parse_count, split_thought
 from clinical_r1.judges.models import JudgeError
 from clinical_r1.judges.replies import NO_ANSWER, Reply
 from clinical_r1.judges.store import Store, digest, read_store

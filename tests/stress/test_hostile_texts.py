@@ -8,8 +8,9 @@ import pytest
 from clinical_r1.audit.redteam import official_rule_score
 from clinical_r1.clinic.cases import Case, load_set
 from clinical_r1.clinic.verdicts import claim_table
-from clinical_r1.completions import PROBLEMS, parse_completion, parse_count, parse_mirage
+from clinical_r1.completions import PROBLEMS, parse_completion, parse_mirage
 from clinical_r1.files import json_line, read_jsonl, write_jsonl
+from clinical_r1.judges.counts import parse_count
 from clinical_r1.prompts import JUDGE_RUBRICS, build_judge_messages, judge_nonce
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.score import score_completion
