@@ -69,24 +69,22 @@ def accuracy_reward(completions, answer, style="crpo", options=None, **columns) 
     completion could ever match. style: of all, or one per completion. options: of each question, as `read_options` reads them
     (TRL passes it), so that a box may hold an option's text; None where they are not known.
     """
-    count = len(completions)
+    texts = completion_texts(completions)
+    count = len(texts)
     styles = [style] * count if isinstance(style, str) else style
     options = [None] * count if options is None else options
     check_same_length(count, answer=answer, style=styles, options=options)
     items = [option_items(choices) for choices in options]
     check_answers(answer, items)
-    parsed = (
-        parse(completion_text(completion), style, choices)
-        for completion, style, choices in zip(completions, styles, items, strict=True)
-    )
+    parsed = (parse(text, style, choices) for text, style, choices in zip(texts, styles, items, strict=True))
     return [None if a is None else float(p.letter == a) for p, a in zip(parsed, answer, strict=True)]
 
 
 def thinking_format_reward(completions, **columns) -> list[float]:
     """GRPO's format term, in {0, 1, 1.5}: well-formed <think>/<answer>, +0.5 for a summary."""
     rewards = []
-    for completion in completions:
-        parsed = parse(completion_text(completion), "grpo")
+    for text in completion_texts(completions):
+        parsed = parse(text, "grpo")
         rewards.append((1.0 + 0.5 * has_summary(parsed)) if parsed.well_formed else 0.0)
     return rewards
 
@@ -98,13 +96,14 @@ def clinical_reasoning_reward(completions, options, prompts=None, **columns) -> 
     unscorable. prompts: what was asked (TRL passes it), whose vignette must state what is cited; None, for all or for one,
     leaves that check out.
     """
-    count = len(completions)
+    texts = completion_texts(completions)
+    count = len(texts)
     prompts = [None] * count if prompts is None else prompts
     options = [None] * count if options is None else options
     check_same_length(count, options=options, prompts=prompts)
     rewards: list[float | None] = []
-    for completion, choices, prompt in zip(completions, map(read_options, options), prompts, strict=True):
-        parsed = parse(completion_text(completion), "crpo", option_items(choices))
+    for text, choices, prompt in zip(texts, map(read_options, options), prompts, strict=True):
+        parsed = parse(text, "crpo", option_items(choices))
         if choices is None:
             rewards.append(None)
         elif not parsed.well_formed:
@@ -116,7 +115,7 @@ def clinical_reasoning_reward(completions, options, prompts=None, **columns) -> 
 
 def consistency_reward(completions, **columns) -> list[float]:
     """r_cons of paper eq. 4, in [0, 1]: effective tokens / total tokens (`effective_share`); 0 if blank."""
-    return [effective_share(completion_text(completion)) for completion in completions]
+    return [effective_share(text) for text in completion_texts(completions)]
 
 
 def has_summary(parsed: Completion) -> bool:
@@ -306,19 +305,31 @@ def option_items(options) -> tuple[tuple[str, str], ...] | None:
     return None if options is None else tuple(read_options(options).items())
 
 
+def completion_texts(completions) -> list[str]:
+    """Each completion as text. ValueError for one text alone, whose characters are no completions."""
+    if isinstance(completions, str | bytes | Mapping):
+        raise ValueError(
+            f"completions is one {type(completions).__name__}; expected a list, one text or message list each."
+        )
+    return [completion_text(completion) for completion in completions]
+
+
 def completion_text(completion) -> str:
-    """A completion as text: itself, or what the assistant said last in a message list."""
+    """A completion as text: itself, or what the assistant said last in a message list. ValueError for anything else."""
     if isinstance(completion, str):
         return completion
-    for message in reversed(completion):
-        if message["role"] == "assistant":
-            content = message["content"]
-            if isinstance(content, str):
-                return content
-            return "".join(part.get("text") or "" for part in content or ())
+    for message in [*completion][::-1] if hasattr(completion, "__len__") else ():
+        if isinstance(message, Mapping) and message.get("role") == "assistant":
+            return _said(message)
     raise ValueError(
         f"completion {completion!r} holds no assistant message; expected a string or a message list with one."
     )
+
+
+def _said(message: Mapping) -> str:
+    """What a message says, in one text or in parts; nothing where it calls a tool."""
+    content = message.get("content")
+    return content if isinstance(content, str) else "".join(part.get("text") or "" for part in content or ())
 
 
 def check_answers(answers, options=None) -> None:
@@ -371,7 +382,7 @@ def prompt_text(prompt) -> str | None:
     """A prompt as text: itself, or all that its messages say. None stays None."""
     if prompt is None or isinstance(prompt, str):
         return prompt
-    return "\n".join(m["content"] for m in prompt if isinstance(m["content"], str))
+    return "\n".join(map(_said, prompt))
 
 
 def check_same_length(count: int, **columns: Sequence) -> None:

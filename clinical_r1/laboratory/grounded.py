@@ -19,7 +19,14 @@ from itertools import pairwise
 from clinical_r1.completions import remove_box
 from clinical_r1.labels import CONTRARY_WORDS, INFERENCE_WORDS, STOP_WORDS
 from clinical_r1.prompts import question_stem
-from clinical_r1.rewards import check_same_length, completion_text, parse, prompt_text, read_options
+from clinical_r1.rewards import (
+    check_answers,
+    check_same_length,
+    completion_texts,
+    parse,
+    prompt_text,
+    read_options,
+)
 
 MIN_LINKS = 2
 OPTIONS_PER_FINDING = 2
@@ -92,6 +99,7 @@ def grounded_comprehensiveness_reward(
     check_same_length(len(completions), answer=answer)
     rewards: list[float | None] = []
     for (links, choices), right in zip(_read_all(completions, options, prompts, style), answer, strict=True):
+        check_answers([right], [tuple(choices.items()) or None])
         if links is None or right is None:
             rewards.append(None)
             continue
@@ -111,19 +119,20 @@ REWARDS = (grounded_faithfulness_reward, grounded_comprehensiveness_reward)
 
 def _read_all(completions, options, prompts, style):
     """(links or None, options that have a text) of each completion."""
-    count = len(completions)
+    texts = completion_texts(completions)
+    count = len(texts)
     prompts = [None] * count if prompts is None else prompts
     options = [None] * count if options is None else options
     styles = [style] * count if isinstance(style, str) else style
     check_same_length(count, options=options, prompts=prompts, style=styles)
-    for completion, value, prompt, one_style in zip(completions, options, prompts, styles, strict=True):
+    for text, value, prompt, one_style in zip(texts, options, prompts, styles, strict=True):
         choices = read_options(value)
         if choices is None or prompt is None:
             yield None, {}
             continue
         yield (
             find_links(
-                completion_text(completion),
+                text,
                 question_stem(prompt_text(prompt), tuple(choices.items())),
                 choices,
                 one_style,

@@ -14,7 +14,7 @@ from clinical_r1.rewards import (
     check_answers,
     check_same_length,
     clinical_reasoning_reward,
-    completion_text,
+    completion_texts,
     consistency_reward,
     effective_share,
     has_summary,
@@ -30,12 +30,12 @@ WEIGHTS = (10.0, 1.0, 0.5)
 
 def clinical_format_reward(completions, **columns) -> list[float]:
     """r_CR without the cross-reference bonus, in {0, 1}: well-formed <dx>/<conclusion>."""
-    return [float(parse(completion_text(completion), "crpo").well_formed) for completion in completions]
+    return [float(parse(text, "crpo").well_formed) for text in completion_texts(completions)]
 
 
 def quantised_consistency_reward(completions, **columns) -> list[float]:
     """r_cons as {0, 1}: 1 where at least CONSISTENT of the tokens are effective, so that jitter below is no advantage."""
-    return [float(effective_share(completion_text(completion)) >= CONSISTENT) for completion in completions]
+    return [float(effective_share(text) >= CONSISTENT) for text in completion_texts(completions)]
 
 
 def gated_consistency_reward(
@@ -45,15 +45,15 @@ def gated_consistency_reward(
 
     answer: the correct letter, or None where it is not known (None). style, options: as in `rewards.accuracy_reward`.
     """
-    count = len(completions)
+    texts = completion_texts(completions)
+    count = len(texts)
     styles = [style] * count if isinstance(style, str) else style
     options = [None] * count if options is None else options
     check_same_length(count, answer=answer, style=styles, options=options)
     items = [option_items(choices) for choices in options]
     check_answers(answer, items)
     rewards: list[float | None] = []
-    for completion, right, one_style, choices in zip(completions, answer, styles, items, strict=True):
-        text = completion_text(completion)
+    for text, right, one_style, choices in zip(texts, answer, styles, items, strict=True):
         parsed = parse(text, one_style, choices)
         paid = parsed.well_formed and parsed.letter == right
         rewards.append(None if right is None else effective_share(text) if paid else 0.0)
@@ -65,7 +65,7 @@ def summary_format_reward(completions, **columns) -> list[float]:
 
     A summary is any word besides the one box, as in `rewards.thinking_format_reward`.
     """
-    parsed = (parse(completion_text(completion), "crpo") for completion in completions)
+    parsed = (parse(text, "crpo") for text in completion_texts(completions))
     return [(1.0 + 0.5 * has_summary(p)) if p.well_formed else 0.0 for p in parsed]
 
 
@@ -75,13 +75,14 @@ def cited_thinking_reward(completions, options, prompts=None, **columns) -> list
     `citation.cross_references` decides, the whole of <think> standing for System 2. options, prompts: as in
     `rewards.clinical_reasoning_reward`; options None leaves a completion unscored (None).
     """
-    count = len(completions)
+    texts = completion_texts(completions)
+    count = len(texts)
     prompts = [None] * count if prompts is None else prompts
     options = [None] * count if options is None else options
     check_same_length(count, options=options, prompts=prompts)
     rewards: list[float | None] = []
-    for completion, choices, prompt in zip(completions, map(read_options, options), prompts, strict=True):
-        parsed = parse(completion_text(completion), "grpo", option_items(choices))
+    for text, choices, prompt in zip(texts, map(read_options, options), prompts, strict=True):
+        parsed = parse(text, "grpo", option_items(choices))
         if choices is None:
             rewards.append(None)
         elif not parsed.well_formed:

@@ -1,6 +1,7 @@
 """The reward sets of the ablations: what each changes, ranges, pickling.   pytest tests/laboratory/test_variants.py"""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from clinical_r1.arms import ARMS, LABORATORY
 from clinical_r1.audit.redteam import EXAMPLE, EXAMPLE_HONEST, attacks
 from clinical_r1.completions import SECTIONS
-from clinical_r1.laboratory.variants import CONSISTENT, VARIANT_SETS
-from clinical_r1.rewards import REWARD_SETS, RewardSet, check_values
+from clinical_r1.laboratory.grounded import grounded_comprehensiveness_reward
+from clinical_r1.laboratory.variants import CONSISTENT, VARIANT_SETS, gated_consistency_reward
+from clinical_r1.rewards import REWARD_SETS, RewardSet, check_values, clinical_reasoning_reward
 
 RANGES = {  # name of every reward function -> (lowest, highest) value
     "accuracy_reward": (0.0, 1.0),
@@ -202,3 +204,57 @@ def test_any_text_is_scored_in_range_and_the_same_again(pieces):
         assert values == rewards(name, text)
         for key, value in zip(reward_set.names, values[0], strict=True):
             check_values(key, [value], 1, RANGES[key])
+
+
+@pytest.mark.parametrize("name", ALL_SETS)
+@pytest.mark.parametrize(
+    ("completions", "message"),
+    [
+        ("one text", "completions is one str; expected a list"),  # not a value a character
+        (b"one text", "completions is one bytes; expected a list"),
+        ({"role": "assistant", "content": "x"}, "completions is one dict; expected a list"),
+        ([None], "completion None holds no assistant message; expected a string or a message list with one"),
+        ([3.5], "completion 3.5 holds no assistant message"),
+        ([b"text"], "completion b'text' holds no assistant message"),
+        ([{"role": "assistant", "content": "x"}], "holds no assistant message"),
+        ([[]], "holds no assistant message"),
+        ([["text"]], "holds no assistant message"),
+    ],
+)
+def test_what_is_no_list_of_completions_is_refused(name, completions, message):
+    count = len(completions)
+    columns = {
+        "answer": ["A"] * count,
+        "options": [{"A": "Gout", "B": "Sepsis"}] * count,
+        "prompts": ["?"] * count,
+    }
+    for function in ALL_SETS[name].functions:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            function(completions, **columns)
+
+
+@pytest.mark.parametrize("answer", ["b", "Gout", "E", 1])
+def test_every_reward_that_reads_the_answer_refuses_one_that_is_none_of_the_options(answer):
+    columns = {"answer": [answer], "options": [{"A": "Gout", "B": "Sepsis"}], "prompts": ["Fever?"]}
+    for function in (gated_consistency_reward, grounded_comprehensiveness_reward):
+        with pytest.raises(ValueError, match="the answer of a question is"):
+            function(["x"], **columns)
+
+
+def test_a_vignette_in_parts_is_read_as_one_in_a_text():
+    vignette, options = "Fever, wheeze and crystals in the joint fluid.", {"A": "Gout", "B": "Sepsis"}
+    text = (
+        "<dx> (System 1: Intuitive) gout? (System 2: Analytical) crystals in the joint fluid support gout. </dx> "
+        r"<conclusion> Crystals in the joint fluid support gout: \boxed{A} </conclusion>"
+    )
+    parts = [{"type": "text", "text": vignette}]
+    for asked, invented in (
+        (vignette, "Cough."),
+        ([{"role": "user", "content": vignette}], [{"role": "user", "content": "Cough."}]),
+        (
+            [{"role": "user", "content": parts}],
+            [{"role": "user", "content": [{"type": "text", "text": "Cough."}]}],
+        ),
+    ):
+        assert clinical_reasoning_reward([text], [options], [asked]) == [1.5]
+        assert clinical_reasoning_reward([text], [options], [invented]) == [1.0]
