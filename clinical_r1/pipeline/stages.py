@@ -308,7 +308,7 @@ STAGES = (
             "figures/{profile}/fig5_response_length.*",
         ),
         may_write=("runs/{profile}/models/*/seed*/policy/**/*",),
-        minutes={"smoke": 0.5, "cpu": 3, "colab": 90, "paper": 1500},
+        minutes={"smoke": 0.5, "cpu": 3, "colab": 90, "paper": 3600},  # paper: four arms of 14 hours, and the cold start
         per_seed=True,
     ),
     Stage(
