@@ -88,9 +88,9 @@ def table1_markdown(table, labels=None, pairing=None):
         "response as wrong; coverage is the share that parsed. Intervals: Wilson for accuracy with one "
         "response per question; otherwise a bootstrap over questions (all responses to a question are drawn "
         "together), and with several training seeds over questions and seeds; table1.csv names each with its "
-        "draws and seed. Where nothing varies, as 0 of n, the interval reaches as far as Wilson's for 0 of n. n counts questions. Bold: best "
-        "method of the column, whether or not the intervals overlap. The majority letter is read off these "
-        "very answers: the best any constant guess could do.",
+        "draws and seed. Where nothing varies, the interval reaches as far as Wilson's for 0 of n. n counts "
+        "questions. Bold: best method of the column, whether or not the intervals overlap. The majority letter "
+        "is read off these very answers: the best any constant guess could do.",
     ]
     for benchmark, rows in table.groupby("benchmark", sort=False):
         blocks += [f"## {_named(benchmark, labels)}", _measured_block(rows, labels)]

@@ -14,12 +14,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 
 from clinical_r1 import paper
 from clinical_r1.arms import METHODS
+from clinical_r1.audit import accuracies, reward_arithmetic
 from clinical_r1.files import ROOT
 from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.pipeline import __main__ as command
@@ -225,3 +227,68 @@ def test_answers_of_notebook_04_are_those_of_the_published_table(published):
     cold = survives["after a cold start, all measures"]
     worse = cold["difference"].where(cold["metric"] == "hallucination", -cold["difference"])
     assert len(cold) == 6 and (worse > 0).all() and "six do, all of them against CRPO" in text
+
+
+def test_answers_of_notebook_05_are_those_of_the_published_tables(published):
+    table = (
+        pd.read_csv(published / "tradeoffs_ablations.csv").set_index(["family", "arm", "metric"]).sort_index()
+    )
+    survives = table[table["p_holm"] < 0.05]
+
+    def moved(family, arm):
+        return {
+            key[2]: int(np.sign(row["difference"]))
+            for key, row in survives.iterrows()
+            if key[:2] == (family, arm)
+        }
+
+    text = prose("05_objective_tradeoffs")
+    lower = {"faithfulness": -1, "drc": -1, "hallucination": -1}
+    assert all("accuracy" not in moved("k", arm) for arm in ("k1", "k3", "k30"))
+    assert "it is level from $k = 1$ to 30" in text
+    tokens = pd.read_csv(published / "tradeoffs_k.csv").query("metric == 'tokens'").set_index("k")["value"]
+    assert (
+        f"in {tokens[1]:.0f} tokens and states little" in text
+        and f"at 10 it takes {tokens[10]:.0f} tokens" in text
+    )
+
+    assert not {"terms", "citation", "kl"} & {family for family, *_ in survives.index}
+    assert "the citation bonus or the KL penalty makes no difference that three seeds can find" in text
+    assert moved("group_size", "g2") == lower and "Groups of two say less, true or false" in text
+    assert moved("consistency", "gated_consistency")["faithfulness"] == -1 and "costs true claims" in text
+    assert moved("grounded", "grounded") == {"hallucination": 1} and "make more false claims" in text
+
+    assert moved("aggregator", "constrained") == lower
+    for arm in ("gdpo", "mo_grpo"):
+        assert moved("aggregator", arm) == {"hallucination": -1}
+        assert (table.loc[("aggregator", arm)].loc[list(lower), "difference"] < 0).all()
+    assert "fewer false claims and, on average, fewer of any kind" in text
+
+    fronts = pd.read_csv(published / "tradeoffs_hypervolume.csv").query("kind == 'front'").set_index("family")
+    arms = pd.read_csv(published / "tradeoffs_hypervolume.csv").query("kind == 'arm'").set_index("name")
+    cold = arms.loc[["cold_start_grpo", "cold_start_crpo"], "share"]
+    assert 0.19 < cold.min() and cold.max() < 0.25 and "cover a fifth to a quarter" in text
+    others = fronts["share"].drop(["main", "cold_start", "grounded"])
+    assert others.between(0.045, 0.065).all() and "every other family a twentieth" in text
+
+
+def test_headings_of_notebook_06_are_what_its_functions_find():
+    text = prose("06_paper_audit")
+    fit = accuracies.attainability()
+    missed = fit[~fit["attainable"]]
+    assert (len(missed), len(fit)) == (9, 15) and "Nine of fifteen accuracies are no share" in text
+    assert round(fit["share_of_any"].sum()) == 4 and "luck alone would let about four through" in text
+    assert (missed["dropped"].min(), missed["dropped"].max()) == (
+        1,
+        6,
+    ) and "Leaving out one to six answers" in text
+    shares = fit.groupby("benchmark")["share_of_any"].first()
+    assert f"only {shares['medqa']:.0%}".replace("%", " %") in text
+    assert f"on MedMCQA, {shares['medmcqa']:.0%}".replace("%", " %") in text
+    gains = accuracies.gain_tests().set_index(["benchmark", "method"])
+    assert (gains["p_holm"] < 0.05).sum() == 3 and (gains.loc["medqa", "p_holm"] > 0.05).all()
+    assert "Three of the six gains over GRPO are beyond chance, none of them on MedQA" in text
+    assert f"(p = {gains.loc[('medxpertqa', 'crpo'), 'p']:.3f})".replace("0.", ".") in text
+    groups = reward_arithmetic.worked_groups()["advantage"]
+    assert f"citing one's reasoning is worth {groups[0] - groups[1]:.2f} beside a right answer's" in text
+    assert f"{groups[1] - groups[3]:.1f}." in text and f"−{-groups[5]:.2f} to {groups[9]:.2f}" in text

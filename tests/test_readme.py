@@ -11,8 +11,10 @@ from clinical_r1.clinic import Case, knowledge_base, load_set
 from clinical_r1.clinic.verdicts import SUPPORTS, phrase_table, read_claims, verdict
 from clinical_r1.completions import parse_completion
 from clinical_r1.files import ROOT
+from clinical_r1.pipeline.stages import STAGES
 from clinical_r1.prompts import render_question
 from clinical_r1.rewards import REWARD_SETS
+from clinical_r1.settings import PROFILES
 
 assert published  # a fixture
 README = page("README.md")
@@ -131,3 +133,38 @@ def test_sizes_are_those_of_the_package():
     with safe_open(ROOT / "clinical_r1/data/clinic_base/model.safetensors", "np") as file:
         weights = sum(file.get_tensor(name).size for name in file.keys())
     assert f"{weights / 1e6:.1f} M parameters" in text
+
+
+def test_k_moves_length_and_no_accuracy(published):
+    table = pd.read_csv(published / "tradeoffs_ablations.csv").query("family == 'k' and metric == 'accuracy'")
+    assert (table.set_index("arm").loc[["k1", "k3", "k30"], "p_holm"] > 0.05).all()
+    assert "it is level from k = 1 to 30. What k buys is length" in README
+    k = pd.read_csv(published / "tradeoffs_k.csv").pivot(index="k", columns="metric", values="value")
+    assert (
+        k.loc[10, ["tokens", "faithfulness", "hallucination"]]
+        > k.loc[1, ["tokens", "faithfulness", "hallucination"]]
+    ).all()
+
+
+def test_times_of_the_notebooks_are_those_that_a_dry_run_tells():
+    for stage in STAGES:
+        minutes, (row,) = stage.minutes["cpu"], re.findall(rf"^\| \[{stage.number} .*$", README, re.MULTILINE)
+        assert f"| {minutes:.0f} min a seed |" in row if stage.per_seed else f"| {minutes:g} min" in row
+    totals = {
+        name: (sum(s.minutes[name] for s in STAGES if s.per_seed), sum(s.minutes[name] for s in STAGES))
+        for name in PROFILES
+    }
+    assert round(totals["cpu"][0]) == 6 and "about 6 minutes a seed" in README
+    assert 2 <= totals["smoke"][1] <= 3 and "about 3 minutes" in README
+    assert round(totals["colab"][1] / 60) == 2 and "about 2 hours (estimate)" in README
+
+
+def test_profiles_are_as_large_as_the_table_says():
+    smoke, cpu, colab, paper = (PROFILES[name] for name in ("smoke", "cpu", "colab", "paper"))
+    assert f"{smoke.rl_steps} RL steps | clinic, {smoke.n_test} test questions a set" in README
+    assert f"{cpu.n_sft:,} SFT and {cpu.n_rl:,} RL questions, three test sets of {cpu.n_test}" in README
+    small, large = (settings.base_model.split("/")[1] for settings in (colab, paper))
+    assert (
+        f"{small}, 4-bit LoRA | MedQA: {colab.n_sft} SFT and {colab.n_rl} RL; {colab.n_test} test" in README
+    )
+    assert colab.load_in_4bit and paper.use_vllm and f"{large}, LoRA, vLLM | MedQA train in halves" in README

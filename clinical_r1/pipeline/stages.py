@@ -284,7 +284,8 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
 
 NOTEBOOKS = ROOT / "notebooks"
 
-# Minutes: smoke and cpu on two cores; colab and paper are estimates, not measurements.
+# Minutes: smoke and cpu on two cores; colab and paper are estimates, not measurements (paper's 03: four arms
+# of 14 hours, as docs/speed.md predicts, and the cold start).
 STAGES = (
     Stage(
         "01_data_curation",
@@ -308,7 +309,7 @@ STAGES = (
             "figures/{profile}/fig5_response_length.*",
         ),
         may_write=("runs/{profile}/models/*/seed*/policy/**/*",),
-        minutes={"smoke": 0.5, "cpu": 3, "colab": 90, "paper": 3600},  # paper: four arms of 14 hours, and the cold start
+        minutes={"smoke": 0.5, "cpu": 3, "colab": 90, "paper": 3600},
         per_seed=True,
     ),
     Stage(
