@@ -293,6 +293,29 @@ def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
     assert totals["honest"] == totals["stranger"] == 12.0 and "earns 12.00, as much as the honest one" in text
 
 
+# ---- CHANGELOG.md ----
+
+
+def test_the_changelog_s_counts_on_real_files_are_today_s(data_dir):
+    from clinical_r1.audit.public_answers import real_accuracy_table
+    from clinical_r1.curation.checks import CHECKS
+    from clinical_r1.curation.releases import load_benchmark
+
+    text = page("CHANGELOG.md")
+    table = (
+        real_accuracy_table(data_dir).query("items == 'all'").set_index(["benchmark", "model"])["accuracy"]
+    )
+    medqa, medmcqa = table["medqa-4", "gpt-4-32k"], table["medmcqa", "gpt-4-32k"]
+    assert f"accuracy 82.72 to {medqa:.2f} % on MedQA, 67.85 to {medmcqa:.2f} % on MedMCQA" in text
+    assert (table["medqa-4", "gpt-35-turbo-16k"], table["medmcqa", "gpt-35-turbo-16k"]) == (
+        64.02,
+        52.69,
+    )  # as in 0.1.0
+    questions = load_benchmark("medmcqa", "dev", source=data_dir)
+    count = sum(bool(CHECKS["lost_rt"].finds(question)) for question in questions)
+    assert f"`lost_rt` counts {count} of MedMCQA dev instead of 288" in text
+
+
 # ---- habits ----
 
 
