@@ -17,6 +17,7 @@ from pathlib import Path
 from clinical_r1.advantages import TRL_ARGUMENTS
 from clinical_r1.arms import ARMS, in_order
 from clinical_r1.files import PACKAGE, read_json, read_jsonl, sha256, write_json
+from clinical_r1.files import digest as file_digest
 from clinical_r1.laboratory.variants import VARIANT_SETS
 from clinical_r1.models import resolve_base
 from clinical_r1.rewards import REWARD_SETS, RewardSet
@@ -313,21 +314,14 @@ SILENT = ("README.md", "LICENSE", "sha256.json")
 
 def hashes_of(folder: Path) -> dict[str, str]:
     """{path within the folder: sha256} of all that a model or an adapter is loaded from: weights, configuration of either,
-    generation_config, tokenizer, chat template. Hidden files and `SILENT` are left out.
+    generation_config, tokenizer, chat template. Hidden files and `SILENT` are left out; what stays as it is, is read once.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and path.name not in SILENT and not any(part[0] == "." for part in name.parts):
-            state = path.stat()
-            found[name.as_posix()] = _file_hash(path.resolve(), state.st_size, state.st_mtime_ns)
+            found[name.as_posix()] = file_digest(path)
     return found
-
-
-@cache
-def _file_hash(path: Path, size: int, modified: int) -> str:
-    """sha256 of a file, read once while it stays as it is: merged 3B weights are asked for by every completion file."""
-    return sha256(path)
 
 
 def difference(now: Mapping[str, str], expected: Mapping[str, str]) -> str | None:

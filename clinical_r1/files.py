@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 # ---------------------------------------------------------------- writing
@@ -295,6 +296,17 @@ def sha256(path: Path) -> str:
     """sha256 of a file as hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest(path: Path) -> str:
+    """`sha256`; a file is read once in a process while its place on disk and both its times stay (`touch` sets back one)."""
+    state = path.stat()
+    return _digest(path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@cache
+def _digest(path, *_):
+    return sha256(path)
 
 
 # --- a file and its stamp: X.jsonl, and X.json beside it

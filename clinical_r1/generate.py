@@ -60,12 +60,25 @@ def questions_hash(settings, benchmark) -> str:
 def read_completions(settings, benchmark, method, seed, protocol="sampled") -> list[dict]:
     """The rows of a finished file. ValueError when it was changed, or its questions were, since it was made."""
     path = settings.completions_path(benchmark, method, seed, protocol)
-    rows, stamp = read_stamped(path, "generate"), read_stamp(path, "generate")
+    rows, stamp = read_answers(settings, path), read_stamp(path, "generate")
     if (now := questions_hash(settings, benchmark)) != stamp.get("test_questions"):
         raise ValueError(
             f"{path} answers other questions than {benchmark}'s test split of today ({stamp.get('asked')}, now {now}); restore "
             "them, or delete it and generate again."
         )
+    return rows
+
+
+def read_answers(settings, path: Path) -> list[dict]:
+    """The rows of a finished file, of any protocol. ValueError when it was changed, or when its rows belong into another file."""
+    rows = read_stamped(path, "generate")
+    for row in rows:
+        names = {key: row[key] for key in ("benchmark", "method", "seed", "protocol") if key in row}
+        if len(names) == 4 and settings.completions_path(*names.values()).parts[-2:] != path.parts[-2:]:
+            listed = ", ".join(f"{key} {value}" for key, value in names.items())
+            raise ValueError(
+                f"{path} holds answers of another file ({listed}); restore it, or delete it and generate again."
+            )
     return rows
 
 

@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from clinical_r1 import generate
+from clinical_r1 import files, generate
 from clinical_r1.files import (
     DEEPEST,
     PipelineError,
@@ -255,3 +256,23 @@ def test_half_a_surrogate_pair_comes_back_from_json(tmp_path, text):
     assert read_json(write_json(tmp_path / "one.json", {"a": text, "b": "ü"})) == {"a": text, "b": "ü"}
     with pytest.raises(ValueError, match="half a surrogate pair"):
         write_text(tmp_path / "page.md", text)
+
+
+@pytest.mark.parametrize("way", ["in place", "renamed over", "cut and filled"])
+def test_other_bytes_of_the_same_size_and_time_are_another_file(tmp_path, way):
+    path = tmp_path / "policy.safetensors"
+    path.write_bytes(b"one")
+    state, first = path.stat(), files.digest(path)
+    time.sleep(0.02)  # the coarsest clock of a file system
+    if way == "renamed over":
+        (tmp_path / "other").write_bytes(b"two")
+        (tmp_path / "other").replace(path)
+    elif way == "in place":
+        with open(path, "r+b") as file:
+            file.write(b"two")
+    else:
+        path.write_bytes(b"")
+        path.write_bytes(b"two")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (state.st_size, state.st_mtime_ns)
+    assert files.digest(path) == files.sha256(path) != first

@@ -6,6 +6,7 @@ Run: pytest tests/test_generate.py
 """
 
 import json
+import shutil
 import types
 from dataclasses import replace
 
@@ -252,6 +253,33 @@ def test_edited_completions_are_refused_by_name(run, fault):
         with pytest.raises(ValueError, match=said) as error:
             ask()
         assert str(path) in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"seed": 1},
+        {"protocol": "greedy"},
+        {"protocol": "shuffled"},
+        {"method": "crpo"},
+        {"benchmark": "clinic-shift"},
+    ],
+    ids=str,
+)
+def test_answers_of_another_file_are_refused_though_the_policy_is_the_same(run, other):
+    """A base model answers as every seed, and one policy in every protocol: stamps that agree are not enough."""
+    path = complete(run)
+    names = {"benchmark": "clinic", "method": "baseline", "seed": 0, "protocol": "sampled"} | other
+    there = run[0].completions_path(*names.values())
+    there.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".jsonl", ".json"):
+        shutil.copyfile(path.with_suffix(suffix), there.with_suffix(suffix))
+    with pytest.raises(
+        ValueError,
+        match="another file .benchmark clinic, method baseline, seed 0, protocol sampled",
+    ):
+        generate.read_answers(run[0], there)
+    assert len(generate.read_answers(run[0], path)) == 6
 
 
 def test_answers_to_other_questions_are_not_read(run, monkeypatch):

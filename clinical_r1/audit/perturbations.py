@@ -10,8 +10,8 @@ from clinical_r1.arms import ARMS
 from clinical_r1.audit.options import read_mentions
 from clinical_r1.completions import ANALYTICAL_MARKER, INTUITIVE_MARKER, SECTIONS, parse_completion
 from clinical_r1.curation.checks import CHECKS, pointing_options
-from clinical_r1.files import read_stamped, sha256
-from clinical_r1.generate import answer_questions, load_method, read_completions
+from clinical_r1.files import sha256
+from clinical_r1.generate import answer_questions, load_method, read_answers, read_completions
 from clinical_r1.intervals import mcnemar_exact, named_bootstrap, paired_bootstrap, wilson_interval
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import is_correct
@@ -102,7 +102,7 @@ def shuffle_table(settings: Settings, files: dict[str, dict], seed: int):
     for method, paths in files.items():
         greedy = read_completions(settings, settings.benchmarks[0], method, seed, "greedy")
         own = {row["id"]: letter(row) for row in greedy}
-        rows = read_stamped(paths["shuffled"], "generate")
+        rows = read_answers(settings, paths["shuffled"])
         letters = [own[row["id"]] for row in rows], [letter(row) for row in rows]
         result = shuffle_consistency(*letters, [row["permutation"] for row in rows])
         table.append({"method": method} | result)
@@ -238,7 +238,7 @@ def reasoning_table(settings: Settings, files: dict[str, dict], rng: np.random.G
             arms = [
                 [
                     concluded(row, questions[row["id"]], first_named)
-                    for row in read_stamped(paths[arm], "generate")
+                    for row in read_answers(settings, paths[arm])
                 ]
                 for arm in ("own", "none")
             ]

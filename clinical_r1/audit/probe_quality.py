@@ -16,7 +16,8 @@ from clinical_r1.clinic.verdicts import AGAINST, read_claims, verdict
 from clinical_r1.completions import parse_completion, parse_mirage
 from clinical_r1.curation.folding import fold
 from clinical_r1.curation.releases import load_benchmark
-from clinical_r1.files import read_jsonl, read_stamped
+from clinical_r1.files import read_jsonl
+from clinical_r1.generate import read_answers
 from clinical_r1.intervals import wilson_interval
 from clinical_r1.questions import read_questions
 
@@ -165,7 +166,7 @@ def clinic_quality(settings) -> list[dict]:
         return [_absent(probe, data, "the run holds no clinic completions")]
     questions = {q.id: q for q in read_questions(settings.questions_path("clinic", "test"))}
     mentions, rejections, valid = Counter(), Counter(), Counter()
-    for row in (row for path in paths for row in read_stamped(path, "generate")):
+    for row in (row for path in paths for row in read_answers(settings, path)):
         question = questions[row["id"]]
         case = Case.from_json(question.meta["case"])
         chosen = parse_completion(row["text"], row["style"], question.options).letter

@@ -92,9 +92,10 @@ def publish(run: Run, stages: Sequence[Stage]) -> None:
     for stage in stages:
         if reason := run.why_run(stage, manifest):
             raise PipelineError(f"{stage.notebook} cannot be published ({reason}); run it first.")
+        run.check_reads(stage, manifest)
     for stage in stages:
         _publish_outputs(run, stage)
-        number = _publish_figures(run, stage)
+        number = _publish_figures(run, stage, manifest["stages"][stage.notebook]["outputs"])
         print(f"published {stage.notebook}: its outputs, and {number} files of figures and tables")
 
 
@@ -107,10 +108,10 @@ def _publish_outputs(run, stage):
     write_text(run.source(stage), json.dumps(source, indent=1, ensure_ascii=False) + "\n")
 
 
-def _publish_figures(run, stage):
-    """Copy the stage's files of figures/<profile>; what it published under a name that it no longer writes goes."""
+def _publish_figures(run, stage, outputs):
+    """Copy what the stage wrote into figures/<profile>; what it published under a name that it no longer writes goes."""
     patterns = [name for name in (*stage.writes, *stage.may_write) if name.startswith("figures/")]
-    files = [path for pattern in patterns for path in run.files(pattern)]
+    files = [Path(run.settings.out, name) for name in outputs if name.startswith("figures/")]
     run.published.mkdir(parents=True, exist_ok=True)
     for path in files:
         shutil.copyfile(path, run.published / path.name)

@@ -98,7 +98,7 @@ def _run_lines(record):
     git, machine = record["git"], record["hardware"]
     dirty = {True: ", with uncommitted changes", False: ", clean", None: ""}[git["dirty"]]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if version)
-    yield f"run        runs/{record['profile']}, its training ended {record['date'] or 'at an unrecorded time'}"
+    yield f"run        runs/{record['profile']}, notebooks 01 to 03 last ran {record['date'] or 'at an unrecorded time'}"
     yield f"git        {git['sha'] or 'not a checkout'}{dirty}"
     yield (
         f"hardware   {machine['platform']}, {machine['cores']} cores, {machine['memory_gb']} GB, "

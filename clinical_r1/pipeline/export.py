@@ -26,7 +26,7 @@ from clinical_r1.artifacts import (
 )
 from clinical_r1.completions import parse_completion
 from clinical_r1.engines import sample_completions
-from clinical_r1.files import read_json, read_stamp, write_text
+from clinical_r1.files import PipelineError, read_json, read_stamp, write_text
 from clinical_r1.generate import read_completions
 from clinical_r1.models import load_tokenizer, merge_adapter
 from clinical_r1.pipeline.ledger import read_tables
@@ -200,14 +200,18 @@ def measured(settings: Settings, method: str, seed: int):
     """Table 1's rows of a method on the benchmarks that this seed has answered, or None where there are none.
 
     ValueError when the answers were made by another policy than that on disk: the table would describe another model.
-    PipelineError when the table was made from other scores (`ledger.read_tables`).
+    PipelineError when the table was made from other scores (`ledger.read_tables`), or is gone alone.
     """
     path = settings.run_dir / "tables" / "table1.csv"
-    if not path.is_file():
+    if not path.is_file() and not path.with_name("ledger.csv").is_file():
         return None
     import pandas as pd
 
     read_tables(settings)
+    if not path.is_file():
+        raise PipelineError(
+            f"{path} is gone and the ledger beside it is not; run `{settings.command} --only 04` or move tables/ away."
+        )
     table = pd.read_csv(path)
     rows = table[table["method"] == method]
     now, answered = policy_hash(settings, method, seed), []
@@ -339,8 +343,14 @@ def _provenance(settings, method, seed, manifest) -> str:
     keys = TRAINED_ON if ARMS[method].stage == "sft" else RL_ON
     made = [
         ["seed", str(seed)],
-        ["trained at commit", (stages.get(TRAINING_STAGE) or {}).get("git_sha") or "not recorded"],
-        ["evaluated at commit", (stages.get(EVALUATION_STAGE) or {}).get("git_sha") or "not recorded"],
+        [
+            "notebook 03 last ran at commit",
+            (stages.get(TRAINING_STAGE) or {}).get("git_sha") or "not recorded",
+        ],
+        [
+            "notebook 04 last ran at commit",
+            (stages.get(EVALUATION_STAGE) or {}).get("git_sha") or "not recorded",
+        ],
         ["uncommitted changes", {True: "yes", False: "no"}.get(git.get("dirty"), "not recorded")],
         ["policy", policy_hash(settings, method, seed)],
         ["precision", settings.device_dtype + (", trained on a 4-bit base" if settings.load_in_4bit else "")],

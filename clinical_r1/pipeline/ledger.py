@@ -34,6 +34,7 @@ LEDGER_COLUMNS = (
 ).split()
 NUMBERS = tuple(name for name in LEDGER_COLUMNS if name not in TEXT + WHOLE)
 ROUNDING = 0.005  # the paper prints two decimals
+COMPARISONS = "comparisons.csv"  # beside the ledger: `tables.write_comparisons` comes first
 EVALUATION = "04"  # the notebook that writes the ledger: its own record is not in the manifest yet
 
 
@@ -175,7 +176,7 @@ def write_ledger(
     for folder in (tables, settings.figures_dir):
         path = write_text(folder / "ledger.csv", text)
         record = provenance(settings, manifest) | {"ledger": {"sha256": sha256(path)} | ledger_counts(rows)}
-        record |= {"tables": _hashes(settings, [tables / "table1.csv"])}
+        record |= {"tables": _hashes(settings, [tables / name for name in ("table1.csv", COMPARISONS)])}
         write_json(folder / "results.json", record)
     write_text(tables / "ledger.md", ledger_markdown(rows))
     return rows
@@ -310,7 +311,9 @@ def find_ledger(settings):
 
 
 def read_tables(settings):
-    """`read_pair` of a run's own tables. PipelineError too when its scores, or Table 1, are no longer those recorded there."""
+    """`read_pair` of a run's own tables. PipelineError too when its scores, or Table 1, are no longer those recorded there; gone
+    they may be.
+    """
     rows, record = read_pair(settings.run_dir / "tables")
     for path, expected in [*record.get("scores", {}).items(), *record.get("tables", {}).items()]:
         now = Path(settings.out) / path
@@ -322,7 +325,9 @@ def read_tables(settings):
 
 
 def read_pair(folder):
-    """(ledger, results.json) of one folder. PipelineError when one is damaged or they do not belong together."""
+    """(ledger, results.json) of one folder. PipelineError when one is damaged or they, and comparisons.csv, do not belong
+    together.
+    """
     rows = read_ledger(folder / "ledger.csv")
     fix = "run notebook 04 again, or restore both."
     try:
@@ -332,8 +337,10 @@ def read_pair(folder):
         raise PipelineError(
             f"{folder / 'results.json'} is missing or damaged ({type(error).__name__}); {fix}"
         ) from error
-    if stamped != sha256(folder / "ledger.csv"):
-        raise PipelineError(
-            f"{folder / 'ledger.csv'} is not the one that results.json describes: edited, or of another run; {fix}"
-        )
+    beside = {Path(name).name: digest for name, digest in record.get("tables", {}).items()}
+    for name, expected in {"ledger.csv": stamped, COMPARISONS: beside.get(COMPARISONS)}.items():
+        if expected and (not (folder / name).exists() or sha256(folder / name) != expected):
+            raise PipelineError(
+                f"{folder / name} is not the one that results.json describes: edited, gone, or of another run; {fix}"
+            )
     return rows, record

@@ -121,12 +121,12 @@ def with_block(text: str, begin: str, end: str, block: str, name: str) -> str:
 
 def published_block(folder: Path) -> str:
     """The block of results from a folder's ledger.csv, results.json and, where it is there, comparisons.csv."""
+    rows, record = read_pair(folder)
     path = folder / "comparisons.csv"
     try:
         comparisons = pd.read_csv(path)[COMPARISON_COLUMNS] if path.exists() else None
     except (ValueError, KeyError) as error:
         raise PipelineError(f"{path} is damaged ({error}); run notebook 04 again, or restore it.") from error
-    rows, record = read_pair(folder)
     return results_block(rows, comparisons, record)
 
 

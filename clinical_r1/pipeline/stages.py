@@ -12,10 +12,9 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 
-from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, read_json, sha256, write_json
+from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, digest, read_json, write_json
 from clinical_r1.pipeline import kernel
 from clinical_r1.pipeline.manifest import describe, needs_cuda, open_manifest
 from clinical_r1.settings import Settings
@@ -28,7 +27,8 @@ class Stage:
     reads, writes: file patterns with {profile}; relative to the output folder, except clinical_r1/… (the package)
         and $CLINICAL_R1_DATA/… (real benchmark files, where the variable is set). Each must match a file.
     minutes: profile -> expected minutes, for one seed if per_seed.
-    may_write: patterns of files that not every run has. What no pattern names is no result, such as a log.
+    may_read, may_write: patterns of files that not every run has. What no pattern names is no result, such as a log.
+    environment: variables that change its result where they are set; unset, they change nothing.
     """
 
     notebook: str
@@ -37,6 +37,8 @@ class Stage:
     minutes: Mapping[str, float]
     per_seed: bool = False
     may_write: tuple[str, ...] = ()
+    may_read: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
 
     @property
     def number(self) -> str:
@@ -109,12 +111,15 @@ class Run:
 
     def files(self, pattern: str) -> list[Path]:
         """Files that match one pattern of a stage, sorted; none where $CLINICAL_R1_DATA is unset."""
+        folder, rest = self._folder(pattern)
+        return sorted(path for path in Path(folder).glob(rest) if path.is_file()) if folder else []
+
+    def _folder(self, pattern):
+        """(folder that a pattern is relative to, the rest of it)."""
         first, _, rest = pattern.format(profile=self.settings.profile).partition("/")
         if first == f"${DATA_VARIABLE}":
-            folder = os.environ.get(DATA_VARIABLE)
-        else:
-            folder, rest = (ROOT if first == PACKAGE.name else self.settings.out), f"{first}/{rest}"
-        return sorted(path for path in Path(folder).glob(rest) if path.is_file()) if folder else []
+            return os.environ.get(DATA_VARIABLE), rest
+        return (ROOT if first == PACKAGE.name else self.settings.out), f"{first}/{rest}"
 
     def missing(self, patterns: Iterable[str]) -> list[str]:
         """Those of `patterns` under the output folder that match nothing yet."""
@@ -131,7 +136,11 @@ class Run:
             "package": {p.relative_to(PACKAGE).as_posix(): digest(p) for p in sorted(PACKAGE.rglob("*.py"))},
             "own": self.own,
             "cells": [(cell["cell_type"], "".join(cell["source"])) for cell in cells],
-            "reads": [digest(path) for pattern in stage.reads for path in self.files(pattern)],
+            "reads": [
+                (path.relative_to(self._folder(pattern)[0]).as_posix(), digest(path))
+                for pattern in (*stage.reads, *stage.may_read)
+                for path in self.files(pattern)
+            ],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -144,13 +153,42 @@ class Run:
             return "its record in manifest.json is damaged"
         if record["fingerprint"] != self.fingerprint(stage):
             return "settings, code or input changed"
+        made, now = record.get("environment", {}), environment(stage)
+        if other := [name for name in stage.environment if now and made.get(name) != now.get(name)]:
+            return f"{other[0]} was {made.get(other[0], 'not set')}, is {now.get(other[0], 'not set')}"
         for name, recorded in record["outputs"].items():
             path = Path(self.settings.out, name)
             if not path.is_file():
                 return f"{name} is gone"
             if digest(path) != recorded:
                 return f"{name} has changed since it was written"
-        return None
+        if missing := self.missing(stage.writes):
+            return f"{missing[0]} is gone"
+        present = {path for pattern in stage.writes for path in self.files(pattern)}
+        added = {path.relative_to(self.settings.out).as_posix() for path in present} - record[
+            "outputs"
+        ].keys()
+        return f"{min(added)} was added since" if added else None
+
+    def check_reads(self, stage: Stage, manifest: dict, chosen: Sequence[Stage] = ()) -> None:
+        """PipelineError when a file that the stage reads is no longer what the stage that wrote it has left.
+
+        chosen: stages that run before, and write theirs again.
+        """
+        again = {other.notebook for other in chosen}
+        written = {
+            name: (notebook, recorded)
+            for notebook, record in manifest["stages"].items()
+            if record and notebook not in again
+            for name, recorded in record["outputs"].items()
+        }
+        for path in (path for pattern in stage.reads for path in self.files(pattern)):
+            notebook, recorded = written.get(os.path.relpath(path, self.settings.out), (None, None))
+            if recorded and digest(path) != recorded:
+                raise PipelineError(
+                    f"{stage.notebook} reads {self.shown(path)}, which {notebook} wrote and which has changed since; restore it, "
+                    "or run without --only, and it is made or refused where it is written."
+                )
 
     def outputs(self, stage: Stage) -> dict[str, str]:
         """Each file that the stage wrote, relative to the output folder, with its sha256."""
@@ -159,15 +197,9 @@ class Run:
         return {path.relative_to(self.settings.out).as_posix(): digest(path) for path in sorted(paths)}
 
 
-def digest(path: Path) -> str:
-    """`sha256`; a file is read once in a process, as long as its size and its time of writing stay."""
-    state = path.stat()
-    return _digest(path, state.st_ino, state.st_size, state.st_mtime_ns)
-
-
-@cache
-def _digest(path, *_):
-    return sha256(path)
+def environment(stage: Stage) -> dict[str, str]:
+    """Those of the stage's variables that are set."""
+    return {name: os.environ[name] for name in stage.environment if os.environ.get(name)}
 
 
 SHOWN = ("runs/{profile}/tables/", "figures/{profile}/")  # what readers look at
@@ -258,6 +290,7 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
             raise PipelineError(
                 f"{stage.notebook} reads {missing[0]}, which is not there; run the earlier notebooks first (no --only)."
             )
+        run.check_reads(stage, manifest, chosen)
         if not described:
             read = [path for each in stages for pattern in each.reads for path in run.files(pattern)]
             manifest |= describe(run.settings, read) | {"own": run.own_record}
@@ -273,6 +306,7 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(watch.seconds, 1),
             "peak_memory_mb": round(watch.peak_memory_mb),
+            "environment": environment(stage),
             "outputs": run.outputs(stage),
         }
         manifest["unfinished"] = None
@@ -317,7 +351,7 @@ STAGES = (
         reads=(
             "runs/{profile}/questions/*.jsonl",
             "runs/{profile}/models/*/seed*/log_history.jsonl",
-            "runs/{profile}/models/*/seed*/policy/*.safetensors",
+            "runs/{profile}/models/*/seed*/policy/**/*",
         ),
         writes=(
             "runs/{profile}/completions/*/*.jsonl",
@@ -338,12 +372,16 @@ STAGES = (
             "runs/{profile}/tables/*.*",
             "figures/{profile}/fig1_radar.*",  # no radar without a judge
         ),
+        environment=tuple(
+            f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
+        ),
         minutes={"smoke": 0.5, "cpu": 2.8, "colab": 25, "paper": 300},
         per_seed=True,
     ),
     Stage(
         "05_objective_tradeoffs",
         reads=("clinical_r1/data/laboratory/*",),
+        may_read=("runs/ablations/summary/*",),  # read instead, where it is whole
         writes=("figures/{profile}/tradeoffs_*.*",),
         minutes={"smoke": 0.6, "cpu": 0.6, "colab": 0.6, "paper": 0.6},
     ),

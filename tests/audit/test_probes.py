@@ -377,7 +377,7 @@ def test_an_answer_by_its_text_is_read_among_the_options_as_they_were_shown(tmp_
     row = {"id": asked.id, "style": "crpo", "text": "\\boxed{Lupus}"}
     permutation = {"A": "B", "B": "A", "C": "C", "D": "D"}  # Lupus is shown as A
     monkeypatch.setattr(perturbations, "read_completions", lambda *of: [row])
-    monkeypatch.setattr(perturbations, "read_stamped", lambda *of: [row | {"permutation": permutation}])
+    monkeypatch.setattr(perturbations, "read_answers", lambda *of: [row | {"permutation": permutation}])
     table = perturbations.shuffle_table(settings, {"baseline": {"shuffled": tmp_path}}, 0)
     assert table.loc[0, ["consistent", "same_letter", "unparsed"]].tolist() == [1, 0, 0]
     assert concluded(row | {"forced": None}, asked)["letter"] == "B"

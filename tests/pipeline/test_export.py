@@ -90,6 +90,15 @@ def answered(settings, **changes):
         generate.complete(settings, policy, "crpo", 0, "clinic", protocol)
 
 
+def test_a_table_that_is_gone_alone_is_not_a_model_that_was_never_measured(run):
+    table = run.run_dir / "tables" / "table1.csv"
+    table.unlink()
+    with pytest.raises(PipelineError, match=r"table1.csv is gone and the ledger beside it is not"):
+        export.measured(run, "crpo", 0)
+    table.parent.rename(table.parent.with_name("away"))  # the second of the two ways on
+    assert export.measured(run, "crpo", 0) is None
+
+
 def finish(settings, policy):
     """What the end of training leaves."""
     folder = settings.model_dir("crpo", 0)
@@ -160,8 +169,8 @@ def test_card_says_what_it_is_and_how_good_with_n_and_interval(run, tmp_path):
         "| clinic | accuracy, % | 81.53 | [77.22, 85.85] | 500 | 3 | 0.999 |",
         "| clinic | hallucination | 0.56 | [0.42, 0.70] | 500 | 3 | 1.000 |",
         "3 training seeds, of which this is one",
-        f"| `trained at commit` | {SHA} |",
-        "| `evaluated at commit` | not recorded |",
+        f"| `notebook 03 last ran at commit` | {SHA} |",
+        "| `notebook 04 last ran at commit` | not recorded |",
         "| `uncommitted changes` | no |",
         "| `rl_steps` | 2 |",
         "| `seed` | 0 |",
@@ -172,11 +181,11 @@ def test_card_says_what_it_is_and_how_good_with_n_and_interval(run, tmp_path):
 
 
 def test_unevaluated_arm_claims_nothing(run):
-    (run.run_dir / "tables" / "table1.csv").unlink()
+    shutil.rmtree(run.run_dir / "tables")
     (run.run_dir / "manifest.json").unlink()
     card = export.model_card(run, "crpo", 0, NOT_ASKED)
     assert "has not been evaluated" in card and "model-index" not in card
-    assert "| `trained at commit` | not recorded |" in card
+    assert "| `notebook 03 last ran at commit` | not recorded |" in card
 
 
 def test_a_seed_the_table_does_not_cover_claims_nothing(run):

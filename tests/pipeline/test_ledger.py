@@ -304,6 +304,30 @@ def test_tables_of_other_scores_are_refused(run, what):
     assert "a run on disk" in explain.explain(CELL, settings)
 
 
+HARMS = {
+    "edited": lambda path: path.write_text(path.read_text().replace("4.0", "9.0")),
+    "cut": lambda path: path.write_text(path.read_text()[:-9]),
+    "gone": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("folder", ["tables", "published"])
+def test_comparisons_that_the_record_does_not_describe_are_refused(run, folder, harm):
+    settings, table = run
+    tables.write_comparisons(settings, {"CRPO against GRPO": comparison()})
+    ledger.write_ledger(settings, table, MANIFEST)
+    shutil.copytree(settings.figures_dir, settings.published_dir)
+    assert "paired differences" in readme_module.published_block(settings.published_dir).lower()
+    here = settings.published_dir if folder == "published" else settings.run_dir / "tables"
+    HARMS[harm](here / "comparisons.csv")
+    with pytest.raises(PipelineError, match="comparisons.csv is not the one that results.json describes"):
+        if folder == "published":
+            readme_module.published_block(here)
+        else:
+            explain.explain(CELL, settings)
+
+
 # ---- explain ----
 
 

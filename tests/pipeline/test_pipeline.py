@@ -246,6 +246,106 @@ def test_whatever_a_stage_wrote_is_made_again_once_it_differs(finished, harm, ca
         restore(finished, name)
 
 
+@pytest.mark.parametrize("harm", ["emptied", "zeroed", "cut", "edited"])
+def test_a_stage_takes_nothing_that_changed_since_an_earlier_one_wrote_it(finished, harm, capsys):
+    """Not even when it is asked for alone: what it would make of a forged file would carry the forged file's own hash."""
+    questions = finished.out / OUTPUTS["questions"]
+    HARM[harm](questions)
+    assert finished("--only", "04") == 1
+    said = capsys.readouterr().err
+    assert (
+        "04_last reads runs/smoke/questions/clinic.test.jsonl, which 01_first wrote and which has changed"
+        in said
+    )
+    assert "run without --only" in said
+    assert finished("--publish", "--only", "04") == 1
+    assert finished.executed() == ["01", "04"]
+    assert finished() == 0  # what the sentence says
+    assert questions.read_text() == "{}"
+    assert finished.executed() == ["01", "04", "01"]
+
+
+ADDED = ("runs/smoke/questions/forged.jsonl", "figures/smoke/fig3.svg", "figures/smoke/figure.png")
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_what_a_stage_did_not_write_is_not_taken_for_its_result(finished, name, capsys):
+    (finished.out / name).write_text("forged")
+    assert finished("--publish") == 1
+    assert f"{name} was added since" in capsys.readouterr().err
+    assert finished() == 0
+    assert finished("--publish") == 0
+    assert not list(finished.notebooks.parent.rglob("published/**/fig3.svg"))
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_a_record_without_outputs_keeps_nothing(finished, extra, capsys):
+    path, record = finished.run_dir / "manifest.json", finished.manifest()
+    record["stages"]["04_last"]["outputs"] = {}
+    path.write_text(json.dumps(record))
+    if not extra:
+        for name in ("table", "optional table", "picture"):
+            (finished.out / OUTPUTS[name]).unlink()
+    assert finished("--dry-run") == 0
+    assert ("fig4.png was added since" if extra else "table1.csv is gone") in capsys.readouterr().out
+
+
+def test_only_what_the_stage_wrote_is_published(finished):
+    stage = replace(STAGES[1], may_write=("figures/{profile}/radar.*",))
+    (finished.out / "figures/smoke/radar.png").write_text("forged")
+    argv = ["smoke", "--out", str(finished.out), "--publish"]
+    assert command.main(argv, stages=(STAGES[0], stage), notebooks=finished.notebooks) == 0
+    assert not list(finished.notebooks.parent.rglob("published/**/radar.png"))
+
+
+def test_a_stage_is_made_again_when_a_variable_that_it_uses_is_set_to_something_else(
+    finished, monkeypatch, capsys
+):
+    """Set anew or changed; unset, its result stands: `--publish` from another shell publishes it as it is."""
+    asked = replace(STAGES[1], environment=("JUDGE_MODEL", "JUDGE_LIMIT"))
+
+    def said():
+        argv = ["smoke", "--out", str(finished.out), "--only", "04"]
+        assert command.main(argv, stages=(STAGES[0], asked), notebooks=finished.notebooks) == 0
+        return capsys.readouterr().out
+
+    assert "04_last: kept" in said()
+    monkeypatch.setenv("JUDGE_MODEL", "one")
+    assert "04_last: JUDGE_MODEL was not set, is one" in said()
+    assert "04_last: kept" in said()
+    monkeypatch.setenv("JUDGE_LIMIT", "7")
+    assert "04_last: JUDGE_LIMIT was not set, is 7" in said()
+    monkeypatch.setenv("JUDGE_MODEL", "two")
+    assert "04_last: JUDGE_MODEL was one, is two" in said()
+    monkeypatch.delenv("JUDGE_LIMIT")
+    assert "04_last: JUDGE_LIMIT was 7, is not set" in said()
+    monkeypatch.delenv("JUDGE_MODEL")
+    assert "04_last: kept" in said()
+
+
+def test_files_that_may_be_read_count_once_they_are_there_and_by_their_names(finished):
+    stage = replace(STAGES[1], may_read=("runs/ablations/summary/*",))
+    run = stages.Run(settings_for("smoke", finished.out), finished.notebooks)
+    folder = finished.out / "runs/ablations/summary"
+    prints = [run.fingerprint(STAGES[1]), run.fingerprint(stage)]
+    assert prints[0] == prints[1]
+    folder.mkdir(parents=True)
+    for name in ("a.csv", "b.csv"):
+        (folder / name).write_text("the same")
+        prints.append(run.fingerprint(stage))
+    (folder / "b.csv").rename(folder / "c.csv")
+    prints.append(run.fingerprint(stage))
+    assert len(set(prints)) == 4
+
+
+def test_what_the_real_stages_depend_on_is_declared():
+    """The laboratory's own summary (05), the judge's server and every file of a policy (04)."""
+    by_number = {stage.number: stage for stage in stages.STAGES}
+    assert by_number["05"].may_read == ("runs/ablations/summary/*",)
+    assert "CLINICAL_R1_JUDGE_MODEL" in by_number["04"].environment
+    assert "runs/{profile}/models/*/seed*/policy/**/*" in by_number["04"].reads
+
+
 def restore(bench, name):
     """Put an output back as the finished run wrote it."""
     whole = bench.whole / name
