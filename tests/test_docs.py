@@ -293,6 +293,43 @@ def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
     assert totals["honest"] == totals["stranger"] == 12.0 and "earns 12.00, as much as the honest one" in text
 
 
+# ---- constants ----
+
+
+def test_pages_state_the_constants_of_the_code():
+    from clinical_r1 import citation, engines, intervals
+    from clinical_r1.judges.models import OpenAIServer
+    from clinical_r1.settings import COLAB, PAPER
+
+    choices, trust, recipes = (one_line(page(f"docs/{name}.md")) for name in ("choices", "trust", "recipes"))
+    assert citation.MIN_STATED_SHARE == citation.MAX_CONCLUSION_SHARE == 0.5
+    assert (
+        f"at least {citation.MIN_CITED_WORDS} of the conclusion's content words, and at least half of them"
+        in choices
+    )
+    assert (
+        f"a conclusion of over {citation.MAX_CONCLUSION_WORDS} words and half the reasoning earns nothing"
+        in choices
+    )
+    batch = f"β {PAPER.rl_beta}, {PAPER.rl_prompts} prompts × {PAPER.num_generations}, {PAPER.rl_steps} steps"
+    assert (
+        f"{batch}, T {PAPER.rl_temperature}, {PAPER.max_completion_tokens:,} tokens a completion" in choices
+    )
+    assert (
+        f"{PAPER.max_prompt_tokens:,} a prompt" in choices
+        and PAPER.max_prompt_tokens == COLAB.max_prompt_tokens
+    )
+    assert PAPER.rl_learning_rate == 1e-5 and "learning rate 1e-5, constant, for LoRA" in choices
+    assert f"LoRA throughout (rank {PAPER.lora_rank})" in choices
+    n = 500
+    assert f"({n * intervals.wilson_interval(0, n)[1]:.1f}/n)" in choices
+    assert f"fewer than {intervals.FEW} questions that differ" in choices
+    assert f"more than {100 * engines.UNKNOWN_LIMIT:.0f} %" in trust
+    server = OpenAIServer("http://localhost:8000/v1", model="m")
+    assert server.retries == 5 and "It is asked again, five times at most" in recipes
+    assert f"| `CLINICAL_R1_JUDGE_MAX_TOKENS` | {server.max_tokens};" in recipes
+
+
 # ---- CHANGELOG.md ----
 
 
