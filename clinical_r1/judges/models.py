@@ -32,6 +32,10 @@ KEY_VARIABLE = "CLINICAL_R1_JUDGE_KEY"
 LIMIT_NAME_VARIABLE = "CLINICAL_R1_JUDGE_LIMIT_NAME"
 MAX_TOKENS_VARIABLE = "CLINICAL_R1_JUDGE_MAX_TOKENS"
 TEMPERATURE_VARIABLE = "CLINICAL_R1_JUDGE_TEMPERATURE"
+_PREFIX = "CLINICAL_R1_JUDGE_"
+_VARIABLES = (
+    URL_VARIABLE, MODEL_VARIABLE, KEY_VARIABLE, LIMIT_NAME_VARIABLE, MAX_TOKENS_VARIABLE, TEMPERATURE_VARIABLE,
+)  # fmt: skip
 
 
 class JudgeError(RuntimeError):
@@ -106,6 +110,7 @@ class OpenAIServer:
                 "the judge's base_url must look like http://127.0.0.1:8000/v1, without user name, password or query; "
                 "a key belongs in an environment variable."
             )
+        _check_fields(self)
         sender = Sender(f"{self.base_url.rstrip('/')}/chat/completions", self.timeout, self.max_reply_bytes)
         weakref.finalize(self, sender.close)
         folds = threading.Event()
@@ -174,20 +179,62 @@ class OpenAIServer:
         return replace(reply, retries=failures, folded=folded, dollars=dollars)
 
 
+# field -> (kind, lowest, highest); a field whose default may be None may be None
+_RANGES = {
+    "temperature": (float, 0, inf), "top_p": (float, 0, 1), "max_tokens": (int, 1, inf), "seed": (int, -inf, inf),
+    "timeout": (float, 1e-3, 1e6), "retries": (int, 0, 1000), "max_reply_bytes": (int, 1, inf),
+    "requests_per_minute": (float, 1e-3, inf),
+}  # fmt: skip
+_NEEDED = ("timeout", "retries", "max_reply_bytes")
+_LIMIT_NAME = re.compile(r"[a-z][a-z_]{0,40}_tokens")  # no other word of a request, such as "n" or "messages"
+
+
+def _check_fields(server: OpenAIServer) -> None:
+    """ValueError for a field of another kind or out of its range, before anything is asked or paid for."""
+    for name, (kind, low, high) in _RANGES.items():
+        value = getattr(server, name)
+        kinds = int if kind is int else int | float
+        right = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+        if not (right and value < inf) and (value is not None or name in _NEEDED):
+            what = "whole number" if kind is int else "number"
+            raise ValueError(f"the judge's {name} is {value!r}; expected a {what} in [{low:g}, {high:g}].")
+    for name in ("model", "api_key_variable"):
+        value = getattr(server, name)
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            raise ValueError(f"the judge's {name} is {value!r}; expected a name.")
+    if not _LIMIT_NAME.fullmatch(server.limit_name):
+        raise ValueError(
+            f"the judge's limit_name is {server.limit_name!r}; expected max_tokens or max_completion_tokens."
+        )
+    prices = server.dollars_per_million
+    if len(prices) != 2 or not all(p is None or isinstance(p, int | float) and 0 <= p < inf for p in prices):
+        raise ValueError(
+            f"the judge's dollars_per_million is {prices!r}; expected two prices, or None for each."
+        )
+
+
 def server_from_environment() -> OpenAIServer | None:
     """The server that CLINICAL_R1_JUDGE_URL and CLINICAL_R1_JUDGE_MODEL name, or None when there is no URL.
 
     Its key, if it needs one, stands in CLINICAL_R1_JUDGE_KEY. Three more may be set: CLINICAL_R1_JUDGE_MAX_TOKENS (1024;
     empty: no limit is sent), CLINICAL_R1_JUDGE_LIMIT_NAME (max_tokens) and CLINICAL_R1_JUDGE_TEMPERATURE (0; empty: neither
-    temperature nor top_p is sent). ValueError for a URL without a model, and for a value that makes no sense.
+    temperature nor top_p is sent). ValueError for a URL without a model or the reverse, for a value that makes no sense, and
+    for another variable of that prefix, which would do nothing.
     """
-    url, model = os.environ.get(URL_VARIABLE), os.environ.get(MODEL_VARIABLE)
+    given = {name for name, value in os.environ.items() if name.startswith(_PREFIX) and value.strip()}
+    if unknown := sorted(given - set(_VARIABLES)):
+        raise ValueError(f"{', '.join(unknown)} is set and read by nobody; expected {', '.join(_VARIABLES)}.")
+    url, model = (os.environ.get(name, "").strip() for name in (URL_VARIABLE, MODEL_VARIABLE))
     if not url:
+        if given - {KEY_VARIABLE}:  # a key may stay in a shell's profile
+            raise ValueError(
+                f"{', '.join(sorted(given))} is set and {URL_VARIABLE} is not; set it, or unset the others."
+            )
         return None
     if not model:
         raise ValueError(f"{URL_VARIABLE} is set and {MODEL_VARIABLE} is not; name the model to ask.")
     options = {"limit_name": os.environ.get(LIMIT_NAME_VARIABLE) or "max_tokens"}
-    if not re.fullmatch(r"[a-z][a-z_]{0,40}", options["limit_name"]) or options["limit_name"] in _SENT:
+    if not _LIMIT_NAME.fullmatch(options["limit_name"]):
         raise ValueError(
             f"{LIMIT_NAME_VARIABLE} is {options['limit_name']!r}; expected max_tokens or max_completion_tokens."
         )
@@ -196,9 +243,6 @@ def server_from_environment() -> OpenAIServer | None:
     if options["temperature"] is None:
         options["top_p"] = None
     return OpenAIServer(url, model, api_key_variable=KEY_VARIABLE, **options)
-
-
-_SENT = ("model", "messages", "temperature", "top_p", "seed")
 
 
 def _number(variable: str, kind: type, least: float, default):

@@ -96,16 +96,18 @@ def scrub(text: str, key: str, name: str, shortest: int = _SHORTEST_KEY) -> str:
 
 
 def is_address(url: str) -> bool:
-    """Whether a request can be sent there, and nothing in it is secret: no user name, password or query."""
+    """Whether a request can be sent there, and nothing in it is secret: no user name, password, query or fragment."""
     try:
         parts, _ = urlsplit(url), httpx.URL(url)
+        port = parts.port  # ValueError above 65,535
     except (ValueError, httpx.InvalidURL):
         return False
     return (
         parts.scheme in ("http", "https")
         and bool(parts.hostname)
         and "@" not in parts.netloc
-        and not parts.query
+        and not (parts.query or parts.fragment or " " in url)
+        and port != 0
     )
 
 
@@ -220,6 +222,8 @@ def _unpacked(response):
                 yield unpack.decompress(part, 65_536)
                 part = unpack.unconsumed_tail
         yield unpack.flush()
+        if not unpack.eof:
+            raise httpx.RemoteProtocolError("the packed answer ends early")
     except zlib.error:
         raise Lasting(
             f"answered with something that is not {encoding}, though it says so; fix the server."

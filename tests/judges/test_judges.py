@@ -215,6 +215,10 @@ def test_a_key_no_header_can_carry_is_refused_without_being_shown(monkeypatch, k
         "",
         f"http://host:{KEY}/v1",
         f"http://[{KEY}/v1",
+        f"http://host/v1#{KEY}",
+        "http://ho st/v1",
+        "http://host:0/v1",
+        "http://host:99999/v1",
     ],
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused(url):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import random
 import re
 import tracemalloc
@@ -251,6 +252,21 @@ def test_packed_answers_are_read_and_unknown_packing_is_named():
                 ask(MESSAGES)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "pack", "lost"),
+    [("gzip", gzip.compress, 12), ("gzip", gzip.compress, 1), ("deflate", zlib.compress, 3)],
+)
+def test_a_packed_answer_that_ends_early_may_pass(encoding, pack, lost):
+    def play(messages, number):
+        status, body, _ = answer(verdict(messages))
+        packed = pack(body)
+        return status, packed[:-lost] if number == 1 else packed, {"content_encoding": encoding}
+
+    with serving(play) as server:
+        reply = asker(server)(MESSAGES)
+    assert (reply.text, reply.retries) == (verdict(MESSAGES), 1)
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_refused_and_its_target_gets_nothing(status):
     with serving(good) as other:
@@ -423,6 +439,8 @@ def test_the_environment_sets_limit_and_temperature(monkeypatch, variables, sent
         ("TEMPERATURE", "hot"),
         ("LIMIT_NAME", "max tokens"),
         ("LIMIT_NAME", "messages"),
+        ("LIMIT_NAME", "stream"),
+        ("LIMIT_NAME", "n"),
     ],
 )
 def test_a_variable_that_makes_no_sense_is_named(monkeypatch, name, value):
@@ -431,6 +449,57 @@ def test_a_variable_that_makes_no_sense_is_named(monkeypatch, name, value):
     monkeypatch.setenv(f"CLINICAL_R1_JUDGE_{name}", value)
     with pytest.raises(ValueError, match=f"CLINICAL_R1_JUDGE_{name} is '{re.escape(value)}'; expected"):
         server_from_environment()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"MODEL": "tiny"}, "CLINICAL_R1_JUDGE_MODEL is set and CLINICAL_R1_JUDGE_URL is not"),
+        ({"URL": " ", "MODEL": "tiny", "MAX_TOKENS": "9"}, "MAX_TOKENS, CLINICAL_R1_JUDGE_MODEL is set and"),
+        ({"TEMPERATURE": "0"}, "CLINICAL_R1_JUDGE_TEMPERATURE is set and"),
+        ({"URL": "http://127.0.0.1:1/v1"}, "CLINICAL_R1_JUDGE_URL is set and CLINICAL_R1_JUDGE_MODEL is not"),
+        (
+            {"URL": "http://127.0.0.1:1/v1", "MODEL": "tiny", "TEMP": "1"},
+            "CLINICAL_R1_JUDGE_TEMP is set and read by nobody",
+        ),
+        (
+            {"BASE_URL": "http://127.0.0.1:1/v1", "MODEL": "tiny"},
+            "CLINICAL_R1_JUDGE_BASE_URL is set and read by nobody",
+        ),
+    ],
+)
+def test_a_variable_that_would_do_nothing_is_named(monkeypatch, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(f"CLINICAL_R1_JUDGE_{name}", value)
+    with pytest.raises(ValueError, match=message):
+        server_from_environment()
+
+
+def test_a_key_alone_asks_for_no_judge(monkeypatch):
+    monkeypatch.setenv(models.KEY_VARIABLE, "secret")
+    assert server_from_environment() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("retries", value) for value in (-1, 1.5, None, True)),
+        *(("timeout", value) for value in (0, math.nan, math.inf, "5")),
+        *(("max_tokens", value) for value in (0, "5", 1.5)),
+        *(("temperature", value) for value in (-1, math.nan, math.inf, "0")),
+        *(("top_p", value) for value in (2, -0.1)),
+        *(("requests_per_minute", value) for value in (0, -1)),
+        *(("dollars_per_million", value) for value in ((1,), (1, -1), (1, "2"))),
+        *(("limit_name", value) for value in ("messages", "n", "")),
+        ("model", ""),
+        ("seed", "x"),
+        ("max_reply_bytes", 0),
+        ("api_key_variable", ""),
+    ],
+)
+def test_a_field_that_makes_no_sense_is_refused_before_anything_is_asked(name, value):
+    with pytest.raises(ValueError, match=f"the judge's {name} is {re.escape(repr(value))}; expected"):
+        OpenAIServer("http://127.0.0.1:1/v1", **({"model": "tiny"} | {name: value}))
 
 
 # -------------------------------------------------------------------------------------------------------- system turns
