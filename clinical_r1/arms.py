@@ -75,6 +75,8 @@ def _pairs(arm: str, what: str, given) -> tuple[tuple[str, object], ...]:
         raise ValueError(
             f"arm {arm} has the {what} {given!r}; expected a dict, or pairs of a name and a value."
         )
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError(f"arm {arm} has the {what} {given!r}, one of them twice; name each once.")
     return pairs
 
 

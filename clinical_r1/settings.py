@@ -190,6 +190,8 @@ def _check_values(settings: Settings) -> None:
         if kind not in kinds or (value is None and none):
             continue
         right = isinstance(value, kinds[kind]) and (kind == "bool" or not isinstance(value, bool))
+        if right and kind == "str" and (not value.strip() or "\n" in value):
+            raise ValueError(f"{item.name} is {value!r}; expected a text of one line that is not empty.")
         if not right or (kind == "float" and not math.isfinite(value)):
             raise ValueError(
                 f"{item.name} is {value!r}; expected {'a finite number' if kind == 'float' else kind}."
@@ -209,6 +211,20 @@ def _check_values(settings: Settings) -> None:
         value = getattr(settings, name)
         if value is not None and value < low:
             raise ValueError(f"{name} is {value!r}; expected at least {low}.")
+    if not settings.rl_temperature > 0:
+        raise ValueError(
+            f"rl_temperature is {settings.rl_temperature!r}; expected more than 0: greedy rollouts are all one."
+        )
+    if not 0 < settings.eval_top_p <= 1:
+        raise ValueError(f"eval_top_p is {settings.eval_top_p!r}; expected a share above 0, at most 1.")
+    for name, kind in (("seeds", int), ("methods", str), ("benchmarks", str)):
+        values = getattr(settings, name)
+        if not isinstance(values, tuple) or not all(type(value) is kind for value in values):
+            raise ValueError(f"{name} is {values!r}; expected a tuple of {kind.__name__}.")
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} names {values}, one of them twice; name each once.")
+    if min(settings.seeds) < 0:
+        raise ValueError(f"seeds is {settings.seeds}; expected whole numbers of at least 0.")
 
 
 CPU = Settings(profile="cpu", workers=2)

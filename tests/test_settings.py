@@ -9,7 +9,7 @@ import json
 import pytest
 
 from clinical_r1 import artifacts, files
-from clinical_r1.settings import CPU, PROFILES, settings_for, settings_from_json
+from clinical_r1.settings import CPU, PROFILES, SMOKE, settings_for, settings_from_json
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -37,6 +37,26 @@ def test_settings_are_frozen_and_checked():
         dataclasses.replace(CPU, micro_batch=48)
     with pytest.raises(ValueError, match="ppo"):
         dataclasses.replace(CPU, methods=("ppo",))
+
+
+ODD = [
+    *(("seeds", value) for value in (0, "0", [0], (1.5,), (True,), ("0",), (-1,), (0, 0))),
+    *(("methods", value) for value in (None, "crpo", ["crpo"], ("crpo", "crpo"), {"crpo": 1}, (["crpo"],))),
+    *(("benchmarks", value) for value in (None, "clinic", ("clinic", "clinic"), (3,))),
+    *(("eval_top_p", value) for value in (0, -1, 1.5, 10**30)),
+    *(("rl_temperature", value) for value in (0, -0.0, -1)),
+    *(("base_model", value) for value in ("", " ", "a\nb")),
+    ("train_benchmark", ""),
+    ("teacher_traces", " "),
+    ("own_file", ""),
+    ("profile", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), ODD)
+def test_a_value_that_no_run_could_mean_names_its_field(name, value):
+    with pytest.raises(ValueError, match=f"^{name} "):
+        dataclasses.replace(SMOKE, **{name: value})
 
 
 def test_evaluations_cover_every_cell_of_the_table():
