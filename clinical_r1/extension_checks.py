@@ -6,6 +6,7 @@
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from pathlib import Path
 
 from clinical_r1.advantages import AGGREGATIONS, group_advantages, options_of
@@ -114,7 +115,7 @@ def check_reward_set(own, name: str, rewards) -> None:
     columns = {
         "prompts": ["A red, hot knee, fever and a positive culture."] * count,
         "answer": ["B"] * count,
-        "options": [TRIAL_OPTIONS] * count,
+        "options": [dict(TRIAL_OPTIONS) for _ in range(count)],
         "style": ["crpo"] * count,
         "id": [f"trial-{i}" for i in range(count)],
     }
@@ -129,7 +130,7 @@ def check_reward_set(own, name: str, rewards) -> None:
         # as training passes them: message lists
         for texts in (TRIAL_TEXTS, [[{"role": "assistant", "content": text}] for text in TRIAL_TEXTS]):
             try:
-                values = function(completions=list(texts), **columns)
+                values = function(completions=list(texts), **deepcopy(columns))  # it may change what it gets
             except (Exception, SystemExit) as error:
                 kind = "message lists, as training passes them" if texts is not TRIAL_TEXTS else "texts"
                 raise own.fault(
@@ -206,12 +207,17 @@ def answer_files(own, given: Mapping) -> dict[str, dict[str, Path]]:
                 where,
                 "is the name of an arm or of a guess; another model's answers go under a name of their own",
             )
-        if not isinstance(files, Mapping) or not all(isinstance(file, str | Path) for file in files.values()):
+        if (
+            not isinstance(files, Mapping)
+            or not files
+            or not all(isinstance(file, str | Path) for file in files.values())
+        ):
             raise own.fault(where, f"is {files!r}; expected {{benchmark: file}}")
         answers[model] = {name: own.path.parent / file for name, file in files.items()}
         for name, file in answers[model].items():
             if not file.is_file():
-                raise own.fault(where, f"names {file} for {name}, which does not exist")
+                what = "is a folder" if file.is_dir() else "does not exist"
+                raise own.fault(where, f"names {file} for {name}, which {what}")
     return answers
 
 
@@ -228,6 +234,6 @@ def base_model_of(own, name) -> str | None:
                 "BASE_MODEL", f"{folder} holds no config.json; name a folder that save_pretrained wrote"
             )
         return str(folder.resolve())
-    if name != CLINIC_BASE and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+    if name != CLINIC_BASE and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(name)):
         raise own.fault("BASE_MODEL", f"{name!r} is no folder beside the file and no Hub id such as org/name")
     return str(name)

@@ -231,7 +231,11 @@ def _checked(module, path: Path) -> OwnFile:
     """The file's objects, each checked; its arms and reward sets are registered when all of them fit."""
     found = {name: getattr(module, name) for name in NAMES if hasattr(module, name)}
     own = OwnFile(path, sha256(path))
-    if not found:
+    if meant := [name for name in vars(module) if name not in NAMES and _is_nearly(name)]:
+        raise own.fault(meant[0], f"is read by nobody; the names are {', '.join(NAMES)}")
+    if not any(
+        value or isinstance(value, str) for value in found.values()
+    ):  # BASE_MODEL = "" has a sentence of its own
         raise own.fault("nothing to use", f"it defines none of {', '.join(NAMES)}; define one of them")
     for name, kind in (
         ("REWARD_SETS", Mapping),
@@ -262,6 +266,11 @@ def _checked(module, path: Path) -> OwnFile:
         raise own.fault("SETTINGS", f"{unknown} cannot be set; expected some of {', '.join(sorted(known))}")
     _check_arms(own)
     return own
+
+
+def _is_nearly(name: str) -> bool:
+    """Whether a name differs from one of `NAMES` in case or in "_" only; small letters alone are a variable or a module."""
+    return not name.islower() and name.upper().replace("_", "") in {known.replace("_", "") for known in NAMES}
 
 
 def _check_arms(own: OwnFile) -> None:

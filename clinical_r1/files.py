@@ -218,7 +218,9 @@ def json_lines(path: str | Path, finite: bool = False) -> list[tuple[int, object
     one_list = len(rows) == 1 and isinstance(rows[0][1], list)
     if (broken or one_list) and (layout := layout_of(text)):
         raise ValueError(f"{path} is {layout}; expected one JSON object a line: convert it.")
-    if broken and broken[-1] == len(lines):  # the last line lacks both its end and its newline
+    if (
+        broken and broken[-1] == len(lines) and not text.endswith("}")
+    ):  # the last line lacks its end and its newline
         raise ValueError(
             f"{path}, line {broken[-1]} is not JSON ({rows[-1][1]}): the file is truncated there; make or download it again."
         )

@@ -34,6 +34,8 @@ class Question:
             raise ValueError(
                 f"question {self.id!r}: options are {list(self.options)}, expected A, B, … in order (2 to 10)"
             )
+        if not isinstance(self.meta, dict):
+            raise ValueError(f"question {self.id!r}: meta is {self.meta!r}, expected a dict of plain values.")
         if self.answer is not None and self.answer not in self.options:
             raise ValueError(
                 f"question {self.id!r}: answer is {self.answer!r}, expected one of {expected} or None."
@@ -204,6 +206,11 @@ def _place(path: Path, number: int, row: dict, fields: dict) -> dict:
         )
     if lettered and not fields["options"] and any(name in row for name in OPTION_FIELDS[:2]):
         raise ValueError(f"{where} has options and {LETTERED_FIELDS[0]}; say which with options=.")
+    several = [name for name in OPTION_FIELDS if name in row and not fields["options"]]
+    if any(row[name] != row[several[0]] for name in several):
+        raise ValueError(
+            f"{where} has options that differ in {', '.join(several)}; name the right field with options=."
+        )
     given = lettered if lettered and not fields["options"] else field("options", OPTION_FIELDS)
     texts, keys = _option_texts(where, given)
     return {
@@ -251,7 +258,9 @@ def _option_texts(where: str, given) -> tuple[list[str], list[str]]:
         raise ValueError(
             f"{where} has options labelled {', '.join(keys)}; expected A, B, … without a gap, in order."
         )
-    if not 2 <= len(texts) <= len(LETTERS) or (keys and len(keys) != len(texts)):
+    if keys and len(keys) != len(texts):
+        raise ValueError(f"{where} has {len(keys)} labels for {len(texts)} options; expected one each.")
+    if not 2 <= len(texts) <= len(LETTERS):
         raise ValueError(f"{where} has {len(texts)} options; expected 2 to {len(LETTERS)}.")
     return texts, keys
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from clinical_r1 import artifacts, extensions, score
+from clinical_r1 import artifacts, extension_checks, extensions, score
 from clinical_r1.arms import ARMS
 from clinical_r1.curation.splits import write_splits
 from clinical_r1.extensions import OwnFileError
@@ -153,6 +153,20 @@ FAULTS = {
     "benchmark": "QUESTIONS['medqa']: has the name of a benchmark",
     "answers": "ANSWERS['gpt']: names",
     "arm in answers": "ANSWERS['crpo']: is the name of an arm",
+    "all empty": "nothing to use: it defines none of ARMS",
+    "one empty": "nothing to use: it defines none of ARMS",
+    "no base model": "nothing to use: it defines none of ARMS",
+    "near name": "REWARDSETS: is read by nobody; the names are ARMS, REWARD_SETS",
+    "another case": "Arms: is read by nobody",
+    "near setting": "Settings_: is read by nobody",
+    "no answers": "ANSWERS['gpt']: is {}; expected {benchmark: file}",
+    "a folder of answers": "which is a folder",
+    "a folder that is not there": "BASE_MODEL: './model' is no folder beside the file and no Hub id",
+    "a folder above": "BASE_MODEL: '../model' is no folder beside the file and no Hub id",
+    "a hidden folder": "BASE_MODEL: '.cache/model' is no folder beside the file and no Hub id",
+    "changed twice": "the changes (('rl_beta', 0.0), ('rl_beta', 0.1)), one of them twice",
+    "greedy rollouts": "SETTINGS: does not fit profile smoke (rl_temperature is 0; expected more than 0",
+    "top-p": "SETTINGS: does not fit profile smoke (eval_top_p is 1.5; expected a share",
 }
 BROKEN = {
     "does not import": "\nimport no_such_module\n",
@@ -194,6 +208,20 @@ BROKEN = {
     "benchmark": 'QUESTIONS = {"medqa": list}\n',
     "answers": 'ANSWERS = {"gpt": {"clinic": "none.jsonl"}}\n',
     "arm in answers": 'ANSWERS = {"crpo": {"clinic": "none.jsonl"}}\n',
+    "all empty": "ARMS = []\nREWARD_SETS = {}\nQUESTIONS = {}\nANSWERS = {}\nSETTINGS = {}\n",
+    "one empty": "ARMS = ()\n",
+    "no base model": "BASE_MODEL = None\n",
+    "near name": OWN + "REWARDSETS = {}\n",
+    "another case": OWN.replace("ARMS = [", "Arms = ["),
+    "near setting": 'SETTINGS = {"rl_steps": 3}\nSettings_ = {"rl_steps": 4}\n',
+    "no answers": 'ANSWERS = {"gpt": {}}\n',
+    "a folder of answers": 'ANSWERS = {"gpt": {"clinic": "."}}\n',
+    "a folder that is not there": 'BASE_MODEL = "./model"\n',
+    "a folder above": 'BASE_MODEL = "../model"\n',
+    "a hidden folder": 'BASE_MODEL = ".cache/model"\n',
+    "changed twice": OWN.replace(SHORT, SHORT + ', changes=(("rl_beta", 0.0), ("rl_beta", 0.1))'),
+    "greedy rollouts": 'SETTINGS = {"rl_temperature": 0}\n',
+    "top-p": 'SETTINGS = {"eval_top_p": 1.5}\n',
 }
 
 
@@ -310,3 +338,27 @@ def test_only_own_arms_are_set_aside_when_they_are_stale(write, tmp_path):
     )
     with pytest.raises(ValueError, match="reward_rules was 'others'"):
         train._is_outdated(settings, "crpo", 0)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[one.clear() for one in options]",
+        "options.clear()",
+        "[one.pop('B') for one in options]",
+        "completions.clear(); columns['id'].clear()",
+    ],
+)
+def test_the_trial_of_one_reward_changes_nothing_for_the_next(write, body):
+    own = extensions.load(
+        write(
+            "from clinical_r1.rewards import RewardSet, accuracy_reward\n"
+            f"def greedy(completions, options, **columns):\n    {body}\n    return [0.0] * 4\n"
+            "def second(completions, answer, options, **columns):\n"
+            "    if [*options[0]] != ['A', 'B'] or len(completions) != 4 or len(columns['id']) != 4:\n"
+            "        raise RuntimeError('somebody changed my inputs')\n    return [0.0] * 4\n"
+            "REWARD_SETS = {'two': RewardSet((greedy, second), (1.0, 1.0))}\n"
+        )
+    )
+    assert [*own.reward_sets] == ["two"]
+    assert extension_checks.TRIAL_OPTIONS == {"A": "Gout", "B": "Septic arthritis"}

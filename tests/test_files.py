@@ -147,6 +147,16 @@ DIGITS = '{"a":' + "9" * 5000 + "}"
         ('{"a": 1}\n\n[1]\n', "line 3 is not an object but a list"),
         ('{"a": 1}\nnull\n', "line 2 is not an object but a NoneType"),
         ('{"a": 1}\n{"a": ', "line 2 is not JSON .*truncated there"),
+        # whole lines, the last without its newline: nothing is cut off there
+        (
+            '{"a": 1}\n{"a": 1, "a": 2}',
+            "line 2 is not JSON .an object holds a key twice: a.; expected one object a line",
+        ),
+        ('{"a": 1}\n{"a": 1}{"a": 2}', "line 2 is not JSON .Extra data.*; expected one object a line"),
+        (
+            '{"a": 1}\n{"a": ' + "9" * 5000 + "}",
+            "line 2 is not JSON .Exceeds the limit .*; expected one object a line",
+        ),
         ('[{"a": 1}]', "is one JSON list; expected one JSON object a line"),
         ('[\n {"a": 1}\n]\n', "is one JSON list"),
         ('{\n "a": 1\n}\n{\n "a": 2\n}', "is JSON over several lines an object"),

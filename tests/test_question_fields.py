@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from clinical_r1.questions import read_fields
+from clinical_r1.questions import Question, read_fields
 
 TEXTS = ["Gout", "Lupus", "Sepsis"]
 LETTERED = {"opa": "Gout", "opb": "Lupus", "opc": "Sepsis", "opd": None}
@@ -104,6 +104,31 @@ def test_without_an_id_the_place_names(read):
             "has options and opa; say which",
         ),
         (
+            {"question": "?", "options": TEXTS, "choices": ["Flu", "Cold"], "answer": "A"},
+            "options that differ in options, choices",
+        ),
+        (
+            {"question": "?", "choices": TEXTS, "endings": TEXTS[::-1], "answer": "A"},
+            "options that differ in choices, endings",
+        ),
+        (
+            {
+                "question": "?",
+                "options": TEXTS,
+                "choices": dict(zip("ABC", TEXTS, strict=False)),
+                "answer": "A",
+            },
+            "options that differ in options, choices; name the right field with options=",
+        ),
+        (
+            {"question": "?", "options": {"text": ["Gout", "Flu"], "label": ["A"]}, "answer": "A"},
+            "1 labels for 2 options; expected one each",
+        ),
+        (
+            {"question": "?", "options": {"text": ["Gout"], "label": ["A", "B"]}, "answer": "A"},
+            "2 labels for 1 options; expected one each",
+        ),
+        (
             {"question": "?", "options": TEXTS, "answer": "Gout", "answer_idx": "B"},
             "answers that differ, B and A",
         ),
@@ -189,3 +214,16 @@ def test_one_json_list_is_read_too(tmp_path):
     path.write_text("[1,")
     with pytest.raises(ValueError, match="starts like a JSON list and is none"):
         read_fields(path, "mine")
+
+
+def test_options_that_stand_in_two_fields_alike_or_in_the_named_one_are_read(read):
+    row = {"question": "?", "options": TEXTS, "choices": TEXTS, "answer": "B"}
+    assert read(row)[0].options["B"] == TEXTS[1]
+    row |= {"choices": ["Flu", "Cold"]}
+    assert [read(row, options=name)[0].options["B"] for name in ("options", "choices")] == [TEXTS[1], "Cold"]
+
+
+@pytest.mark.parametrize("meta", [None, [], "x"])
+def test_a_question_whose_meta_is_no_dict_is_refused(meta):
+    with pytest.raises(ValueError, match="meta is .* expected a dict"):
+        Question("q", "mine", "test", "?", {"A": "Gout", "B": "Flu"}, "A", meta)
