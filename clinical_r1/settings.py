@@ -247,7 +247,7 @@ SMOKE = replace(
 # and their gradient 3 x 151,936 x 2 bytes a completion token, LoRA 16 bytes a weight (value, gradient, two moments).
 
 # One T4: 16 GB, no bfloat16. Weights in 4 bits 0.5 GB; LoRA (18 M weights) 0.3 GB; logits of 5 x 512 tokens 2.3 GB; the
-# cache of 20 rollouts 0.4 GB, of 100 evaluations 1.9 GB (12 kB a token): under 6 GB at any time. A session may end at any
+# cache of 20 rollouts 0.5 GB, of 100 evaluations 2.5 GB (12 kB a token): under 6 GB at any time. A session may end at any
 # time, so a checkpoint every 10 steps.
 COLAB = Settings(
     profile="colab",

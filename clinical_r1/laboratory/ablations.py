@@ -43,7 +43,8 @@ def laboratory_settings(out=".", seeds=(0, 1, 2), arms=LABORATORY) -> Settings:
     """Profile `cpu` with every arm, one test set and sampled answers only; kept under runs/ablations.
 
     The shipped summary was trained with TRL's own forward pass. A shared prefix is equal to it up to rounding, but a hundred
-    steps of sampling turn rounding into other draws, so it stays off for the same seeds to give the same bytes.
+    steps of sampling turn rounding into other draws, so it stays off. Its arms were paid for citing under an earlier rule: theirs
+    are not the draws of today.
     """
     return replace(
         CPU, profile="ablations", out=str(out), seeds=tuple(seeds), methods=tuple(arms), benchmarks=(BENCHMARK,),
