@@ -1,18 +1,18 @@
 """The + 0.5 of eq. 4: does a conclusion cite the vignette's evidence for the boxed answer, as the reasoning has it?
 
 The paper names the bonus and leaves the rule open; this one is ours. In five sentences: the conclusion says findings that the
-vignette states, with the vignette's polarity. System 2 says them too, and relates them to the boxed option: for it, or against
-another one. All in all it speaks more for the boxed option than for any other. A sentence that the vignette holds already, or a
-heap of cue words, is no reasoning. Nor is a repetition, or a copy of the reasoning, a conclusion. `rewards.CHOICES` has the
-numbers, and what no such rule can see.
+vignette states, with the vignette's polarity. System 2 says them too, in sentences that infer, and relates at least one to the
+boxed option: for it, or against another. All its inferences together speak more for the boxed option than for any other. A
+sentence that repeats most of one of the vignette's, or heaps up cue words, infers nothing. A conclusion that repeats itself,
+copies the reasoning or names all options cites nothing. `rewards.CHOICES` has the numbers, and what no such rule can see.
 """
 
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 from clinical_r1.completions import Completion, remove_box
 from clinical_r1.labels import CONTRARY_WORDS, INFERENCE_WORDS, STOP_WORDS
@@ -22,48 +22,47 @@ MIN_CITED_WORDS = 2
 MIN_STATED_SHARE = 0.5
 MAX_CONCLUSION_WORDS, MAX_CONCLUSION_SHARE = 60, 0.5
 MAX_INFERENCE_WORDS = 60
-COPIED_SHARE = 0.75
-NAMED_SHARE, LONG_NAME = 0.6, 4
-NEAR = 3
-_LIST_ITEM = 5  # words of one item of "no fever, chills, or cough"
+COPIED_SHARE, COPIED_WORDS = 0.75, 9
+NAMED_SHARE = 0.6
+NEAR = 3  # words said side by side stand so near each other in the vignette
+_REACH, _LIST = 3, 15  # words from a negation to a cue that it turns; to the end of a denied list
 
-# What a word does in a sentence. A cue's number is the side that it takes: for the option beside it, against it, or neither.
-_AGAINST, _NEITHER, _FOR, _NOT, _THAN, _ABSENT, _SEEN, _OUT, *_JOINTS = range(-1, 13)
-_AND, _OR, _WHERE, _COMMA, _BREAK, _VERB = _JOINTS
-_SIDED_WORDS = """
+# What a word does in a sentence. A cue is the side that it takes for the option beside it: for, against, or neither.
+_AGAINST, _NEITHER, _FOR, _COMMA, _END, _AND, _OR, _THAN, _NOT, _NONE_OF, _ABSENT, _SEEN, _MAY, _IF = range(
+    -1, 13
+)
+_SIDED = """
 support supports supported supporting suggest suggests suggested suggesting favor favors favored favoring favour favours
 favoured favouring indicate indicates indicated indicating point points pointed pointing confirm confirms confirmed consistent
 compatible characteristic classic typical fit fits hallmark likely explain explains explained explaining cause caused causes
 due best correct true possible effective needed treatment diagnosis choice urgent helpful useful appropriate necessary
 recommended required
 """
-_NOT_WORDS = """
-no not without denies denied deny denying denial never nor neither lack lacks lacking absence cannot nothing none less hardly
-free devoid negative
-"""
 _KINDS: dict[str, int] = {
     **dict.fromkeys((*INFERENCE_WORDS, "so", "should", "must", "prevents"), _NEITHER),
     **dict.fromkeys((*CONTRARY_WORDS, "unlike", "wrong", "incorrect", "exception", "instead"), _AGAINST),
-    **dict.fromkeys(_SIDED_WORDS.split(), _FOR),
-    **dict.fromkeys(_NOT_WORDS.split(), _NOT),
-    **dict.fromkeys("seen found noted observed detected evident reported described identified present".split(), _SEEN),
-    **dict.fromkeys("but although however whereas while except".split(), _BREAK),
-    **dict.fromkeys("has have had is are was were reports".split(), _VERB),
-    **dict.fromkeys("in on at during after before within under".split(), _WHERE),
-    **dict.fromkeys(("ruled", "excluded"), _OUT),
-    "rather": _NEITHER, "absent": _ABSENT, "than": _THAN, "over": _THAN, ",": _COMMA, "and": _AND, "or": _OR,
+    **dict.fromkeys(_SIDED.split(), _FOR),
+    **dict.fromkeys("no not without nor none nothing less lack lacks lacking absence cannot never".split(), _NOT),
+    **dict.fromkeys("hardly free negative".split(), _NOT),
+    **dict.fromkeys("denies denied deny denying neither".split(), _NONE_OF),
+    **dict.fromkeys("seen found noted observed detected evident reported identified present".split(), _SEEN),
+    **dict.fromkeys("but although however whereas while except in on at during after before with".split(), _END),
+    **dict.fromkeys(("absent", "ruled", "excluded"), _ABSENT),
+    **dict.fromkeys(("would", "could", "might", "may"), _MAY),
+    "if": _IF,
+    "rather": _NEITHER,
+    "than": _THAN, "over": _THAN, ",": _COMMA, "and": _AND, "or": _OR,
 }  # fmt: skip
-_NEEDS_NEXT = {"free": "of", "devoid": "of", "negative": "for"}  # a negation only before this word
-_LISTS = frozenset("denies denied deny denying neither".split())  # "denies fever, chills, and cough"
+_NEEDS_NEXT = {"free": "of", "negative": "for"}  # a negation only before this word
 _BE = frozenset("is are was were be been".split())
-_GOES_ON = frozenset("this these it its they thus therefore so hence consequently".split())
+_GOES_ON = frozenset("this these it they thus therefore so hence consequently".split())
 _LITTLE = frozenset(("", "a", "an", "as", "be", "by", "of", "the", "to"))
-_SUPPOSES = frozenset("would could might may".split())
 _EXCEPTION = re.compile(
     r"\b(which|what|following|all)\b.*\b(except|not|least|false|incorrect|untrue)\b", re.IGNORECASE
 )
+_AGE = re.compile(r"\b\d+[ -](?:years?|months?|weeks?|days?)[ -]old\b")
 
-# ------------------------------------------------------------------------------------------------ the rule
+# ---------------------------------------------------------------------------------------------------------------- the rule
 
 
 def cross_references(completion: Completion, options: Mapping[str, str], prompt: str | None = None) -> bool:
@@ -76,305 +75,235 @@ def cross_references(completion: Completion, options: Mapping[str, str], prompt:
         return False
     question = _question(prompt, tuple(options.items()))
     cited = _cited(completion, question)
-    if len(cited) < MIN_CITED_WORDS:
-        return False
-    return _reasons(completion.analytical, completion.letter, cited, question)
+    return len(cited) >= MIN_CITED_WORDS and _reasons(completion, cited, question)
 
 
 def _cited(completion: Completion, question: "_Question") -> frozenset[str]:
-    """The words that the conclusion says and the vignette states; none if it breaks a rule of its own."""
-    sentences = _sentences(remove_box(completion.conclusion))
+    """The findings that the conclusion says and the vignette states; none if it breaks a rule of its own."""
+    sentences = _sentences(_AGE.sub(" ", remove_box(completion.conclusion)), question.joined)
     length = sum(map(len, sentences))
     if length > MAX_CONCLUSION_WORDS and length > MAX_CONCLUSION_SHARE * len(completion.dx.split()):
         return frozenset()
-    kinds = {**_contents(sentences), **question.kinds}
-    read = [_read(words, kinds) for words in sentences]
-    said = [word for sentence in read for word in sentence.said]
+    kinds, said, votes, naming = question.kinds_with(_contents(sentences)), [], Counter(), set()
+    for words in sentences:
+        found, cues, named, _ = _read(words, kinds)
+        sides = question.sides(named, cues)
+        naming.update(sides)
+        votes.update(sides)
+        said += [word for word, _ in found]
+        if not question.holds_together(found):
+            return frozenset()
+    boxed = votes.pop(completion.letter, 0)
+    contrary = not question.exception and max(votes.values(), default=0) >= max(1, boxed)
     different = frozenset(said)
-    if 2 * len(different) <= len(said) or not question.may_conclude(read, completion.letter):
+    if 2 * len(different) <= len(said) or len(naming) == len(question.names) or contrary:
         return frozenset()
     if question.stated is None:
         return different
     stated = different & question.stated
-    share = len(stated) / len(different) if different else 0.0
-    if share < MIN_STATED_SHARE or _reverses(different, question.stated):
-        return frozenset()
-    return stated if all(map(question.holds_together, read)) else frozenset()
+    enough = different and len(stated) >= MIN_STATED_SHARE * len(different)
+    return stated if enough and not _reverses(different, question.stated) else frozenset()
 
 
-def _reasons(analysis: str, boxed: str, cited: frozenset[str], question: "_Question") -> bool:
-    """Whether System 2 relates the cited words to the boxed option, and speaks more for it than for any other."""
-    content = _forms(word.removeprefix("no_") for word in cited)
-    kinds, relevant = {**content, **question.kinds}, question.names.union(content)
-    votes, related, said = dict.fromkeys(question.options, 0), set(), set()
-    for words in _passages(analysis):
+def _reasons(completion: Completion, cited: frozenset[str], question: "_Question") -> bool:
+    """Whether System 2 relates the cited findings to the boxed option, and speaks more for it than for any other."""
+    roots = _forms(word.removeprefix("no_") for word in cited)
+    kinds, relevant = question.kinds_with(roots), question.naming.union(roots)
+    votes, said, related = dict.fromkeys(question.names, 0), set(), set()
+    for words in _passages(completion.analytical, question.joined):
         if relevant.isdisjoint(words):
             continue
-        sentence = _read(words, kinds)
-        if not sentence.infers() or question.copied(words, sides := question.sides(sentence)):
+        found, cues, named, mood = _read(words, kinds)
+        if mood == _IF or not 0 < len(cues) <= max(3, len(words) // 5):
             continue
-        if not _SUPPOSES.isdisjoint(words):  # "gout would show crystals" speaks for the boxed option at most
-            sides = {letter: side for letter, side in sides.items() if side < 0 or letter == boxed}
+        sides = question.sides(named, cues)
+        if not (sides or found) or question.copied(words):
+            continue
+        boxed = sides.pop(completion.letter, 0)
         for letter, side in sides.items():
-            votes[letter] += side
-        own = sides.pop(boxed, 0)
-        if own < 0 or max(sides.values(), default=0) > 0 or len(words) > MAX_INFERENCE_WORDS:
-            continue
-        if sentence.said and question.holds_together(sentence):
-            said.update(sentence.said)
-            if own or sides:
-                related.update(sentence.said)
-    lead, related = votes.pop(boxed), related & cited
+            if side < 0 or not mood:  # "gout would show crystals" does not speak for gout
+                votes[letter] += side
+        votes[completion.letter] += boxed
+        if found and boxed >= 0 and max(sides.values(), default=0) <= 0 and len(words) <= MAX_INFERENCE_WORDS:
+            said.update(word for word, _ in found)
+            related.update(word for word, _ in found if boxed or sides)
+    lead, related = votes.pop(completion.letter), related & cited
     decided = lead > max(votes.values(), default=-1) and not all(word[-1].isdigit() for word in related)
     return decided and len(cited & said) >= MIN_CITED_WORDS and not _reverses(cited, said)
 
 
 def _reverses(words: Iterable[str], said: Iterable[str]) -> bool:
     """Whether one of the words is said in its opposite alone."""
-    return any(
-        (word[3:] if word[:3] == "no_" else f"no_{word}") in said for word in words if word not in said
-    )
+    return any(word not in said and _opposite(word) in said for word in words)
 
 
-# ------------------------------------------------------------------------------------------- one sentence
+def _deny(found: list[tuple[str, int]], since: int) -> None:
+    """Turn what was found since then into its denial."""
+    found[since:] = [(word if word[:3] == "no_" else f"no_{word}", at) for word, at in found[since:]]
 
 
-def _read(words: list[str], kinds: Mapping[str, object]) -> "_Sentence":
-    sentence = _Sentence(words)
-    for i, kind in enumerate(map(kinds.get, words)):
-        if kind is None:
-            continue
-        if kind.__class__ is str:
-            sentence.say(kind, i)
-        elif kind.__class__ is tuple:
-            if len(words[i]) > 1 and sentence.just_denied(i):  # "not gout"
-                sentence.cues.append((sentence.clause, i, _AGAINST))
-                sentence.denied = False
-            sentence.named.append((i, sentence.clause, kind))
-        elif kind <= _FOR:
-            turned = sentence.just_denied(i)  # "does not cause"
-            sentence.cues.append((sentence.clause, i, -kind if turned else kind))
-            sentence.denied, sentence.run, sentence.unsure = turned and not kind, None, False
-        elif kind == _THAN:
-            side = next((-side for *_, side in reversed(sentence.cues) if side), _NEITHER)
-            sentence.cues.append((sentence.clause, i, side))
-        elif kind == _NOT:
-            sentence.deny(i)
-        elif kind >= _AND:
-            sentence.join(kind, i)
-        elif not sentence.deny_before(kind, i):
-            sentence.cues.append((sentence.clause, i, _AGAINST))
-    return sentence
+def _opposite(word: str) -> str:
+    return word[3:] if word[:3] == "no_" else f"no_{word}"
 
 
-class _Sentence:
-    """What a sentence says, and how far its negations reach: up to a comma, 'and', verb, place or cue; through a list up to its
-    'or'; backwards from 'is absent', 'was not seen' and 'was ruled out'.
-
-    said: content words ("no_fever" where denied), places: theirs; named: (place, clause, (word, letters)) of the options' words;
-    cues: (clause, place, side).
+def _read(words: list[str], kinds: Mapping[str, object]) -> tuple[list, list, dict, int]:
+    """One sentence: findings (word, place), "no_fever" where denied; cues (place, side); letter -> {word that names it: place};
+    _MAY or _IF where it supposes, else 0. A negation reaches up to a comma, 'and', 'but', a place or a cue; through a list up to
+    its 'or'; back from 'is absent', 'was not seen', 'was ruled out'.
     """
-
-    __slots__ = tuple(
-        "begins clause cues denied doubted edge last lists named places run said unsure verb words".split()
-    )
-
-    def __init__(self, words: list[str]):
-        self.words, self.said, self.places, self.named, self.cues = words, [], [], [], []
-        self.denied = self.lists = self.unsure = self.verb = False
-        self.clause = self.begins = self.edge = 0
-        self.doubted: list[str] = []  # "denies fever and chills": are there chills?
-        self.last, self.run = -9, None  # the last negation; where a denied list begins in `said`
-
-    def infers(self) -> bool:
-        """It relates things: some cues, not a heap of them, and nothing supposed."""
-        return 0 < len(self.cues) <= max(3, len(self.words) // 5) and "if" not in self.words
-
-    def say(self, root: str, i: int) -> None:
-        if not (self.words[i].isdigit() and "old" in self.words[i + 1 : i + 3]):  # an age is no finding
-            self.doubted += [root] if self.unsure else []
-            self.said.append(f"no_{root}" if self.denied else root)
-            self.places.append(i)
-
-    def just_denied(self, i: int) -> bool:
-        """Nothing of weight stands between the last negation and word i."""
-        near = i - self.last < 5
-        return near and all(len(word) < 4 or word in STOP_WORDS for word in self.words[self.last + 1 : i])
-
-    def deny(self, i: int) -> None:
-        word, following = self.words[i], self.words[i + 1] if i + 1 < len(self.words) else ""
-        if following != "only" and _NEEDS_NEXT.get(word, following) == following:
-            self.denied = not (self.denied and self.just_denied(i))
-            self.last, self.edge, self.run = i, i, len(self.said)
-            self.lists, self.unsure = word in _LISTS, False
-
-    def deny_before(self, kind: int, i: int) -> bool:
-        """'absent', 'seen' or 'ruled', of what stands before; False if it is said of an option."""
-        if (
-            self.just_denied(i)
-            if kind == _SEEN
-            else self.words[i - 1] in _BE and len(self.said) > self.begins
-        ):
-            self.turn(self.begins)
-            self.denied, self.begins = False, len(self.said)
-        elif kind == _ABSENT:
-            self.denied = True
-        else:
-            return kind == _SEEN
-        return True
-
-    def join(self, kind: int, i: int) -> None:
-        said, short = len(self.said), i - self.edge <= _LIST_ITEM
-        if kind == _VERB and self.just_denied(i):  # "does not have"
-            return
-        if kind == _WHERE:  # "no crystals in the fluid": there is fluid
-            self.denied = False
-        elif kind in (_AND, _OR):
-            self.unsure = kind == _AND and self.denied
-            listed = kind == _OR or (self.lists and self.words[i - 1] == ",")
-            self.denied = listed and short and self.run is not None and said - self.run < MAX_INFERENCE_WORDS
-            if self.denied:
-                self.turn(self.run)
-            self.begins, self.verb = said if self.verb else self.begins, False
-        else:
-            self.denied = self.unsure = False
-            self.run = self.run if kind == _COMMA and short else None
-            self.edge, self.verb = i, kind == _VERB
-            if kind != _VERB:
-                self.clause, self.begins = self.clause + 1, said
-
-    def turn(self, since: int) -> None:
-        self.said[since:] = [word if word[:3] == "no_" else f"no_{word}" for word in self.said[since:]]
+    found, cues, named, mood = [], [], {}, 0
+    denied, lists, last, clause, run = False, False, -9, 0, None  # clause, run: where in `found` these begin
+    for i, kind in [(i, kind) for i, kind in enumerate(map(kinds.get, words)) if kind is not None]:
+        if kind.__class__ is str:
+            found.append((f"no_{kind}" if denied else kind, i))
+        elif kind.__class__ is tuple:
+            if i - last < _REACH:  # "not gout"
+                cues.append((i, _AGAINST))
+            for letter in kind[1]:
+                named.setdefault(letter, {}).setdefault(kind[0], i)
+        elif kind <= _FOR:
+            turned = i - last <= _REACH and (not found or found[-1][1] < last)  # "does not cause"
+            cues.append((i, -kind if turned else kind))
+            denied, run, clause = turned and not kind, None, len(found)
+        elif kind <= _AND and not (lists and kind == _AND):  # "no crystals in the fluid": there is fluid
+            denied, run = False, run if kind == _COMMA else None
+            clause = clause if kind == _AND else len(found)
+        elif kind <= _OR:  # "no fever, chills, or cough"
+            if run is not None and i - last <= _LIST:
+                _deny(found, run)
+                denied = True
+        elif kind == _THAN:
+            cues.append((i, next((-side for _, side in reversed(cues) if side), _NEITHER)))
+        elif kind <= _NONE_OF:
+            following = words[i + 1] if i + 1 < len(words) else ""
+            if following != "only" and _NEEDS_NEXT.get(words[i], following) == following:
+                denied = words[i] == "nor" or not (denied and i - last < _REACH)  # "not without"
+                last, run, lists = i, len(found), kind == _NONE_OF
+        elif kind >= _MAY:
+            mood = max(mood, kind)
+        elif kind == _SEEN or (kind == _ABSENT and words[i - 1] in _BE):
+            if kind == _ABSENT or i - last <= _REACH:  # "was not seen"
+                _deny(found, clause)
+                denied = False
+        elif words[i] == "absent":
+            denied = True
+        else:  # "ruled out gout"
+            cues.append((i, _AGAINST))
+    return found, cues, named, mood
 
 
-# ------------------------------------------------------------------------------------------- one question
+# ------------------------------------------------------------------------------------------------------------ one question
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
     """What the rule has to know of a question."""
 
-    options: Mapping[str, frozenset[str]]  # letter -> the words that name it
-    spans: Mapping[str, int]  # letter -> within how many words they stand
-    names: frozenset[str]  # those words in all forms, and "option b"
-    kinds: Mapping[str, object]  # word -> what it does: _KINDS, and (word, letters) for the options' words
+    names: Mapping[str, frozenset[str]]  # letter -> the words that name it
+    within: Mapping[str, frozenset[str]]  # letter -> the options that hold all its words
+    naming: frozenset[str]  # those words in all forms, and "option b"
+    kinds: Mapping[
+        str, object
+    ]  # word -> what it does: _KINDS; (word, letters) for what names an option; None for its other words
+    joined: tuple[str, ...]  # "hepatitis a" is one word
     exception: bool  # it asks for the exception: for and against change places
     stated: frozenset[str] | None  # "fever", "no_chill"; None: not known
-    near: Mapping[str, list[int]]  # word without its sign -> places
-    told: tuple[
-        tuple[frozenset[str], frozenset[str]], ...
-    ] = ()  # of each sentence the words, and the letters of options named
+    stands: frozenset[str]  # words of the vignette, without a sign
+    near: frozenset[tuple[str, str]]  # those that stand near each other
+    told: tuple[frozenset[str], ...]  # the words of its longer sentences
 
-    def sides(self, sentence: _Sentence) -> dict[str, int]:
-        """Letter -> 1 if the sentence speaks for a named option, -1 if against: the side of the cue nearest to its name."""
-        found, last = {}, {}
-        for place, clause, (word, letters) in sentence.named:
-            for letter in letters:
-                seen, own = last.setdefault(letter, {}), self.options[letter]
-                seen[word] = place
-                near = {other for other, there in seen.items() if place - there <= self.spans[letter]}
-                if word == _LETTER or len(near & own) >= NAMED_SHARE * len(own):
-                    first = min(seen[other] for other in near)
-                    found[letter] = near, len(near) / self.spans[letter], (clause, first, place)
-        sides = {}
-        for letter, (near, share, where) in found.items():  # "hepatitis A" does not name "hepatitis"
-            if not any(near < other or (near == other and share < more) for other, more, _ in found.values()):
-                sides[letter] = self.side(sentence, *where)
+    def kinds_with(self, roots: Mapping[str, str]) -> dict[str, object]:
+        """What every word does when these can be cited; an option's own words cannot."""
+        kinds = dict(self.kinds)
+        for form, root in roots.items():
+            kinds.setdefault(form, root)
+        return kinds
+
+    def sides(self, named: Mapping[str, dict[str, int]], cues: list[tuple[int, int]]) -> dict[str, int]:
+        """Letter -> 1 if a sentence speaks for a named option, -1 if against: the side of the sided cue nearest to its name."""
+        sided, sides = [cue for cue in cues if cue[1]] if named else (), {}
+        for letter, words in named.items():
+            if len(words) >= NAMED_SHARE * len(self.names[letter]) or _LETTER in words:
+                place, side = min(words.values()), _FOR
+                if sided:
+                    side = min([(abs(at - place), side) for at, side in sided])[1]
+                sides[letter] = -side if self.exception else side
+        for letter in self.within.keys() & sides.keys() if len(sides) > 1 else ():
+            if not sides.keys().isdisjoint(
+                self.within[letter]
+            ):  # "septic arthritis" does not name "arthritis"
+                del sides[letter]
         return sides
 
-    def side(self, sentence: _Sentence, clause: int, first: int, last: int) -> int:
-        """That of the nearest cue, in the same clause if there is one; for where no cue takes a side."""
-        sided = [(at != clause, max(first - i, i - last), side) for at, i, side in sentence.cues if side]
-        side = (min(sided) if len(sided) > 1 else sided[0])[2] if sided else _FOR
-        return -side if self.exception else side
+    def copied(self, words: list[str]) -> bool:
+        """Most words of one of the vignette's longer sentences."""
+        return any(len(own.intersection(words)) >= COPIED_SHARE * len(own) for own in self.told)
 
-    def may_conclude(self, read: list[_Sentence], boxed: str) -> bool:
-        """The conclusion speaks for no other option, and does not name them all."""
-        votes = Counter(dict.fromkeys(self.options, 0))
-        sides = [self.sides(sentence) for sentence in read]
-        for each in sides:
-            votes.update(each)
-        if len(set().union(*sides)) == len(self.options):
-            return False
-        lead = votes.pop(boxed)
-        return self.exception or max(votes.values(), default=0) < max(1, lead)
-
-    def copied(self, words: list[str], letters: Iterable[str]) -> bool:
-        """The vignette has a sentence with nearly all of these words that names the same options, if any."""
-        said = frozenset(words)
-        return any(
-            named.issuperset(letters) and len(said & own) >= COPIED_SHARE * len(said)
-            for own, named in self.told
-        )
-
-    def holds_together(self, sentence: _Sentence) -> bool:
-        """Words said side by side stand near each other in the vignette too."""
-        for (word, place), (after, there) in pairwise(zip(sentence.said, sentence.places, strict=True)):
-            if there == place + 1:
-                mine, other = (self.near.get(each.removeprefix("no_"), ()) for each in (word, after))
-                if min((abs(a - b) for a in mine for b in other), default=0) > NEAR:
-                    return False
+    def holds_together(self, found: list[tuple[str, int]]) -> bool:
+        """Words said side by side stand near each other in the vignette too, if it has them."""
+        for (word, at), (after, there) in pairwise(found):
+            pair = word.removeprefix("no_"), after.removeprefix("no_")
+            if there == at + 1 and pair not in self.near and self.stands.issuperset(pair):
+                return False
         return True
 
 
 @lru_cache(maxsize=256)
 def _question(prompt: str | None, options: tuple[tuple[str, str], ...]) -> _Question:
-    stem = "" if prompt is None else question_stem(prompt, options)
+    stem = "" if prompt is None else _AGE.sub(" ", question_stem(prompt, options))
     parts = [part for part in stem.replace("? ", "?\n").replace(". ", ".\n").splitlines() if part.strip()]
-    told = _sentences("\n".join([part for part in parts if not part.rstrip().endswith("?")] or parts))
-    content = _contents(told)
-    texts = {
-        letter: [word.strip(".,") for part in _sentences(text) for word in part] for letter, text in options
-    }
-    own, words = _names(texts, frozenset(content.values()))
-    stated, near, offset = set(), {}, 0
-    for part in told:
-        read = _read(part, {**content, **_KINDS, **words})
-        stated.update(set(read.said).difference(read.doubted))
-        stated.update(f"no_{word}" for word in read.doubted if read.lists)
-        commas = list(accumulate(word == "," for word in part))
-        for word, place in zip(read.said, read.places, strict=True):
-            places = near.setdefault(word.removeprefix("no_"), [])
-            if len(places) < MAX_INFERENCE_WORDS:  # so that time stays linear
-                places.append(offset + place - commas[place])
-        offset += len(part) + 1
-    question = _Question(
-        options=own,
-        spans={letter: len(text) + 1 for letter, text in texts.items()},
-        names=frozenset(words),
-        kinds={**_KINDS, **words},
+    vignette = "\n".join([part for part in parts if not part.rstrip().endswith("?")] or parts)
+    texts = {letter: [word for part in _sentences(text) for word in part] for letter, text in options}
+    joined = {" ".join(text[-2:]) for text in texts.values() if len(text) > 1 and len(text[-1]) == 1}
+    joined = tuple(sorted(joined | {"option", "choice"}))
+    texts = {letter: [w for part in _sentences(text, joined) for w in part] for letter, text in options}
+    names, within, kinds = _names(texts)
+    told = _sentences(vignette, joined)
+    stated, near, roots = set(), set(), _contents(told)
+    for words in told:
+        found, *_ = _read(words, {**roots, **kinds})
+        stated.update(word for word, _ in found)
+        spots = [(i, roots[word]) for i, word in enumerate(w for w in words if w != ",") if word in roots]
+        near.update(
+            (a, b) for n, (i, a) in enumerate(spots) for j, b in spots[n + 1 : n + 1 + NEAR] if j - i <= NEAR
+        )
+    near |= {(b, a) for a, b in near}
+    return _Question(
+        names=names,
+        within=within,
+        naming=frozenset(word for word, kind in kinds.items() if kind.__class__ is tuple),
+        kinds=kinds,
+        joined=joined,
         exception=bool(parts) and bool(_EXCEPTION.search(parts[-1])),
         stated=None if prompt is None else frozenset(stated),
-        near=near,
+        stands=frozenset(roots.values()),
+        near=frozenset(near),
+        told=tuple(frozenset(words) for words in told if len(words) >= COPIED_WORDS),
     )
-    named = (frozenset(question.sides(_read(part, question.kinds))) for part in told)
-    return replace(question, told=tuple(zip(map(frozenset, told), named, strict=True)))
 
 
-def _names(texts: Mapping[str, list[str]], told: frozenset[str]) -> tuple[dict, dict]:
-    """(letter -> the words that name it, any word of the options -> (root, the letters that it names))."""
-    names, own = {}, {}
-    for letter, text in texts.items():
-        short = {word for word in text if len(word) < 3 and word not in _KINDS and word not in _LITTLE}
-        short |= {"a"}.intersection(text[-1:])  # hepatitis A
-        plain = {word for word in text if word not in _LITTLE and _KINDS.get(word, _FOR) <= _FOR}
-        names[letter] = frozenset(map(_root, filter(_content, text))) | short or frozenset(plain)
-    counts = Counter(word for name in names.values() for word in name)
-    for letter, name in names.items():
-        only = frozenset(word for word in name if counts[word] == 1)
-        told_apart = 3 * len(only) >= len(name) and any(len(word) > 1 or word.isdigit() for word in only)
-        best = only if told_apart else name
-        own[letter] = best - told or best if len(best) > LONG_NAME else best
-    spoken = {word for text in texts.values() for word in text if _KINDS.get(word, _NOT) <= _FOR}
-    words = {word: (word, ()) for word in spoken}  # an option's own words are no cues
-    words |= {
-        form: (root, tuple(x for x in names if root in names[x])) for form, root in _forms(counts).items()
+def _names(texts: Mapping[str, list[str]]) -> tuple[dict, dict, dict[str, object]]:
+    """(letter -> the roots that name it, letter -> the options that hold them all, what every word does)."""
+    own = {letter: frozenset(_root(w) for w in text if _content(w)) for letter, text in texts.items()}
+    plain = {
+        letter: frozenset(w for w in text if w not in _LITTLE and _KINDS.get(w, _FOR) <= _FOR)
+        for letter, text in texts.items()
     }
-    words |= {f"{word}{_LETTER}{x.lower()}": (_LETTER, (x,)) for x in own for word in ("option", "choice")}
-    return own, words
+    own = {letter: roots or plain[letter] for letter, roots in own.items()}
+    counts = Counter(word for roots in own.values() for word in roots)
+    names = {letter: frozenset(w for w in roots if counts[w] == 1) or roots for letter, roots in own.items()}
+    within = {x: frozenset(y for y in own if own[x] < own[y]) for x in own}
+    kinds: dict[str, object] = dict(_KINDS)  # an option's own words are neither cues nor findings
+    kinds |= dict.fromkeys(w for text in texts.values() for w in text if _KINDS.get(w, _NOT) <= _FOR)
+    for word in counts:
+        letters = tuple(letter for letter in names if word in names[letter])
+        kinds |= dict.fromkeys(_forms([word]), (word, letters) if letters else None)
+    for letter in texts:
+        kinds |= {f"{word}{_LETTER}{letter.lower()}": (_LETTER, (letter,)) for word in ("option", "choice")}
+    return names, within, kinds
 
 
-# ------------------------------------------------------------------------------------------------ words
+# ------------------------------------------------------------------------------------------------------------------- words
 _STOP, _LETTER = "\x02", "\x03"
 _ENDS = {ord(end): ord(_STOP) for end in "\n;?!"}
 _SEPARATE = bytes(
@@ -387,25 +316,36 @@ _MARKS = str.maketrans({"\u2019": "'", **dict.fromkeys(_SPACES, " "), **dict.fro
 _ENDINGS = ("ings", "ing", "ed", "es", "s", "e")
 
 
-def _sentences(text: str) -> list[list[str]]:
-    """The lower-case words of each sentence; a comma, "38.9", "60,000" and "option b" are one word each. Bytes make this several
-    times faster than a pattern."""
+def _sentences(text: str, joined: Iterable[str] = ()) -> list[list[str]]:
+    """The lower-case words of each sentence; a comma, "38.9", "60,000" and "option b" are one word each."""
+    return [words for part in _parts(text, joined) if (words := part.split())]
+
+
+def _parts(text: str, joined: Iterable[str]) -> list[str]:
+    """Raw sentences; bytes make this several times faster than a pattern. joined: "hepatitis a" becomes one word."""
     text = f"{text if text.isascii() else text.translate(_MARKS)} ".lower().replace("n't", " not")
-    for word in ("option", "choice"):
-        text = text.replace(f"{word} ", f"{word}{_LETTER}")
-    text = text.replace("..", ". ").replace(". ", _STOP).replace(", ", " , ")
+    text = text.replace("..", ". ").replace(". ", f" {_STOP}").replace(", ", " , ")
     raw = text.encode("utf-8", "surrogatepass").translate(_SEPARATE).decode("utf-8", "surrogatepass")
-    return [words for part in raw.split(_STOP) if (words := part.split())]
+    for phrase in joined:
+        first, _, second = phrase.partition(" ")
+        raw = raw.replace(f"{phrase} ", f"{first}{_LETTER}{second}{' ' * bool(second)}")
+    return raw.split(_STOP)
 
 
-def _passages(text: str) -> list[list[str]]:
+def _passages(text: str, joined: Iterable[str]) -> list[list[str]]:
     """Sentences, one said twice once; one that goes on about the one before ("This makes ...", "Hence ...") is part of it."""
     passages: list[list[str]] = []
-    for words in dict.fromkeys(map(tuple, _sentences(text))):
-        if words[0] in _GOES_ON and passages and len(passages[-1]) + len(words) < MAX_INFERENCE_WORDS:
-            passages[-1] = [*passages[-1], ",", *words]
-        else:
-            passages.append(list(words))
+    for part in dict.fromkeys(_parts(text, joined)):
+        words = part.split()
+        if (
+            words
+            and words[0] in _GOES_ON
+            and passages
+            and len(passages[-1]) + len(words) < MAX_INFERENCE_WORDS
+        ):
+            passages[-1] += [",", *words]
+        elif words:
+            passages.append(words)
     return passages
 
 

@@ -17,6 +17,7 @@ from functools import lru_cache, partial, wraps
 
 from clinical_r1.citation import (
     COPIED_SHARE,
+    COPIED_WORDS,
     MAX_CONCLUSION_SHARE,
     MAX_CONCLUSION_WORDS,
     MAX_INFERENCE_WORDS,
@@ -45,14 +46,14 @@ CHOICES = {  # where the paper is silent
     "the boxed option and speaks for it, or another and speaks against it. 'This …' and 'Therefore …' go on with the sentence "
     "before; what 'would' or 'may' be speaks for the boxed option at most; 'if' speaks for nothing. If the question asks for the "
     "exception, for and against change places",
-    "named": f"'option B', or {NAMED_SHARE:.0%} of the words that no other option has; of all its words, where those are few",
+    "named": f"'option B', or {NAMED_SHARE:.0%} of the words that no other option has; of all its words, where it has none such",
     "one answer": "more sentences of System 2 must speak for the boxed option (less those against it) than for any other, one "
     "said twice counted once. The conclusion must not speak as much for another one, nor name them all",
     "no repetition": "more than half of the content words that the conclusion says must be different ones: 'fever and "
     "chills, fever and chills' cites nothing",
-    "no copying": f"a sentence with {COPIED_SHARE:.0%} of its words, and its options' names, in one sentence of the vignette is "
-    f"no reasoning; a conclusion longer than {MAX_CONCLUSION_WORDS} words and also than {MAX_CONCLUSION_SHARE:.0%} of the "
-    "reasoning cites nothing",
+    "no copying": f"a sentence with {COPIED_SHARE:.0%} of the words of one of the vignette's (of {COPIED_WORDS} or more) is no "
+    f"reasoning; a conclusion longer than {MAX_CONCLUSION_WORDS} words and also than {MAX_CONCLUSION_SHARE:.0%} of the reasoning "
+    "cites nothing",
     "what no text rule can see": "whether a stated finding really speaks for the option that it is said to speak for",
     "effective token": "words split on white space; effective if every character is Latin, Greek, a European "
     "digit, punctuation or a medical or mathematical sign. In scripts written without spaces each character "

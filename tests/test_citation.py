@@ -251,7 +251,7 @@ def test_time_grows_with_the_length_not_faster():
 
 @pytest.mark.parametrize("benchmark", ["clinic", "clinic-shift", "clinic-expert"])
 def test_honest_answers_of_the_clinic_cite(benchmark):
-    """598 of 600 over the three sets; the other two state a finding that names an option or denies in a way of its own."""
+    """599 of 600 over the three sets."""
     rng, cited = np.random.default_rng(0), 0
     for question in load_set(benchmark, "validation", 60):
         text = write_trace(Case.from_json(question.meta["case"]), "crpo", HONEST, rng)
@@ -260,13 +260,14 @@ def test_honest_answers_of_the_clinic_cite(benchmark):
     assert cited >= 59
 
 
-# Option "50" beside "200 persons"; "Inj. mgso4" holds a full stop; a question without a vignette; one finding in two sentences.
-NOT_READ = {("medmcqa", 202), ("medmcqa", 1525), ("medmcqa", 11), ("medqa", 953)}
+# Option "50" beside "200 persons"; "Inj. mgso4" holds a full stop; a question without a vignette; one finding in two sentences;
+# options of many words that all speak of one transfusion.
+NOT_READ = {("medmcqa", 202), ("medmcqa", 1525), ("medmcqa", 11), ("medqa", 953), ("medqa", 1146)}
 
 
 @pytest.mark.slow
 def test_honest_answers_in_ordinary_english_cite(data_dir):
-    """10 of 14, written before they were tried; the rule before this one paid 6."""
+    """9 of 14, written before they were tried; the rule before this one paid 6."""
     from clinical_r1.curation.releases import load_benchmark
 
     sets = {

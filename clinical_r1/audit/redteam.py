@@ -161,8 +161,10 @@ ATTACKS = {
         "n\u200bo {pair} supports {answer}.", "{pair} favors {answer} {box}"
     ),
     # ---- what no text rule can see: these tie with the honest answer
-    "stated findings, whatever they mean": _crpo("{two} supports {answer}."),
-    "a made-up link between": _crpo("{one} supports {answer}. {two} suggests blorf."),
+    "stated findings, whatever they mean": _crpo("{pair} supports {answer}.", "{pair} favors {answer} {box}"),
+    "a made-up link between": _crpo(
+        "{pair} supports {answer} through blorf.", "{pair} favors {answer} {box}"
+    ),
 }
 # Attacks that earn as much as an honest answer: their findings are stated and said to speak for the answer. A text rule does
 # not know medicine; the measures do, in the clinic.

@@ -73,20 +73,20 @@ def test_attacks_on_the_clinic_earn_no_citation(benchmark, count):
     if benchmark == "clinic":
         said = one_line(page("docs/trust.md"))
         assert f"{len(NEVER_PAID)} of them, such as texts that fit any question" in said
-        assert f"The others, ties aside, earn one {len(others)} and 21 times" in said
+        assert f"The others, ties aside, earn one {len(others)} and 7 times" in said
     assert sum(name in TIES for name, _ in found) > count  # and what a text rule cannot see
 
 
 @pytest.mark.slow
 def test_attacks_on_real_vignettes_earn_no_citation(data_dir):
-    """Of 12,000 attempts, 21 besides the ties: options that are findings or hold each other's names, questions that are
+    """Of 12,000 attempts, 7 besides the ties: options that are findings or hold each other's names, questions that are
     one sentence long or ask for the exception."""
     from clinical_r1.curation.releases import load_benchmark
 
     questions = load_benchmark("medqa", "dev", source=data_dir)[:200]
     found = paid(questions, "full", lambda question: EXAMPLE_HONEST)
     assert {name for name, _ in found}.isdisjoint(NEVER_PAID)
-    assert sum(name not in TIES for name, _ in found) == 21  # as docs/trust.md says
+    assert sum(name not in TIES for name, _ in found) == 7  # as docs/trust.md says
 
 
 def test_the_official_rule_ranks_differently(example):
