@@ -5,12 +5,13 @@ paper leaves the extraction open; `CHOICES` states what we chose and `PROBLEMS` 
 can complain about. Parsing never raises on a string and takes time linear in its length.
 """
 
-import json
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from clinical_r1.files import parse_json
 
 INTUITIVE_MARKER = "(System 1: Intuitive)"  # paper figure 6
 ANALYTICAL_MARKER = "(System 2: Analytical)"
@@ -52,7 +53,7 @@ LETTER_PROBLEMS = {
 }
 MIRAGE_PROBLEMS = {
     "not_text": "the record holds no text (the call failed): no letter",
-    "broken_json": "the text is not JSON (an error message, unescaped quotes): no letter",
+    "broken_json": "the text is not JSON (an error message, unescaped quotes, a key said twice): no letter",
     "no_answer_choice": "the JSON is no object with a text under answer_choice: no letter",
     "bad_choice": "neither one letter nor the text of one option: no letter",
 }
@@ -364,17 +365,24 @@ def _contradiction(letter: str, words: str, texts: Mapping[str, str], own_text: 
         return "letter_text_conflict"
     if texts and _DENIED.fullmatch(said):
         return "denied_letter"
-    if re.search(rf"(?<!\w){re.escape(said)}(?!\w)", own):
+    if _standing(said).search(own):
         return None  # shortened
     allowed = {letter, *re.findall(r"\b[A-J]\b", own_text)}
     marks = {mark for before, mark in _LETTER_MARK.findall(words) if before.lower() not in _LETTERED}
     marks |= {mark.upper() for mark in _LETTER_WORD.findall(words)} | set(re.findall(r"^[A-J]$", words))
     if (marks & texts.keys() if texts else marks) - allowed:
         return "several_letters"
-    others = named_options(said.replace(own, " ") if own else said, texts)
+    others = named_options(_standing(own).sub(" ", said) if own else said, texts)
     if others:
         return "several_letters" if own and own in said else "letter_text_conflict"
     return None
+
+
+def _standing(text: str) -> re.Pattern:
+    """Finds a text as whole words and numbers: neither "5 mg" in "0.5 mg" or "2-5 mg", nor "vitamin b1" in "vitamin b12"."""
+    before = r"(?<![\w.,<>≤≥-])" if text[:1].isdigit() else r"(?<!\w)"
+    after = r"(?![\w%]|[.,-]\d)" if text[-1:].isdigit() else r"(?!\w)"
+    return re.compile(before + re.escape(text) + after)
 
 
 def named_options(said: str, texts: Mapping[str, str]) -> list[str]:
@@ -382,8 +390,7 @@ def named_options(said: str, texts: Mapping[str, str]) -> list[str]:
     found = []
     for letter in sorted(texts, key=lambda letter: -len(texts[letter])):
         if len(texts[letter]) > 2:
-            name = re.compile(rf"(?<!\w){re.escape(texts[letter])}(?!\w)")
-            said, count = name.subn(" ", said)
+            said, count = _standing(texts[letter]).subn(" ", said)
             found += [letter] if count else []
     return found
 
@@ -401,8 +408,8 @@ def parse_mirage(raw: str | None, options: Mapping[str, str]) -> Completion:
     if not isinstance(raw, str):
         return Completion(None, None, None, None, None, ("not_text",))
     try:
-        record = json.loads(raw)
-    except (ValueError, RecursionError):  # the decoder recurses once per bracket
+        record = parse_json(raw)
+    except ValueError:
         return Completion(None, None, None, None, None, ("broken_json",))
     fields = record if isinstance(record, dict) else {}
     reasoning, answer = fields.get("step_by_step_thinking"), fields.get("answer_choice")

@@ -167,6 +167,8 @@ SIGNS = {
     "F": "1-2 weeks",
 }
 LATEX = {"A": r"$\beta$-blocker", "B": r"$\alpha$-blocker"}
+DOSES = {"A": "5 mg", "B": "0.5 mg", "C": "15 mg", "D": "2-5 mg", "E": "> 5 mg"}
+B_VITAMINS = {"A": "Vitamin B1", "B": "Vitamin B12"}
 TYPES = {"A": "Type 1 diabetes mellitus", "B": "Type 2 diabetes mellitus", "C": "Diabetes"}
 C_ALONE = r"""C| C |C.|(C)|[C]|C)|**C**|__C__|`C`|"C"|'C'.|“C”|$C$|\(C\)|\mathbf{C}|\textrm{C}|\boldsymbol{C}|\text{C}|\text{(C)}
 \mathrm {C}|{\bf C}|\bm C|\textbf{\mathsf{C}}|\displaystyle \text{C}\,|\left(C\right)|\mathbf{C}$|\text{C}.\\|Option C
@@ -246,6 +248,18 @@ BOXES = [
         [TYPES],
         None,
         "letter_text_conflict",
+    ),
+    # whole numbers and words alone: neither a part of one's own option nor of another's
+    *each("A. 15 mg or 5 mg|A. 5 mg, 15 mg|A. 5 mg/15 mg", [DOSES], None, "several_letters"),
+    *each("B. 5 mg|B. 15 mg|A. 0.5 mg|A. 2-5 mg|C. 5 mg", [DOSES], None, "letter_text_conflict"),
+    *each("B. 0.5 mg daily", [DOSES], "B", "box_text"),
+    *each("D. 2-5 mg daily|D. 2–5mg", [DOSES], "D", "box_text"),
+    *each("E. >5 mg a day", [DOSES], "E", "box_text"),
+    *each(
+        "A. Vitamin B12 or vitamin B1|A. Vitamin B1 and B12: vitamin B12",
+        [B_VITAMINS],
+        None,
+        "several_letters",
     ),
     # other letters, however they are joined; a letter that its words deny
     *each(
@@ -423,6 +437,9 @@ MIRAGE = [
     (record("A. gout"), TWINS, "A", ()),  # the letter decides between twins
     (record("B. 0.45"), OPTIONS, None, ("letter_text_conflict",)),  # B's letter, C's text
     (record("Cannot be determined"), OPTIONS, None, ("bad_choice",)),  # not C
+    ('{"answer_choice": "A", "answer_choice": "B"}', OPTIONS, None, ("broken_json",)),  # said twice
+    ('{"answer_choice": NaN, "answer_choice": "B"}', OPTIONS, None, ("broken_json",)),
+    ('{"a": {"b": 1, "b": 2}, "answer_choice": "B"}', OPTIONS, None, ("broken_json",)),
     (record("All of the statements are true"), OPTIONS, None, ("bad_choice",)),  # not A
     (record("N/A"), OPTIONS, None, ("bad_choice",)),
     (record("A/B"), OPTIONS, None, ("several_letters",)),

@@ -280,7 +280,9 @@ def _named(source: Path, name: str, split: str) -> list[Path]:
 
 
 def find_files(source) -> dict[tuple[str, str], Path]:
-    """(benchmark, split) -> file, for every known official file name under `source`. FileNotFoundError without it.
+    """(benchmark, split) -> file, for every known official file name in `source` or its `Release.folders`.
+
+    FileNotFoundError where there is no such source.
 
     Several benchmarks call a file test.jsonl: its fields say whose it is. A file that nothing can be read from keeps its name's
     first benchmark, so that loading it says what it is.
@@ -327,8 +329,10 @@ def _locate(source, name: str, split: str) -> Path:
         if path.name.startswith(stems)
     ]
     listed = ", ".join(f"{n} {s} ({path.relative_to(source)})" for (n, s), path in found.items())
+    folders = ", ".join(filter(None, RELEASES[name].folders))
     raise FileNotFoundError(
-        f"no file for {name} {split} under {source}: expected {' or '.join(names)}; found {listed or 'nothing known'}"
+        f"no file for {name} {split} under {source}: expected {' or '.join(names)}, in it or in {folders}; found "
+        f"{listed or 'nothing known'}"
         f"{f'; unpack or convert {near[0]}' if near else ''}."
     )
 

@@ -966,3 +966,10 @@ def test_real_free_baselines(real, name, split, majority, longest):
 def test_real_quarantine_loses_nothing(real, curated):
     for key, result in curated.items():
         assert len(result.questions) + len(result.quarantined) == len(real[key])
+
+
+@pytest.mark.parametrize("folder", ["elsewhere", "a/b", "medqa/US"])
+def test_a_file_in_a_folder_that_is_not_looked_in_is_told_where_to_lie(tmp_path, folder):
+    write_rows(tmp_path / folder / "test.jsonl", [medqa()])
+    with pytest.raises(FileNotFoundError, match=r"expected test.jsonl .* in it or in US, medqa, MedQA/US, "):
+        load_benchmark("medqa", "test", tmp_path)
