@@ -128,11 +128,11 @@ def sample_completions(
 def replay(settings: Settings, model: str, benchmark: str, source: str | Path, style: str = "crpo") -> Path:
     """Another model's answers as completions of this run, under that model's own name; returns their file.
 
-    source: JSON Lines of {"id", "text"} (or "completion", "answer", "output"), one answer to each of the benchmark's
+    source: JSON Lines of {"id", "text"} (or one of "completion", "answer", "output"), one answer to each of the benchmark's
     test questions; "prompt" and "tokens" are kept where they are given. style: of the format that the answers are read in.
     Rewritten when the source or the questions have changed.
     ValueError, and nothing is written, for a name that is an arm's, for an id that is no question's, for two answers to one
-    question, and for a question without an answer.
+    question, for a row with two of these fields that differ, and for a question without an answer.
     """
     if not isinstance(model, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", model):
         raise ValueError(
@@ -170,9 +170,13 @@ def replayed_rows(source: Path, questions: Sequence[Question]) -> list[dict]:
     given: dict[str, dict] = {}
     for number, row in numbered_rows(source):
         fields = row if isinstance(row, dict) else {}
-        text = next(
-            (fields[name] for name in ("text", "completion", "answer", "output") if name in fields), None
-        )
+        named = [name for name in ("text", "completion", "answer", "output") if name in fields]
+        # "answer" beside "output" may well be the right one; beside "text", which is ours, it is ignored
+        if named[:1] != ["text"] and any(fields[name] != fields[named[0]] for name in named):
+            raise ValueError(
+                f"{source}, line {number} has {' and '.join(named)}, which differ; name the model's own words text."
+            )
+        text = fields[named[0]] if named else None
         if not isinstance(fields.get("id"), str) or not isinstance(text, str):
             raise ValueError(
                 f"{source}, line {number} holds {list(fields) or row!r}; expected an id and a text."

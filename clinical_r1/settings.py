@@ -223,7 +223,10 @@ def _check_values(settings: Settings) -> None:
             raise ValueError(f"{name} is {values!r}; expected a tuple of {kind.__name__}.")
         if len(set(values)) < len(values):
             raise ValueError(f"{name} names {values}, one of them twice; name each once.")
-    if min(settings.seeds) < 0:
+    pairs = settings.outside if isinstance(settings.outside, tuple) else (None,)
+    if not all(isinstance(p, tuple) and [*map(type, p)] == [str, str] for p in pairs):
+        raise ValueError(f"outside is {settings.outside!r}; expected pairs of a model and a benchmark.")
+    if min(settings.seeds, default=0) < 0:
         raise ValueError(f"seeds is {settings.seeds}; expected whole numbers of at least 0.")
 
 
@@ -330,7 +333,14 @@ def settings_for(profile: str, out: str | Path = ".", seeds: int | tuple[int, ..
 
 
 def settings_from_json(values: dict, out: str | Path = ".") -> Settings:
-    """The inverse of `Settings.to_json`; TypeError names a field that does not exist."""
+    """The inverse of `Settings.to_json`; ValueError names a field that does not exist."""
+    known = {item.name for item in fields(Settings)} - {"out"}
+    if not isinstance(values, dict) or "profile" not in values:
+        raise ValueError(
+            f"settings are {str(values)[:80]!r}; expected what `Settings.to_json` writes, its profile at least."
+        )
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"settings name {unknown}; expected some of {', '.join(sorted(known))}.")
 
     def tuples(value):
         return tuple(map(tuples, value)) if isinstance(value, list) else value

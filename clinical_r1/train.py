@@ -422,7 +422,11 @@ def main(argv=None) -> int:
         stop_with_parent()
     load_from_environment()
     try:
-        train_arm(settings_from_json(json.loads(args.settings), args.out), args.arm, args.seed)
+        settings = settings_from_json(json.loads(args.settings), args.out)
+    except ValueError as error:
+        parser.error(f"--settings: {error}")
+    try:
+        train_arm(settings, args.arm, args.seed)
     except (PipelineError, StaleError) as error:
         print(error, file=sys.stderr)
         return 1

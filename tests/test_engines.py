@@ -108,6 +108,26 @@ def test_tokens_and_prompts_of_another_kind_are_refused(run, fields):
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"answer": "B", "output": "It is A."},
+        {"completion": "x", "output": "y"},
+        {"completion": "x", "answer": "B"},
+    ],
+)
+def test_of_two_texts_that_differ_none_is_taken(run, fields):
+    settings, source, _ = run
+    rows = read_jsonl(source)
+    write_jsonl(source, [{"id": rows[0]["id"], **fields}, *rows[1:]])
+    with pytest.raises(ValueError, match=f"line 1 has {' and '.join(fields)}, which differ; name"):
+        engines.replay(settings, "gpt-4", "clinic", source)
+    write_jsonl(
+        source, [{"id": rows[0]["id"], **fields, "text": "mine"}, *rows[1:]]
+    )  # text is the name we ask for
+    assert read_jsonl(engines.replay(settings, "gpt-4", "clinic", source))[0]["text"] == "mine"
+
+
+@pytest.mark.parametrize(
     "damage", [lambda path: path.write_bytes(b""), lambda path: path.with_suffix(".json").unlink()]
 )
 def test_a_replayed_file_that_was_changed_is_written_anew(run, damage):

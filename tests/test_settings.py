@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from clinical_r1 import artifacts, files
+from clinical_r1 import artifacts, files, train
 from clinical_r1.settings import CPU, PROFILES, SMOKE, settings_for, settings_from_json
 
 
@@ -46,6 +46,7 @@ ODD = [
     *(("eval_top_p", value) for value in (0, -1, 1.5, 10**30)),
     *(("rl_temperature", value) for value in (0, -0.0, -1)),
     *(("base_model", value) for value in ("", " ", "a\nb")),
+    *(("outside", value) for value in (None, "gpt", ("gpt",), (("gpt", 1),), [("gpt", "clinic")])),
     ("train_benchmark", ""),
     ("teacher_traces", " "),
     ("own_file", ""),
@@ -57,6 +58,25 @@ ODD = [
 def test_a_value_that_no_run_could_mean_names_its_field(name, value):
     with pytest.raises(ValueError, match=f"^{name} "):
         dataclasses.replace(SMOKE, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "settings are 'None'; expected what `Settings.to_json` writes"),
+        ([], "settings are"),
+        ({}, "its profile at least"),
+        ({"profile": "smoke", "rl_step": 3}, r"settings name \['rl_step'\]; expected some of"),
+        ({"profile": "smoke", "out": "elsewhere"}, r"settings name \['out'\]"),
+        ({"profile": "smoke", "seeds": 3}, "^seeds is 3"),
+    ],
+)
+def test_json_that_is_no_settings_is_one_sentence(values, message, capsys):
+    with pytest.raises(ValueError, match=message):
+        settings_from_json(values)
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["--settings", json.dumps(values), "--arm", "crpo", "--seed", "0"])
+    assert "error: --settings: " in capsys.readouterr().err
 
 
 def test_evaluations_cover_every_cell_of_the_table():
