@@ -259,7 +259,7 @@ def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
     if changed:
         listed = "; ".join(f"{key} was {made.get(key)!r}, now {now[key]!r}" for key in changed)
         raise StaleError(
-            f"{stamp} was made from something else ({listed}); move {settings.run_dir} away or use --fresh.",
+            f"{stamp} was made from something else ({listed}); restore that, or move {settings.run_dir} away or use --fresh.",
             changed,
         )
     return True

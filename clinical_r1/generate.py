@@ -63,8 +63,9 @@ def read_completions(settings, benchmark, method, seed, protocol="sampled") -> l
     rows, stamp = read_answers(settings, path), read_stamp(path, "generate")
     if (now := questions_hash(settings, benchmark)) != stamp.get("test_questions"):
         raise ValueError(
-            f"{path} answers other questions than {benchmark}'s test split of today ({stamp.get('asked')}, now {now}); restore "
-            "them, or delete it and generate again."
+            f"{path} answers other questions than {settings.questions_path(benchmark, 'test')} holds today (sha256 "
+            f"{stamp.get('test_questions')}, now {now}); restore that file, such as with notebook 01, or, if it is right, delete "
+            "the answers and generate again."
         )
     return rows
 

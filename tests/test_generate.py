@@ -285,7 +285,9 @@ def test_answers_of_another_file_are_refused_though_the_policy_is_the_same(run, 
 def test_answers_to_other_questions_are_not_read(run, monkeypatch):
     complete(run)
     other_questions(run, monkeypatch)  # another key: the same ids, the same prompts
-    with pytest.raises(ValueError, match="answers other questions than clinic's test split of today"):
+    with pytest.raises(
+        ValueError, match=r"than .*clinic.test.jsonl holds today \(sha256 \w{16}, now \w{16}\); restore"
+    ):
         generate.read_completions(run[0], "clinic", "baseline", 0)
 
 

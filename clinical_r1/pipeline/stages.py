@@ -187,7 +187,7 @@ class Run:
             if recorded and digest(path) != recorded:
                 raise PipelineError(
                     f"{stage.notebook} reads {self.shown(path)}, which {notebook} wrote and which has changed since; restore it, "
-                    "or run without --only, and it is made or refused where it is written."
+                    f"or run without --only: {notebook} makes it again, or says what is wrong with it."
                 )
 
     def outputs(self, stage: Stage) -> dict[str, str]:
@@ -352,6 +352,7 @@ STAGES = (
             "runs/{profile}/questions/*.jsonl",
             "runs/{profile}/models/*/seed*/log_history.jsonl",
             "runs/{profile}/models/*/seed*/policy/**/*",
+            "runs/{profile}/models/*/seed*/done.json",
         ),
         writes=(
             "runs/{profile}/completions/*/*.jsonl",

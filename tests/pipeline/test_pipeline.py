@@ -343,7 +343,8 @@ def test_what_the_real_stages_depend_on_is_declared():
     by_number = {stage.number: stage for stage in stages.STAGES}
     assert by_number["05"].may_read == ("runs/ablations/summary/*",)
     assert "CLINICAL_R1_JUDGE_MODEL" in by_number["04"].environment
-    assert "runs/{profile}/models/*/seed*/policy/**/*" in by_number["04"].reads
+    for file in ("policy/**/*", "done.json"):
+        assert f"runs/{{profile}}/models/*/seed*/{file}" in by_number["04"].reads
 
 
 def restore(bench, name):
