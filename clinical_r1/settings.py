@@ -217,6 +217,11 @@ def _check_values(settings: Settings) -> None:
         )
     if not 0 < settings.eval_top_p <= 1:
         raise ValueError(f"eval_top_p is {settings.eval_top_p!r}; expected a share above 0, at most 1.")
+    _check_sets(settings)
+
+
+def _check_sets(settings: Settings) -> None:
+    """ValueError unless seeds, methods, benchmarks and outside are tuples of their kind, nothing in them twice."""
     for name, kind in (("seeds", int), ("methods", str), ("benchmarks", str)):
         values = getattr(settings, name)
         if not isinstance(values, tuple) or not all(type(value) is kind for value in values):
