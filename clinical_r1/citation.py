@@ -15,16 +15,17 @@ from functools import lru_cache
 from itertools import pairwise
 
 from clinical_r1.completions import Completion, remove_box
-from clinical_r1.labels import CONTRARY_WORDS, INFERENCE_WORDS, STOP_WORDS
+from clinical_r1.labels import CONTRARY_WORDS, FRAME_WORDS, INFERENCE_WORDS, STOP_WORDS
 from clinical_r1.prompts import question_stem
 
 MIN_CITED_WORDS = 2
-MIN_STATED_SHARE = 0.5
+MIN_STATED_SHARE = 0.4
 MAX_CONCLUSION_WORDS, MAX_CONCLUSION_SHARE = 60, 0.5
 MAX_INFERENCE_WORDS = 60
 COPIED_SHARE, COPIED_WORDS = 0.75, 9
 NAMED_SHARE = 0.6
 NEAR = 3  # words said side by side stand so near each other in the vignette
+NEAR_CITED = 5  # and a third of what is cited so near something else that is cited
 _REACH, _LIST = 3, 15  # words from a negation to a cue that it turns; to the end of a denied list
 
 # What a word does in a sentence. A cue is the side that it takes for the option beside it: for, against, or neither.
@@ -39,23 +40,31 @@ due best correct true possible effective needed treatment diagnosis choice urgen
 recommended required
 """
 _KINDS: dict[str, int] = {
-    **dict.fromkeys((*INFERENCE_WORDS, "so", "should", "must", "prevents"), _NEITHER),
+    **dict.fromkeys((*INFERENCE_WORDS, "so", "should", "must", "prevents", "hallmarks"), _NEITHER),
     **dict.fromkeys((*CONTRARY_WORDS, "unlike", "wrong", "incorrect", "exception", "instead"), _AGAINST),
     **dict.fromkeys(_SIDED.split(), _FOR),
     **dict.fromkeys("no not without nor none nothing less lack lacks lacking absence cannot never".split(), _NOT),
-    **dict.fromkeys("hardly free negative".split(), _NOT),
+    **dict.fromkeys("hardly free negative fail fails failed false untrue nonsense".split(), _NOT),
     **dict.fromkeys("denies denied deny denying neither".split(), _NONE_OF),
     **dict.fromkeys("seen found noted observed detected evident reported identified present".split(), _SEEN),
     **dict.fromkeys("but although however whereas while except in on at during after before with".split(), _END),
-    **dict.fromkeys(("absent", "ruled", "excluded"), _ABSENT),
+    **dict.fromkeys(("absent", "missing", "ruled", "excluded"), _ABSENT),
     **dict.fromkeys(("would", "could", "might", "may"), _MAY),
-    "if": _IF,
+    "if": _IF, "\x05": _IF,
     "rather": _NEITHER,
     "than": _THAN, "over": _THAN, ",": _COMMA, "and": _AND, "or": _OR,
 }  # fmt: skip
 _NEEDS_NEXT = {"free": "of", "negative": "for"}  # a negation only before this word
+_NEEDS_NEXT |= {
+    "fail": "to",
+    "fails": "to",
+    "failed": "to",
+    "false": "that",
+    "untrue": "that",
+    "nonsense": "that",
+}
 _BE = frozenset("is are was were be been".split())
-_GOES_ON = frozenset("this these it they thus therefore so hence consequently".split())
+_GOES_ON = frozenset("this these both it they thus therefore so hence consequently".split())
 _LITTLE = frozenset(("", "a", "an", "as", "be", "by", "of", "the", "to"))
 _EXCEPTION = re.compile(
     r"\b(which|what|following|all)\b.*\b(except|not|least|false|incorrect|untrue)\b", re.IGNORECASE
@@ -74,16 +83,17 @@ def cross_references(completion: Completion, options: Mapping[str, str], prompt:
     if not completion.analytical or not completion.conclusion or completion.letter not in options:
         return False
     question = _question(prompt, tuple(options.items()))
-    cited = _cited(completion, question)
-    return len(cited) >= MIN_CITED_WORDS and _reasons(completion, cited, question)
+    cited, concluded = _cited(completion, question)
+    return _enough(cited) and _reasons(completion, cited, concluded, question)
 
 
-def _cited(completion: Completion, question: "_Question") -> frozenset[str]:
-    """The findings that the conclusion says and the vignette states; none if it breaks a rule of its own."""
+def _cited(completion: Completion, question: "_Question") -> tuple[frozenset[str], bool]:
+    """The findings that the conclusion says and the vignette states, none if it breaks a rule of its own; whether it speaks for
+    the boxed option by its name."""
     sentences = _sentences(_AGE.sub(" ", remove_box(completion.conclusion)), question.joined)
     length = sum(map(len, sentences))
     if length > MAX_CONCLUSION_WORDS and length > MAX_CONCLUSION_SHARE * len(completion.dx.split()):
-        return frozenset()
+        return frozenset(), False
     kinds, said, votes, naming = question.kinds_with(_contents(sentences)), [], Counter(), set()
     for words in sentences:
         found, cues, named, _ = _read(words, kinds)
@@ -92,44 +102,66 @@ def _cited(completion: Completion, question: "_Question") -> frozenset[str]:
         votes.update(sides)
         said += [word for word, _ in found]
         if not question.holds_together(found):
-            return frozenset()
+            return frozenset(), False
     boxed = votes.pop(completion.letter, 0)
     contrary = not question.exception and max(votes.values(), default=0) >= max(1, boxed)
     different = frozenset(said)
     if 2 * len(different) <= len(said) or len(naming) == len(question.names) or contrary:
-        return frozenset()
+        return frozenset(), False
     if question.stated is None:
-        return different
+        return different, boxed > 0
     stated = different & question.stated
-    enough = different and len(stated) >= MIN_STATED_SHARE * len(different)
-    return stated if enough and not _reverses(different, question.stated) else frozenset()
+    enough = (
+        different and len(stated) >= MIN_STATED_SHARE * len(different) and question.from_one_place(stated)
+    )
+    return (stated if enough and not _reverses(different, question.stated) else frozenset()), boxed > 0
 
 
-def _reasons(completion: Completion, cited: frozenset[str], question: "_Question") -> bool:
-    """Whether System 2 relates the cited findings to the boxed option, and speaks more for it than for any other."""
-    roots = _forms(word.removeprefix("no_") for word in cited)
+def _reasons(completion: Completion, cited: frozenset[str], concluded: bool, question: "_Question") -> bool:
+    """Whether System 2 relates the cited findings to the boxed option, and speaks more for it than for any other.
+
+    concluded: the conclusion names the boxed option, so that reasoning which names none ("a whoop points to pertussis") will do.
+    """
+    roots = question.content or _forms(word.removeprefix("no_") for word in cited)
     kinds, relevant = question.kinds_with(roots), question.naming.union(roots)
-    votes, said, related = dict.fromkeys(question.names, 0), set(), set()
+    votes, said, related, shared = dict.fromkeys(question.names, 0), set(), set(), set()
     for words in _passages(completion.analytical, question.joined):
         if relevant.isdisjoint(words):
             continue
         found, cues, named, mood = _read(words, kinds)
-        if mood == _IF or not 0 < len(cues) <= max(3, len(words) // 5):
+        if mood == _IF or len(cues) > max(3, len(words) // 5):
             continue
         sides = question.sides(named, cues)
         if not (sides or found) or question.copied(words):
             continue
-        boxed = sides.pop(completion.letter, 0)
-        for letter, side in sides.items():
-            if side < 0 or not mood:  # "gout would show crystals" does not speak for gout
+        findings = [word for word, _ in found]
+        unnamed = concluded and not sides and len(question.words.union(words)) > len(question.words) + 2
+        sides = {x: side for x, side in sides.items() if side < 0 or not mood or x == completion.letter}
+        for letter, side in (
+            sides.items() if cues else ()
+        ):  # "gout shows crystals" speaks for gout if the vignette does
+            if side < 0 or found or any(each for _, each in cues):
                 votes[letter] += side
-        votes[completion.letter] += boxed
-        if found and boxed >= 0 and max(sides.values(), default=0) <= 0 and len(words) <= MAX_INFERENCE_WORDS:
-            said.update(word for word, _ in found)
-            related.update(word for word, _ in found if boxed or sides)
-    lead, related = votes.pop(completion.letter), related & cited
-    decided = lead > max(votes.values(), default=-1) and not all(word[-1].isdigit() for word in related)
-    return decided and len(cited & said) >= MIN_CITED_WORDS and not _reverses(cited, said)
+        boxed = sides.pop(completion.letter, 0)
+        if max(sides.values(), default=0) > 0:
+            shared.update(findings)
+        elif boxed >= 0 and len(words) <= MAX_INFERENCE_WORDS:
+            said.update(findings)
+            related.update(findings if cues and (boxed or sides or unnamed) else ())
+    lead, best, related = (
+        votes.pop(completion.letter),
+        max(votes.values(), default=-1),
+        (related & cited) - shared,
+    )
+    decided = lead > best or (concluded and lead == best == 0 and not question.exception)
+    specific = not all(word[-1].isdigit() for word in related)
+    return decided and specific and _enough(cited & said) and not _reverses(cited, said)
+
+
+def _enough(words: frozenset[str]) -> bool:
+    """Enough to cite; a temperature counts with its number only."""
+    own = [word for word in words if word.removeprefix("no_") not in FRAME_WORDS]
+    return len(own) + any(word[-1].isdigit() for word in own) * (len(own) < len(words)) >= MIN_CITED_WORDS
 
 
 def _reverses(words: Iterable[str], said: Iterable[str]) -> bool:
@@ -139,11 +171,12 @@ def _reverses(words: Iterable[str], said: Iterable[str]) -> bool:
 
 def _deny(found: list[tuple[str, int]], since: int) -> None:
     """Turn what was found since then into its denial."""
-    found[since:] = [(word if word[:3] == "no_" else f"no_{word}", at) for word, at in found[since:]]
+    found[since:] = [(word if word[:3] == "no_" else _opposite(word), at) for word, at in found[since:]]
 
 
 def _opposite(word: str) -> str:
-    return word[3:] if word[:3] == "no_" else f"no_{word}"
+    """A number has none: "has not eaten for 36 hours"."""
+    return word if word[-1].isdigit() else word[3:] if word[:3] == "no_" else f"no_{word}"
 
 
 def _read(words: list[str], kinds: Mapping[str, object]) -> tuple[list, list, dict, int]:
@@ -155,7 +188,7 @@ def _read(words: list[str], kinds: Mapping[str, object]) -> tuple[list, list, di
     denied, lists, last, clause, run = False, False, -9, 0, None  # clause, run: where in `found` these begin
     for i, kind in [(i, kind) for i, kind in enumerate(map(kinds.get, words)) if kind is not None]:
         if kind.__class__ is str:
-            found.append((f"no_{kind}" if denied else kind, i))
+            found.append((_opposite(kind) if denied else kind, i))
         elif kind.__class__ is tuple:
             if i - last < _REACH:  # "not gout"
                 cues.append((i, _AGAINST))
@@ -179,13 +212,14 @@ def _read(words: list[str], kinds: Mapping[str, object]) -> tuple[list, list, di
             if following != "only" and _NEEDS_NEXT.get(words[i], following) == following:
                 denied = words[i] == "nor" or not (denied and i - last < _REACH)  # "not without"
                 last, run, lists = i, len(found), kind == _NONE_OF
+                mood = _IF if _NEEDS_NEXT.get(words[i]) == "that" else mood  # "it is false that ..."
         elif kind >= _MAY:
             mood = max(mood, kind)
         elif kind == _SEEN or (kind == _ABSENT and words[i - 1] in _BE):
             if kind == _ABSENT or i - last <= _REACH:  # "was not seen"
                 _deny(found, clause)
                 denied = False
-        elif words[i] == "absent":
+        elif words[i] in ("absent", "missing"):
             denied = True
         else:  # "ruled out gout"
             cues.append((i, _AGAINST))
@@ -210,6 +244,9 @@ class _Question:
     stated: frozenset[str] | None  # "fever", "no_chill"; None: not known
     stands: frozenset[str]  # words of the vignette, without a sign
     near: frozenset[tuple[str, str]]  # those that stand near each other
+    around: Mapping[str, frozenset[str]]  # word -> those that stand less near
+    words: frozenset[str]  # all that the vignette says
+    content: Mapping[str, str]  # what can be cited of it, in any form -> its root
     told: tuple[frozenset[str], ...]  # the words of its longer sentences
 
     def kinds_with(self, roots: Mapping[str, str]) -> dict[str, object]:
@@ -247,10 +284,17 @@ class _Question:
                 return False
         return True
 
+    def from_one_place(self, cited: frozenset[str]) -> bool:
+        """A third of the words stand near another one of them in the vignette: no words picked at random."""
+        roots = {word.removeprefix("no_") for word in cited}
+        return 3 * sum(not roots.isdisjoint(self.around.get(root, ())) for root in roots) >= len(roots)
+
 
 @lru_cache(maxsize=256)
 def _question(prompt: str | None, options: tuple[tuple[str, str], ...]) -> _Question:
-    stem = "" if prompt is None else _AGE.sub(" ", question_stem(prompt, options))
+    stem = "" if prompt is None else question_stem(prompt, options)
+    all_words = frozenset(word.strip(".") for words in _sentences(stem) for word in words)
+    stem = _AGE.sub(" ", stem)
     parts = [part for part in stem.replace("? ", "?\n").replace(". ", ".\n").splitlines() if part.strip()]
     vignette = "\n".join([part for part in parts if not part.rstrip().endswith("?")] or parts)
     texts = {letter: [word for part in _sentences(text) for word in part] for letter, text in options}
@@ -259,25 +303,32 @@ def _question(prompt: str | None, options: tuple[tuple[str, str], ...]) -> _Ques
     texts = {letter: [w for part in _sentences(text, joined) for w in part] for letter, text in options}
     names, within, kinds = _names(texts)
     told = _sentences(vignette, joined)
-    stated, near, roots = set(), set(), _contents(told)
+    exception = bool(parts) and bool(_EXCEPTION.search(parts[-1]))
+    stated, near, around, roots = set(), set(), {}, _contents(told)
     for words in told:
         found, *_ = _read(words, {**roots, **kinds})
         stated.update(word for word, _ in found)
+        if exception and words is told[-1]:  # "Which is not a branch of ...?" denies nothing
+            stated.update(_opposite(word) for word, _ in found)
         spots = [(i, roots[word]) for i, word in enumerate(w for w in words if w != ",") if word in roots]
-        near.update(
-            (a, b) for n, (i, a) in enumerate(spots) for j, b in spots[n + 1 : n + 1 + NEAR] if j - i <= NEAR
-        )
-    near |= {(b, a) for a, b in near}
+        for n, (i, a) in enumerate(spots):
+            for j, b in spots[n + 1 : n + 1 + NEAR_CITED]:
+                near |= {(a, b), (b, a)} if j - i <= NEAR else set()
+                for one, other in ((a, b), (b, a)) if a != b and j - i <= NEAR_CITED else ():
+                    around.setdefault(one, set()).add(other)
     return _Question(
         names=names,
         within=within,
         naming=frozenset(word for word, kind in kinds.items() if kind.__class__ is tuple),
         kinds=kinds,
         joined=joined,
-        exception=bool(parts) and bool(_EXCEPTION.search(parts[-1])),
+        exception=exception,
         stated=None if prompt is None else frozenset(stated),
         stands=frozenset(roots.values()),
         near=frozenset(near),
+        around=around,
+        words=all_words,
+        content=_forms(roots.values()),
         told=tuple(frozenset(words) for words in told if len(words) >= COPIED_WORDS),
     )
 
@@ -305,9 +356,9 @@ def _names(texts: Mapping[str, list[str]]) -> tuple[dict, dict, dict[str, object
 
 # ------------------------------------------------------------------------------------------------------------------- words
 _STOP, _LETTER = "\x02", "\x03"
-_ENDS = {ord(end): ord(_STOP) for end in "\n;?!"}
+_ENDS = {ord(end): ord(_STOP) for end in "\n;!"}
 _SEPARATE = bytes(
-    _ENDS.get(c, c if c > 127 or chr(c).isalnum() or chr(c) in f".,{_STOP}{_LETTER}" else 32)
+    _ENDS.get(c, c if c > 127 or chr(c).isalnum() or chr(c) in f".,{_STOP}{_LETTER}\x05" else 32)
     for c in range(256)
 )
 _SPACES = "\u00b0\u2010\u2011\u2012\u2013\u2014\u2018\u201c\u201d\u2026\u2022\u00a0\u202f"
@@ -324,7 +375,9 @@ def _sentences(text: str, joined: Iterable[str] = ()) -> list[list[str]]:
 def _parts(text: str, joined: Iterable[str]) -> list[str]:
     """Raw sentences; bytes make this several times faster than a pattern. joined: "hepatitis a" becomes one word."""
     text = f"{text if text.isascii() else text.translate(_MARKS)} ".lower().replace("n't", " not")
-    text = text.replace("..", ". ").replace(". ", f" {_STOP}").replace(", ", " , ")
+    text = (
+        text.replace("..", ". ").replace(". ", f" {_STOP}").replace(", ", " , ").replace("?", f" \x05{_STOP}")
+    )
     raw = text.encode("utf-8", "surrogatepass").translate(_SEPARATE).decode("utf-8", "surrogatepass")
     for phrase in joined:
         first, _, second = phrase.partition(" ")
@@ -371,6 +424,6 @@ def _contents(sentences: list[list[str]]) -> dict[str, str]:
 def _content(word: str) -> str:
     """The root of a word, or "" if it cites nothing."""
     word = word.strip(".,")
-    if word in STOP_WORDS or word in _KINDS or not (len(word) > 2 or word.isdigit()):
+    if word in STOP_WORDS or word in _KINDS or len(word) < (2 if word.isdigit() else 3):
         return ""
     return _root(word)

@@ -100,3 +100,13 @@ since suggest suggested suggesting suggests support supported supporting support
 """
 CONTRARY_WORDS = frozenset(_CONTRARY_WORDS.split())
 INFERENCE_WORDS = CONTRARY_WORDS.union(_DENYING_WORDS.split(), _RELATING_WORDS.split())
+
+# What nearly every vignette has, without endings: evidence beside something else, or with a number.
+FRAME_WORDS = frozenset(
+    """
+physical exam examination blood pressur puls temperatur respiration respiratory rate heart vital sign laboratory studi serum
+count medical past ago medication care primary normal limit significant appear complain start includ time level value result
+visit current family follow stat says mmhg mm3 right left pain mother abnormaliti unremarkabl leukocyt hemoglobin hematocrit
+platelet
+""".split()
+)

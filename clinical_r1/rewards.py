@@ -25,6 +25,7 @@ from clinical_r1.citation import (
     MIN_STATED_SHARE,
     NAMED_SHARE,
     NEAR,
+    NEAR_CITED,
     cross_references,
 )
 from clinical_r1.completions import Completion, parse_completion, remove_box
@@ -33,28 +34,41 @@ from clinical_r1.questions import LETTERS
 CHOICES = {  # where the paper is silent
     "accuracy": "1 if the one boxed letter is the answer, else 0; no negative values",
     "what is cited": "the conclusion's content words: no option words, common words, format words, units or the patient's age "
-    f"and sex; three letters or a number; endings such as -s, -ed, -ing do not matter. At least {MIN_CITED_WORDS} different ones "
-    "must be stated by the vignette and said in the reasoning",
+    "and sex; "
+    f"three letters or a number of two digits; endings such as -s, -ed, -ing do not matter. At least {MIN_CITED_WORDS} "
+    "different ones must be stated by the vignette and said in System 2. What nearly every vignette has (pulse, "
+    "temperature, examination, pain, right, normal …) is not counted, or once where a number is cited too",
     "the vignette": "the question in `prompts`, without our instructions, its options and, where there is more, its question "
-    f"sentence. It must state at least {MIN_STATED_SHARE:.0%} of the conclusion's content words; words said side by side must "
-    f"stand within {NEAR} words of each other there. With prompts None these checks are left out",
+    f"sentence. It must state at least {MIN_STATED_SHARE:.0%} of the conclusion's content words. A third of what is "
+    f"cited must stand within {NEAR_CITED} words of something else that is cited there, and words said side by side within "
+    f"{NEAR}: no words at random. With prompts None these checks are left out",
     "polarity": "'fever' and 'no fever' are two things, in the vignette, in System 2 and in the conclusion: no, not, without, "
     "denies, never, lacks, absence of, free of, negative for, 'is absent', 'was ruled out' … deny. A word that the vignette, or "
     "System 2, says in the opposite alone undoes the citation. 'Afebrile' is not known to deny fever",
-    "what is reasoning": f"sentences of System 2 of at most {MAX_INFERENCE_WORDS} words with a word such as 'supports' or "
-    "'unlikely' (not a heap of them) that speak for no other option. One at least, with a cited word that is no number, names "
-    "the boxed option and speaks for it, or another and speaks against it. 'This …' and 'Therefore …' go on with the sentence "
-    "before; what 'would' or 'may' be speaks for the boxed option at most; 'if' speaks for nothing. If the question asks for the "
-    "exception, for and against change places",
+    "what is reasoning": f"sentences of System 2 of at most {MAX_INFERENCE_WORDS} words with a word such as "
+    "'supports' or 'unlikely' "
+    "(not a "
+    "heap of them) that speak for no other option; questions are none. One at least, with a cited word that is no "
+    "number, names the boxed option and speaks for it, or another and speaks against it. Where the conclusion itself "
+    "names the boxed option, a sentence that names none will do ('a whoop points to pertussis'), with three words "
+    "that the vignette has not. A word said for another option too is none. 'This …' and 'Therefore …' go on with the "
+    "sentence before; what 'would' or 'may' be speaks for the boxed option at most; 'if' speaks for nothing. If the "
+    "question asks for the exception, for and against change places",
     "named": f"'option B', or {NAMED_SHARE:.0%} of the words that no other option has; of all its words, where it has none such",
-    "one answer": "more sentences of System 2 must speak for the boxed option (less those against it) than for any other, one "
-    "said twice counted once. The conclusion must not speak as much for another one, nor name them all",
+    "one answer": "more sentences of System 2 must speak for the boxed option (less those against it) than for any other, "
+    "or none "
+    "for any and the conclusion names it; one said twice is counted once. The conclusion must not speak as much for "
+    "another one, nor name them all",
     "no repetition": "more than half of the content words that the conclusion says must be different ones: 'fever and "
     "chills, fever and chills' cites nothing",
     "no copying": f"a sentence with {COPIED_SHARE:.0%} of the words of one of the vignette's (of {COPIED_WORDS} or more) is no "
     f"reasoning; a conclusion longer than {MAX_CONCLUSION_WORDS} words and also than {MAX_CONCLUSION_SHARE:.0%} of the reasoning "
     "cites nothing",
-    "what no text rule can see": "whether a stated finding really speaks for the option that it is said to speak for",
+    "what no text rule can see": "whether a stated finding really speaks for the option that it is said to speak for: "
+    "words copied from "
+    "one place "
+    "of the vignette, with 'supports option A', are paid whatever they mean. Nor a denial outside the words above "
+    "('resolved', 'nil', 'of no relevance'), nor another patient's finding",
     "effective token": "words split on white space; effective if every character is Latin, Greek, a European "
     "digit, punctuation or a medical or mathematical sign. In scripts written without spaces each character "
     "is one token",

@@ -41,8 +41,8 @@ CITES = [  # analysis, conclusion; the box holds B, septic arthritis
     ("Shaking chills support septic arthritis.", "Shaking chills favor septic arthritis."),
     ("shaking chills supports Septic arthritis.", "shaking chills favor Septic arthritis"),
     (
-        "The absence of crystals argues against gout. Chills suggest option B.",
-        "No crystals and chills: septic arthritis.",
+        "The absence of crystals in the joint fluid argues against gout. Shaking chills suggest option B.",
+        "No crystals in the joint fluid and shaking chills: septic arthritis.",
     ),
     ("A temperature of 38.9 points to septic arthritis.", "The temperature of 38.9 decides."),
     ("60,000 leukocytes make septic arthritis likely.", "60,000 leukocytes decide."),
@@ -50,13 +50,21 @@ CITES = [  # analysis, conclusion; the box holds B, septic arthritis
         "Chills and a swollen knee are present. This makes septic arthritis likely.",
         "The chills and the swollen knee decide.",
     ),
-    (
-        "Without crystals, gout is unlikely. Chills do not fit gout.",
-        "Chills without crystals argue against gout.",
+    (  # the reasoning names the disease in its own words, the conclusion the option
+        "Shaking chills and a swollen, painful knee point to bacteria in the joint space.",
+        "Shaking chills and the swollen knee mean septic arthritis.",
+    ),
+    (  # what is only known of another disease is no vote for it
+        "Lyme arthritis is a disease of ticks. Gout shows needles. Shaking chills point to bacteria in the joint space.",
+        "Shaking chills mean septic arthritis.",
     ),
     (
-        "Crystals are absent and a chill is typical of septic arthritis.",
-        "The chills and the absence of crystals decide.",
+        "Without crystals in the joint fluid, gout is unlikely. Chills do not fit gout.",
+        "Chills without crystals in the joint fluid argue against gout.",
+    ),
+    (
+        "Crystals are absent in the joint fluid and a chill is typical of septic arthritis.",
+        "The chills and the absence of crystals in the joint fluid decide.",
     ),
     (
         "No travel makes Lyme arthritis unlikely, chills support septic arthritis.",
@@ -69,10 +77,35 @@ CITES = [  # analysis, conclusion; the box holds B, septic arthritis
     ("Gout does not explain the shaking chills.", "Shaking chills exclude gout."),
     ("Unlike gout, septic arthritis causes shaking chills.", "Shaking chills decide."),
     (
-        "Swelling of the knee and chills indicate septic arthritis.",
-        "Chills and the swelling knees",
+        "Swelling of the right knee and chills indicate septic arthritis.",
+        "Chills and the swelling of the right knees",
     ),  # inflected
 ]
+ATTACKED = [  # paid before: texts for any patient, questions, denials of the whole, the same evidence for every option
+    (
+        "The blood pressure and pulse support septic arthritis.",
+        "Blood pressure and temperature favor septic arthritis.",
+    ),
+    (
+        "The right side supports septic arthritis.",
+        "The temperature and the right side favor septic arthritis.",
+    ),
+    ("Do shaking chills support septic arthritis?", "Shaking chills favor septic arthritis."),
+    ("It is false that shaking chills support septic arthritis.", "Shaking chills favor septic arthritis."),
+    ("Shaking chills fail to support septic arthritis.", "Shaking chills favor septic arthritis."),
+    (
+        "Shaking chills support gout. Shaking chills support septic arthritis. Shaking chills clearly support option B.",
+        "Shaking chills favor septic arthritis.",
+    ),
+    ("Chills and leukocytes and travel support septic arthritis.", "Chills and leukocytes and travel."),
+]
+
+
+@pytest.mark.parametrize(("analysis", "conclusion"), ATTACKED)
+def test_what_fits_any_patient_cites_nothing(analysis, conclusion):
+    assert not cites(analysis, conclusion)
+
+
 CITES_NOT = [
     # not from the vignette
     ("Blorf zindle supports septic arthritis.", "Blorf zindle favors septic arthritis."),
@@ -262,12 +295,12 @@ def test_honest_answers_of_the_clinic_cite(benchmark):
 
 # Option "50" beside "200 persons"; "Inj. mgso4" holds a full stop; a question without a vignette; one finding in two sentences;
 # options of many words that all speak of one transfusion.
-NOT_READ = {("medmcqa", 202), ("medmcqa", 1525), ("medmcqa", 11), ("medqa", 953), ("medqa", 1146)}
+NOT_READ = {("medmcqa", 202), ("medmcqa", 11), ("medqa", 953), ("medqa", 1146)}
 
 
 @pytest.mark.slow
 def test_honest_answers_in_ordinary_english_cite(data_dir):
-    """9 of 14, written before they were tried; the rule before this one paid 6."""
+    """10 of 14, written before they were tried; the rule before this one paid 6."""
     from clinical_r1.curation.releases import load_benchmark
 
     sets = {

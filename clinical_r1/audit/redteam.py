@@ -10,7 +10,7 @@ import string
 from itertools import pairwise
 
 from clinical_r1.clinic.traces import crpo_text
-from clinical_r1.labels import STOP_WORDS
+from clinical_r1.labels import FRAME_WORDS, STOP_WORDS
 from clinical_r1.questions import Question
 from clinical_r1.rewards import REWARD_SETS, RewardSet, thinking_format_reward
 
@@ -128,7 +128,22 @@ ATTACKS = {
     "age and sex": _crpo("{who} supports {answer}.", "{who} favors {answer} {box}"),
     "words of the question": _crpo("{asked} supports {answer}.", "{asked} {answer} {box}"),
     "units": _crpo("mg per dL and mm Hg supports {answer}.", "mg per dL and mm Hg favor {answer} {box}"),
+    "vital signs of any patient": _crpo(
+        "blood pressure and pulse support {answer}.",
+        "blood pressure, pulse and temperature favor {answer} {box}",
+    ),
+    "examination of any patient": _crpo(
+        "the physical examination supports {answer}.", "physical examination and laboratory studies {box}"
+    ),
+    "usual findings": _crpo(
+        "fever supports {answer}. pain supports {answer}. cough and fatigue support {answer}.",
+        "fever, pain, cough and fatigue favor {answer} {box}",
+    ),
     # ---- reasoning that is none, or for something else
+    "reasoning as a question": _crpo("does {two} support {answer}?"),
+    "reasoning called false": _crpo("it is false that {two} supports {answer}."),
+    "reasoning that fails": _crpo("{two} fails to support {answer}."),
+    "every option, this one twice": _crpo("{two_support_every_option} {two} clearly supports {answer}."),
     "reasoning for another option": _crpo("{two} supports {other}."),
     "reasoning against the answer": _crpo("{two} argues against {answer}."),
     "reasoning denied": _crpo("{two} does not support {answer}."),
@@ -144,6 +159,9 @@ ATTACKS = {
     "vignette, a cue inserted": _crpo("{stem_with_cue}"),
     "vignette words shuffled": _crpo("{shuffled} supports {answer}.", "{shuffled} favor {answer} {box}"),
     "vignette words at random": _crpo("{far_apart} supports {answer}.", "{far_apart} favor {answer} {box}"),
+    "vignette words joined by and": _crpo(
+        "{apart_and} support {answer}.", "{apart_and} favor {answer} {box}"
+    ),
     "numbers alone": _crpo("{numbers} supports {answer}.", "{numbers} favor {answer} {box}"),
     # ---- denial
     "absence cited as presence": _crpo(
@@ -155,6 +173,9 @@ ATTACKS = {
     "exclusion cited as presence": _crpo(
         "{pair} was ruled out, which supports {answer}.", "{pair} favors {answer} {box}"
     ),
+    "missing cited as presence": _crpo(
+        "{pair} is missing and supports {answer}.", "{pair} favors {answer} {box}"
+    ),
     "presence cited as absence": _crpo("no {pair} supports {answer}.", "no {pair} favors {answer} {box}"),
     "three negations": _crpo("no lack of no {pair} supports {answer}.", "{pair} favors {answer} {box}"),
     "denial in hidden characters": _crpo(
@@ -165,10 +186,23 @@ ATTACKS = {
     "a made-up link between": _crpo(
         "{pair} supports {answer} through blorf.", "{pair} favors {answer} {box}"
     ),
+    "findings of another patient": _crpo(
+        "in another patient, {pair} supports {answer}.", "{pair} favors {answer} {box}"
+    ),
+    "findings that are gone": _crpo(
+        "{pair} disappeared, which supports {answer}.", "{pair} favors {answer} {box}"
+    ),
 }
 # Attacks that earn as much as an honest answer: their findings are stated and said to speak for the answer. A text rule does
 # not know medicine; the measures do, in the clinic.
-TIES = frozenset({"stated findings, whatever they mean", "a made-up link between"})
+TIES = frozenset(
+    {
+        "stated findings, whatever they mean",
+        "a made-up link between",
+        "findings of another patient",
+        "findings that are gone",
+    }
+)
 
 
 def attacks(question: Question, honest: str) -> dict[str, str]:
@@ -219,7 +253,11 @@ def _vignette_pieces(stem: str) -> dict[str, str]:
     positive = [finding for finding in findings if not _DENIED.search(finding)] or findings
     one, two = positive[0], f"{positive[0]} and {positive[1 % len(positive)]}"
     neighbours = pairwise(re.findall(r"[a-z]+|\W\W", " , ".join(positive)))
-    pairs = (f"{a} {b}" for a, b in neighbours if {a, b}.isdisjoint(STOP_WORDS) and len(a) > 3 < len(b))
+    pairs = (
+        f"{a} {b}"
+        for a, b in neighbours
+        if {a, b}.isdisjoint(STOP_WORDS | FRAME_WORDS) and len(a) > 3 < len(b)
+    )
     who = re.search(r"\d+-(?:year|month|week|day)s?-old \w+", stem)
     asked = re.split(r"[.\n] *", stem)[-1].rstrip("?") if "?" in stem else "Which of the following is it"
     return {
@@ -239,6 +277,7 @@ def _vignette_pieces(stem: str) -> dict[str, str]:
         "six_keywords_in_a_row": " ".join(keywords[:6]),
         "shuffled": " ".join(sorted(keywords, key=lambda word: word[::-1])[:8]),
         "far_apart": " ".join(keywords[::3]),
+        "apart_and": " and ".join(keywords[::4]),
     }
 
 

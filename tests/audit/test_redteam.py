@@ -41,6 +41,7 @@ NEVER_PAID = [  # texts that fit any question, and reasoning that is none: not o
     "numbers alone", "vignette behind because", "vignette, a number changed", "vignette, a cue inserted",
     "denial cited as presence", "exclusion cited as presence", "absence cited as presence", "three negations",
     "denial in hidden characters", "copied vignette", "findings listed", "boilerplate",
+    "vital signs of any patient", "examination of any patient", "reasoning as a question", "missing cited as presence",
 ]  # fmt: skip
 HIDDEN = {"zero-width characters"}  # the honest answer with hidden marks, which cost consistency
 
@@ -64,29 +65,28 @@ def paid(questions, layout, honest) -> list[tuple[str, str]]:
     ("benchmark", "count"), [("clinic", 200), ("clinic-shift", 40), ("clinic-expert", 40)]
 )
 def test_attacks_on_the_clinic_earn_no_citation(benchmark, count):
-    """Of 64 attacks on each question. Paid are, besides the ties: words at random that stand together in a short vignette, 'no'
-    before what the vignette denies in other words, and two texts on one question whose findings name an option."""
+    """Of 75 attacks on each question. Paid are, besides the ties, words at random: in a short vignette they stand together."""
     found = paid(load_set(benchmark, "test", count), "clinic", honest_clinic)
     assert {name for name, _ in found}.isdisjoint(NEVER_PAID)
     others = [name for name, _ in found if name not in TIES | HIDDEN]
-    assert len(others) <= 0.1 * count + 6
+    assert sum(name != "vignette words joined by and" for name in others) <= 0.1 * count
     if benchmark == "clinic":
         said = one_line(page("docs/trust.md"))
         assert f"{len(NEVER_PAID)} of them, such as texts that fit any question" in said
-        assert f"The others, ties aside, earn one {len(others)} and 7 times" in said
+        assert f"The others, ties aside, earn one {len(others)} and 33 times" in said
     assert sum(name in TIES for name, _ in found) > count  # and what a text rule cannot see
 
 
 @pytest.mark.slow
 def test_attacks_on_real_vignettes_earn_no_citation(data_dir):
-    """Of 12,000 attempts, 7 besides the ties: options that are findings or hold each other's names, questions that are
-    one sentence long or ask for the exception."""
+    """Of 14,000 attempts, 33 besides the ties: options that are findings or hold each other's names, questions that are
+    one sentence long or ask for the exception, and, 22 times, words joined by 'and' that happen to stand together."""
     from clinical_r1.curation.releases import load_benchmark
 
     questions = load_benchmark("medqa", "dev", source=data_dir)[:200]
     found = paid(questions, "full", lambda question: EXAMPLE_HONEST)
     assert {name for name, _ in found}.isdisjoint(NEVER_PAID)
-    assert sum(name not in TIES for name, _ in found) == 7  # as docs/trust.md says
+    assert sum(name not in TIES for name, _ in found) == 33  # as docs/trust.md says
 
 
 def test_the_official_rule_ranks_differently(example):
