@@ -423,9 +423,12 @@ def begin(settings, arm: str, seed: int, processes: int = 1) -> None:
 
 
 def end(settings, arm: str, seed: int, checked: Mapping) -> None:
-    """Write done.json, the last file of an arm: its stamp, what was checked, and the sha256 of every file that speaks."""
+    """Write done.json, the last file of an arm: its stamp, what was checked, the sha256 of every file that speaks, and with
+    which libraries it was trained (of a continued arm, its end).
+    """
     folder = settings.model_dir(arm, seed)
-    found = {"checked": dict(checked), "files": _hashes_in(folder)}
+    versions = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft")}
+    found = {"checked": dict(checked), "files": _hashes_in(folder), "versions": versions}
     write_json(folder / DONE, read_json(folder / BEGUN) | found)
 
 

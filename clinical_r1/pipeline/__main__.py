@@ -372,6 +372,7 @@ WRITING = "free space or choose a writable folder with --out, then run the same 
 REMEDIES = {
     errno.EMFILE: "raise the limit, such as with `ulimit -n 1024`, then run the same command to go on.",
     errno.ENFILE: "the whole machine has too many open files; close programs, then run the same command to go on.",
+    errno.EFBIG: "raise `ulimit -f`, or choose a file system that takes larger files with --out, then run the same command.",
     errno.ENOMEM: "close other programs, then run the same command to go on.",
     errno.EAGAIN: "the machine allows no more processes; raise `ulimit -u`, then run the same command to go on.",
 } | dict.fromkeys(

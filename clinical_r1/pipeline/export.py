@@ -16,6 +16,7 @@ from pathlib import Path
 
 from clinical_r1.arms import ARMS
 from clinical_r1.artifacts import (
+    DONE,
     RL_ON,
     TRAINED_ON,
     hashes_of,
@@ -355,10 +356,8 @@ def _provenance(settings, method, seed, manifest) -> str:
         ["policy", policy_hash(settings, method, seed)],
         ["precision", settings.device_dtype + (", trained on a 4-bit base" if settings.load_in_4bit else "")],
     ]
-    versions = manifest.get("versions", {})
-    made += [
-        [name, versions[name]] for name in ("torch", "transformers", "trl", "peft") if versions.get(name)
-    ]
+    versions = read_json(settings.model_dir(method, seed) / DONE).get("versions", {})
+    made += [[f"trained with {name}", version] for name, version in versions.items()]
     made += [[key, _shown(getattr(values, key))] for key in keys]
     return markdown(["setting", "value"], [[f"`{name}`", value] for name, value in made])
 

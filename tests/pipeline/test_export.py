@@ -6,6 +6,7 @@ Run: pytest tests/pipeline/test_export.py
 import json
 import shutil
 from dataclasses import replace
+from importlib import metadata
 
 import httpx
 import huggingface_hub
@@ -65,7 +66,7 @@ def finished(tmp_path_factory):
             settings,
             git={"sha": SHA, "dirty": False},
             stages={"03_crpo_training": stage_record(git_sha=SHA)},
-            versions={"trl": "1.14.2"},
+            versions={"trl": "0.0.1"},
         ),
     )
     for protocol in ("sampled", "greedy"):
@@ -88,6 +89,13 @@ def answered(settings, **changes):
     policy = generate.load_method(settings, "crpo", 0)
     for protocol in ("sampled", "greedy"):
         generate.complete(settings, policy, "crpo", 0, "clinic", protocol)
+
+
+def test_a_card_names_the_libraries_that_trained_the_arm_not_those_of_the_last_notebook(run):
+    card = export.model_card(run, "crpo", 0, NOT_ASKED)
+    for name in ("torch", "transformers", "trl", "peft"):
+        assert f"| `trained with {name}` | {metadata.version(name)} |" in card
+    assert "0.0.1" not in card  # what the manifest says of today
 
 
 def test_a_table_that_is_gone_alone_is_not_a_model_that_was_never_measured(run):

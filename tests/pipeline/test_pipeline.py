@@ -622,6 +622,7 @@ def test_a_stage_whose_record_is_damaged_is_run_again_and_says_so(finished, reco
         ),
         (OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)), ("Resource temporarily unavailable", "ulimit -u")),
         (OSError(errno.EIO, os.strerror(errno.EIO), "b"), ("Input/output error (b)", "fix the cause")),
+        (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), ("File too large", "ulimit -f")),
         (MemoryError(), ("memory ran out", "close other programs")),
         (OSError("a sentence of ours"), ("a sentence of ours",)),
     ],
