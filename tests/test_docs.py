@@ -304,8 +304,8 @@ def test_pages_state_the_constants_of_the_code():
     choices, trust, recipes = (one_line(page(f"docs/{name}.md")) for name in ("choices", "trust", "recipes"))
     assert citation.MAX_CONCLUSION_SHARE == 0.5
     assert (
-        f"at least {citation.MIN_CITED_WORDS} of the conclusion's content words, other than what nearly every vignette has, and at "
-        f"least {citation.MIN_STATED_SHARE:.0%} of them" in choices
+        f"at least {citation.MIN_CITED_WORDS} of the conclusion's content words, other than what nearly every vignette has, "
+        f"and at least {citation.MIN_STATED_SHARE:.0%} of them" in choices
     )
     assert (
         f"a conclusion of over {citation.MAX_CONCLUSION_WORDS} words and half the reasoning earns nothing"
