@@ -5,6 +5,8 @@ python -m pytest tests/test_environment.py
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 
@@ -96,3 +98,20 @@ def imported(folder: str) -> set[str]:
 def test_every_import_is_declared(folder, declared):
     names = {name.replace("-", "_") for name in by_name(declared)}
     assert imported(folder) <= names
+
+
+@pytest.mark.parametrize(
+    "name", ["reproduce.sh", "clinical_r1/data/clinic_base/config.json", "notebooks/01_data_curation.ipynb"]
+)
+def test_a_clone_keeps_the_line_ends_of_every_file(tmp_path, name):
+    """With core.autocrlf a base model's files would be others than their sha256, and bash would refuse the script."""
+    source, clone = tmp_path / "source", tmp_path / "clone"
+    source.mkdir()
+    for path in (".gitattributes", name):
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / path, source / path)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "core.autocrlf=true"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, "-C", str(source), *arguments], check=True, capture_output=True)
+    subprocess.run([*git, "clone", "-q", str(source), str(clone)], check=True, capture_output=True)
+    assert (clone / name).read_bytes() == (ROOT / name).read_bytes()
