@@ -11,6 +11,7 @@ from clinical_r1.citation import cross_references
 from clinical_r1.clinic.cases import Case, load_set
 from clinical_r1.clinic.traces import HONEST, crpo_text, write_trace
 from clinical_r1.completions import parse_completion
+from clinical_r1.files import ROOT
 from clinical_r1.prompts import LAYOUTS, STYLES, build_messages
 from clinical_r1.questions import Question
 
@@ -307,7 +308,12 @@ def test_honest_answers_in_ordinary_english_cite(data_dir):
         name: load_benchmark(name, split, source=data_dir)
         for name, split in (("medqa", "test"), ("medmcqa", "dev"))
     }
-    for row in json.loads((Path(__file__).parent / "honest_english.json").read_text(encoding="utf-8")):
+    written = json.loads((Path(__file__).parent / "honest_english.json").read_text(encoding="utf-8"))
+    assert (
+        f"of {len(written)} honest answers written by hand for real questions it pays {len(written) - len(NOT_READ)}"
+        in (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
+    )
+    for row in written:
         name, place = row["benchmark"], row["place"]
         question = sets[name][place]
         prompt = build_messages(question, "crpo")[0]["content"]
