@@ -95,7 +95,7 @@ def test_one_process_holds_a_lock_and_a_killed_one_lets_go(tmp_path):
 ROW = b'{"id": "a"}\n'
 NOT_TEXT = [
     (b"PAR1\x15\x04\x15", "is a Parquet table; save its rows as text"),
-    (gzip.compress(ROW), "is compressed with gzip; unpack it with gunzip"),
+    (gzip.compress(ROW, mtime=0), "is compressed with gzip; unpack it with gunzip"),
     (b"PK\x03\x04" + ROW, "is a zip archive or an Excel workbook"),
     (b"BZh91AY" + ROW, "is compressed with bzip2"),
     ("\ufeff".encode("utf-16") + ROW, "is UTF-16 text; save it as UTF-8"),

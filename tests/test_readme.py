@@ -81,7 +81,7 @@ def test_the_example_follows_its_rule_and_is_paid_as_written(example):
     rewards = REWARD_SETS["crpo"]
     parts = [function([answer], **columns)[0] for function in rewards.functions]
     paid = [weight * part for weight, part in zip(rewards.weights, parts, strict=True)]
-    assert paid == [0.0, 1.5, 0.5] and f"pays this answer {sum(paid):.1f} of 12:" in README
+    assert paid == [0.0, 1.0, 0.5] and f"pays this answer {sum(paid):.1f} of 12:" in README
 
 
 def test_what_it_is_not_agrees_with_the_ledger(published):
