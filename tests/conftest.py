@@ -1,7 +1,12 @@
 """What every test shares: one thread, no window, no network, and the folder of real benchmark files."""
 
 import os
+import signal
 from pathlib import Path
+
+# A suite started in the background inherits that these are ignored, and so would every run that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Before anything imports torch, matplotlib or transformers. More threads than free cores slow tiny models tenfold.
 os.environ.update(OMP_NUM_THREADS="1", MPLBACKEND="Agg", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
