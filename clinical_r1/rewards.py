@@ -95,13 +95,16 @@ def accuracy_reward(completions, answer, style="crpo", options=None, **columns) 
     return [None if a is None else float(p.letter == a) for p, a in zip(parsed, answer, strict=True)]
 
 
-def thinking_format_reward(completions, **columns) -> list[float]:
-    """GRPO's format term, in {0, 1, 1.5}: well-formed <think>/<answer>, +0.5 for a summary."""
-    rewards = []
-    for text in completion_texts(completions):
-        parsed = parse(text, "grpo")
-        rewards.append((1.0 + 0.5 * has_summary(parsed)) if parsed.well_formed else 0.0)
-    return rewards
+def thinking_format_reward(completions, options=None, **columns) -> list[float]:
+    """GRPO's format term, in {0, 1, 1.5}: well-formed <think>/<answer>, +0.5 for a summary.
+
+    options changes nothing; with them the text is read once for this term and for accuracy.
+    """
+    texts = completion_texts(completions)
+    options = [None] * len(texts) if options is None else options
+    check_same_length(len(texts), options=options)
+    parsed = (parse(text, "grpo", option_items(own)) for text, own in zip(texts, options, strict=True))
+    return [(1.0 + 0.5 * has_summary(each)) if each.well_formed else 0.0 for each in parsed]
 
 
 def clinical_reasoning_reward(completions, options, prompts=None, **columns) -> list[float | None]:
