@@ -293,6 +293,7 @@ def rollout_arguments(settings) -> dict:
 
 
 def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is at most `limit`, at least 1."""
     return max(divisor for divisor in range(1, min(number, limit) + 1) if number % divisor == 0)
 
 

@@ -391,9 +391,10 @@ def read_options(options) -> Mapping[str, str] | None:
     )
 
 
-def shortened(value) -> str:
+def shortened(value, limit: int = 200) -> str:
+    """A value as a message can quote it: its repr, at most so many characters and a mark where it was cut."""
     text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def prompt_text(prompt) -> str | None:

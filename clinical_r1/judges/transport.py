@@ -41,6 +41,8 @@ class Lasting(RuntimeError):
 
 @dataclass(frozen=True)
 class Answer:
+    """What a server sent: its status, its headers, and the whole body, unpacked."""
+
     status: int
     headers: httpx.Headers
     body: bytes

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from clinical_r1.rewards import shortened as quoted
+
 
 def report(exercise: str, problems: list[str], lesson: str) -> bool:
     """Print what is missing, or the lesson where nothing is; True when nothing is."""
@@ -34,7 +36,7 @@ def is_number(value) -> bool:
 
 def shortened(value) -> str:
     """An answer as it can be quoted: its repr, at most 60 characters."""
-    return text if len(text := repr(value)) <= 60 else text[:57] + "..."
+    return quoted(value, 60)
 
 
 def error_sentence(error: Exception) -> str:
