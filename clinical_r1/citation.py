@@ -135,24 +135,21 @@ def _reasons(completion: Completion, cited: frozenset[str], concluded: bool, que
         if not (sides or found) or question.copied(words):
             continue
         findings = [word for word, _ in found]
-        unnamed = concluded and not sides and len(question.words.union(words)) > len(question.words) + 2
+        unnamed = concluded and not sides and len(frozenset(words) - question.words) > 2  # words of its own
         sides = {x: side for x, side in sides.items() if side < 0 or not mood or x == completion.letter}
-        for letter, side in (
-            sides.items() if cues else ()
-        ):  # "gout shows crystals" speaks for gout if the vignette does
-            if side < 0 or found or any(each for _, each in cues):
-                votes[letter] += side
+        plain = found or any(
+            side for _, side in cues
+        )  # "gout shows crystals" speaks for gout if the vignette does
+        for letter, side in sides.items() if cues else ():
+            votes[letter] += side if side < 0 or plain else 0
         boxed = sides.pop(completion.letter, 0)
         if max(sides.values(), default=0) > 0:
             shared.update(findings)
         elif boxed >= 0 and len(words) <= MAX_INFERENCE_WORDS:
             said.update(findings)
             related.update(findings if cues and (boxed or sides or unnamed) else ())
-    lead, best, related = (
-        votes.pop(completion.letter),
-        max(votes.values(), default=-1),
-        (related & cited) - shared,
-    )
+    lead, best = votes.pop(completion.letter), max(votes.values(), default=-1)
+    related = (related & cited) - shared
     decided = lead > best or (concluded and lead == best == 0 and not question.exception)
     specific = not all(word[-1].isdigit() for word in related)
     return decided and specific and _enough(cited & said) and not _reverses(cited, said)
