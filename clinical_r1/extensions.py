@@ -8,7 +8,7 @@ The file may hold any of
     REWARD_SETS   {name: RewardSet(functions, weights, ranges)}
     ARMS          [Arm(name, family, label, rewards=...)]: trained, answered and compared beside the paper's five
     QUESTIONS     {benchmark: function that returns its Questions}, or {benchmark: {"test": ..., "sft": ..., "rl": ...}}
-    ANSWERS       {model: {benchmark: file of answers}}: models that are not trained here, see `engines.replay`
+    ANSWERS       {model: {benchmark: file of answers}}: models that are not trained here, see `engines.replay.replay`
     BASE_MODEL    a folder (relative to the file) or a Hub id
     SETTINGS      {field of Settings: value}
 

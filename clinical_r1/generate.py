@@ -1,8 +1,8 @@
 """Questions → completions on disk, resumable: one JSON line per completion, with the exact prompt that was sent.
 
 Protocols: "sampled" is the paper's (temperature 0.8, top-p 0.95, one completion a question); "greedy" stands beside it.
-Questions are answered in fixed batches and each batch has a seed of its own, so a run that was killed and continued
-writes the same bytes as one that was not. Two more protocols serve `probes`: options shuffled, reasoning removed.
+Questions are answered in fixed batches and each has a seed of its own, so a run that was killed and continued writes the
+same bytes as one that was not. Two more protocols serve `probes`: options shuffled, reasoning removed.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ from clinical_r1.artifacts import (
     policy_of,
     same_settings,
 )
-from clinical_r1.engines import check_prompts, replay, sample_completions
+from clinical_r1.engines.local import Transformers
+from clinical_r1.engines.replay import replay
 from clinical_r1.files import (
     json_line,
     locked,
@@ -36,7 +37,7 @@ from clinical_r1.files import (
     write_stamp,
 )
 from clinical_r1.models import load_policy, load_tokenizer
-from clinical_r1.prompts import build_messages, render_chat
+from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
 
@@ -115,35 +116,35 @@ def complete_all(settings: Settings) -> list[Path]:
     for model, benchmark in settings.outside:
         replay(settings, model, benchmark, own.answers[model][benchmark])
     missing = [job for job in jobs if job[0] in ARMS and not is_complete(settings, *job)]
-    loaded, policy = None, None
+    loaded, engine = None, None
     for job in tqdm(missing, desc="completions", unit="file"):
         if job[:2] != loaded:
-            loaded, policy = job[:2], load_method(settings, *job[:2])
-        complete(settings, policy, *job)
+            loaded, engine = job[:2], load_method(settings, *job[:2])
+        complete(settings, engine, *job)
     return [settings.completions_path(b, m, s, p) for m, s, b, p in jobs]
 
 
-def load_method(settings: Settings, method: str, seed: int):
+def load_method(settings: Settings, method: str, seed: int) -> Transformers:
     """(model, tokenizer) of a method. ValueError when it has not been trained yet."""
     if method != "baseline" and not is_trained(settings, method, seed):
         raise ValueError(
             f"{method} with seed {seed} is not trained in {settings.run_dir}; run the training stage first."
         )
     base, adapter = policy_of(settings, method, seed)
-    return load_policy(base, settings, adapter), load_tokenizer(base)
+    return Transformers(load_policy(base, settings, adapter), load_tokenizer(base))
 
 
 def complete(
-    settings: Settings, policy, method: str, seed: int, benchmark: str, protocol: str = "sampled"
+    settings: Settings, engine, method: str, seed: int, benchmark: str, protocol: str = "sampled"
 ) -> Path:
     """Answer one benchmark's test questions; continues a file that a killed run left half-way."""
     samples = settings.eval_samples if protocol == "sampled" else 1
     questions = read_questions(settings.questions_path(benchmark, "test"))
     tasks = [(question, {"sample": sample}) for sample in range(samples) for question in questions]
-    return answer_questions(settings, policy, method, seed, benchmark, protocol, tasks)
+    return answer_questions(settings, engine, method, seed, benchmark, protocol, tasks)
 
 
-def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks, **stamped) -> Path:
+def answer_questions(settings, engine, method, seed, benchmark, protocol, tasks, **stamped) -> Path:
     """Answer (question, further fields of its row) in fixed batches; continues a file that a killed run left half-way.
 
     Fields that steer: `forced`, text put into the model's mouth; `text`, an answer that needs no model. stamped: what the
@@ -155,19 +156,19 @@ def answer_questions(settings, policy, method, seed, benchmark, protocol, tasks,
     with locked(path.with_name(f".{path.stem}.lock"), str(path)):
         if not _is_finished(path, settings, made):
             style = ARMS[method].style
-            prompts = _prompts(settings, policy, tasks, style, f"{benchmark}'s test questions")
+            prompts = _prompts(settings, engine, tasks, style, f"{benchmark}'s test questions")
             names = {"benchmark": benchmark, "method": method, "seed": seed}
             fields = {"protocol": protocol, "style": style}
             _write_batches(
-                path, settings, policy, list(zip(tasks, prompts, strict=True)), names, fields, made
+                path, settings, engine, list(zip(tasks, prompts, strict=True)), names, fields, made
             )
     return path
 
 
-def _write_batches(path: Path, settings, policy, asked, names: dict, fields: dict, made: dict) -> None:
+def _write_batches(path: Path, settings, engine, asked, names: dict, fields: dict, made: dict) -> None:
     """Answer ((question, further fields), prompt) batch by batch into the .partial, whose stamp is written first; then rename."""
     partial, begun = path.with_suffix(".partial"), path.with_suffix(".partial.json")
-    made = made | {"answered_in": _precision(policy[0])}
+    made = made | engine.identity
     try:
         same_settings(begun, settings, GENERATED_WITH, **made)
     except StaleError as error:
@@ -180,11 +181,8 @@ def _write_batches(path: Path, settings, policy, asked, names: dict, fields: dic
     write_json(begun, stamp | {"batches": ends})
     with open(partial, "ab" if ends else "wb") as out:
         for start in range(len(ends) * settings.eval_batch, len(asked), settings.eval_batch):
-            batch, seed = (
-                asked[start : start + settings.eval_batch],
-                _batch_seed(names["seed"], names["benchmark"], start),
-            )
-            rows = _answered(settings, policy, batch, fields["protocol"], seed)
+            batch = asked[start : start + settings.eval_batch]
+            rows = _answered(settings, engine, batch, fields["protocol"], names)
             written = "".join(
                 json_line({"id": row.pop("id"), **names, "sample": row.pop("sample"), **fields} | row)
                 for row in rows
@@ -222,13 +220,6 @@ def kept_batches(partial: Path, begun: Path) -> list[list]:
     return ends
 
 
-def _precision(model) -> str:
-    """What the weights are answered in, such as "bfloat16" or "float16, 4-bit base"."""
-    return str(model.dtype).removeprefix("torch.") + (
-        ", 4-bit base" if getattr(model, "is_loaded_in_4bit", False) else ""
-    )
-
-
 def _say_if_cut(path: Path, reasons: dict, settings) -> None:
     cut, answers = reasons.get("length", 0), sum(reasons.values())
     if cut > answers / 2:
@@ -239,26 +230,35 @@ def _say_if_cut(path: Path, reasons: dict, settings) -> None:
         )
 
 
-def _prompts(settings, policy, tasks, style: str, what: str) -> list[str]:
-    """The prompt of each task, after all of them have been checked with what is forced behind them."""
-    model, tokenizer = policy
+def _prompts(settings, engine, tasks, style: str, what: str) -> list[str]:
+    """The prompt of each task, with what is forced behind it, after all of them have been checked."""
     prompts = [
-        render_chat(tokenizer, build_messages(question, style, settings.prompt_layout))
-        for question, _ in tasks
+        engine.prompt(build_messages(question, style, settings.prompt_layout), extra.get("forced") or "")
+        for question, extra in tasks
     ]
-    forced = [extra.get("forced") or "" for _, extra in tasks]
-    whole = [prompt + begun for prompt, begun in zip(prompts, forced, strict=True)]
-    check_prompts(model, tokenizer, whole, settings, what)
+    engine.check(prompts, settings, what)
     return prompts
 
 
-def _answered(settings, policy, batch, protocol: str, seed: int):
+def _answered(settings, engine, batch, protocol: str, names: dict):
     """One batch of ((question, further fields), prompt) -> rows of id, sample, prompt and the answer's own fields, in order."""
-    asked = [prompt + (extra.get("forced") or "") for (_, extra), prompt in batch if "text" not in extra]
-    answers = iter(sample_completions(*policy, asked, settings, protocol, seed) if asked else ())
+    asked = [
+        (prompt, _seed_of(names, question, extra))
+        for (question, extra), prompt in batch
+        if "text" not in extra
+    ]
+    prompts, seeds = zip(*asked, strict=True) if asked else ((), ())
+    answers = iter(engine.answer(prompts, settings, protocol, seeds) if asked else ())
     for (question, extra), prompt in batch:
         answer = extra if "text" in extra else _joined(next(answers), extra)
-        yield {"id": question.id, "sample": extra["sample"], "prompt": prompt} | answer
+        shown = prompt.removesuffix(extra.get("forced") or "")
+        yield {"id": question.id, "sample": extra["sample"], "prompt": shown} | answer
+
+
+def _seed_of(names: dict, question, extra: dict) -> int:
+    """A question's seed: the same whatever else is asked, in whatever order."""
+    parts = str(names["seed"]), names["benchmark"], question.id, str(extra["sample"])
+    return int(digest(*parts), 16) % 2**63
 
 
 def _joined(answer: dict, extra: dict) -> dict:
@@ -266,7 +266,3 @@ def _joined(answer: dict, extra: dict) -> dict:
     forced = extra.get("forced")
     text = f"{forced} {answer['text']}" if forced else answer["text"]
     return {**answer, "text": text} | {key: extra[key] for key in extra if key != "sample"}
-
-
-def _batch_seed(seed: int, benchmark: str, start: int) -> int:
-    return seed * 1_000_003 + sum(benchmark.encode()) * 10_007 + start

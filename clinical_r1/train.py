@@ -39,7 +39,7 @@ from clinical_r1.artifacts import (
     start_of,
 )
 from clinical_r1.clinic.traces import scripted_traces
-from clinical_r1.engines import check_prompts, check_words
+from clinical_r1.engines.protocol import check_prompts, check_words
 from clinical_r1.extensions import is_own, load_from_environment
 from clinical_r1.files import PipelineError, locked, read_json, whole_folder, write_jsonl
 from clinical_r1.models import (

@@ -297,7 +297,8 @@ def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
 
 
 def test_pages_state_the_constants_of_the_code():
-    from clinical_r1 import citation, engines, intervals
+    from clinical_r1 import citation, intervals
+    from clinical_r1.engines import protocol
     from clinical_r1.judges.models import OpenAIServer
     from clinical_r1.settings import COLAB, PAPER
 
@@ -324,7 +325,7 @@ def test_pages_state_the_constants_of_the_code():
     n = 500
     assert f"({n * intervals.wilson_interval(0, n)[1]:.1f}/n)" in choices
     assert f"fewer than {intervals.FEW} questions that differ" in choices
-    assert f"more than {100 * engines.UNKNOWN_LIMIT:.0f} %" in trust
+    assert f"more than {100 * protocol.UNKNOWN_LIMIT:.0f} %" in trust
     server = OpenAIServer("http://localhost:8000/v1", model="m")
     assert server.retries == 5 and "It is asked again, five times at most" in recipes
     assert f"| `CLINICAL_R1_JUDGE_MAX_TOKENS` | {server.max_tokens};" in recipes

@@ -1,6 +1,6 @@
 """Completions on disk: begun, continued and finished with a record of what they were made from, and refused when that changed.
 
-No model answers here: `answer` stands where `engines.sample_completions` stands.
+No model answers here: `Scripted` stands where `engines.local.Transformers` stands.
 
 Run: pytest tests/test_generate.py
 """
@@ -15,6 +15,7 @@ import pytest
 from clinical_r1 import generate, models
 from clinical_r1.artifacts import StaleError
 from clinical_r1.clinic.cases import load_set
+from clinical_r1.engines.local import Transformers
 from clinical_r1.files import (
     PipelineError,
     locked,
@@ -30,12 +31,19 @@ from clinical_r1.settings import SMOKE
 JOB = ("baseline", 0, "clinic", "sampled")
 
 
-def answer(model, tokenizer, prompts, settings, protocol, seed):
-    """What a model would say: a text that depends on prompt and batch alone."""
-    return [
-        {"text": f"{prompt[-40:]} {seed} \u2028 {i}", "finish_reason": "stop", "tokens": 5 + i}
-        for i, prompt in enumerate(prompts)
-    ]
+class Scripted(Transformers):
+    """Says a text that depends on prompt and seed alone. calls: the prompts of each batch."""
+
+    def __init__(self, model, tokenizer):
+        super().__init__(model, tokenizer)
+        self.calls = []
+
+    def answer(self, prompts, settings, protocol, seeds):
+        self.calls.append(prompts)
+        return [
+            {"text": f"{prompt[-40:]} {seed} \u2028", "finish_reason": "stop", "tokens": seed % 9}
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +56,12 @@ def run(tmp_path, monkeypatch, tokenizer):
     """Six questions in three batches, and a policy of which only the precision and the tokenizer are asked for."""
     import torch
 
-    monkeypatch.setattr(generate, "sample_completions", answer)
     settings = replace(
         SMOKE, out=str(tmp_path), n_test=6, eval_batch=2, benchmarks=("clinic",), methods=("baseline",)
     )
     write_questions(settings.questions_path("clinic", "test"), load_set("clinic", "test", 6))
     model = types.SimpleNamespace(dtype=torch.float32, config=types.SimpleNamespace())
-    return settings, (model, tokenizer)
+    return settings, Scripted(model, tokenizer)
 
 
 def complete(run, **changes):
@@ -73,12 +80,13 @@ def killed(run, monkeypatch):
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return answer(*arguments)
+        return Scripted.answer(run[1], *arguments)
 
     with monkeypatch.context() as context:
-        context.setattr(generate, "sample_completions", dies)
+        context.setattr(run[1], "answer", dies)
         with pytest.raises(KeyboardInterrupt):
             complete(run)
+    run[1].calls.clear()
     return run, whole, path.with_suffix(".partial")
 
 
@@ -94,10 +102,8 @@ def test_a_killed_run_goes_on_where_it_stopped(killed, monkeypatch, capsys):
     assert len(read_jsonl(partial)) == 4 and len(read_json(f"{partial}.json")["batches"]) == 2
     with open(partial, "ab") as file:
         file.write(b'{"id": "half a r')  # as a kill in the middle of a write leaves it
-    asked = []
-    monkeypatch.setattr(generate, "sample_completions", lambda *a: asked.append(a) or answer(*a))
     path = complete(run)
-    assert path.read_bytes() == whole and len(asked) == 1 and not capsys.readouterr().err
+    assert path.read_bytes() == whole and len(run[1].calls) == 1 and not capsys.readouterr().err
     assert sorted(p.name for p in path.parent.iterdir() if p.name[0] != ".") == [
         "baseline.seed0.json",
         "baseline.seed0.jsonl",
@@ -122,9 +128,7 @@ def test_an_edited_half_is_answered_again_from_the_first_batch_that_changed(
     run, whole, partial = killed
     change, stand = EDITS[edit]
     partial.write_bytes(b"".join(change(lines_of(partial))))
-    asked = []
-    monkeypatch.setattr(generate, "sample_completions", lambda *a: asked.append(a) or answer(*a))
-    assert complete(run).read_bytes() == whole and len(asked) == 3 - stand
+    assert complete(run).read_bytes() == whole and len(run[1].calls) == 3 - stand
     said = capsys.readouterr().err
     assert f"{partial} was changed" in said and f"{stand} of its batches are kept" in said
 
@@ -195,7 +199,7 @@ def test_half_answered_in_another_precision_is_refused(killed):
     import torch
 
     run, _, _ = killed
-    run[1][0].dtype = torch.bfloat16  # another card took over
+    run[1].model.dtype = torch.bfloat16  # another card took over
     with pytest.raises(StaleError, match="answered_in was 'float32', now 'bfloat16'"):
         complete(run)
 
@@ -297,10 +301,11 @@ def test_answers_cut_by_the_limit_are_said(run, monkeypatch, capsys, cut, said):
 
     def limited(*arguments):
         return [
-            row | {"finish_reason": "length" if next(numbers) < cut else "stop"} for row in answer(*arguments)
+            row | {"finish_reason": "length" if next(numbers) < cut else "stop"}
+            for row in Scripted.answer(run[1], *arguments)
         ]
 
-    monkeypatch.setattr(generate, "sample_completions", limited)
+    monkeypatch.setattr(run[1], "answer", limited)
     stamp = json.loads(complete(run).with_suffix(".json").read_text())
     assert stamp["finish_reasons"]["length"] == cut
     err = capsys.readouterr().err

@@ -16,22 +16,28 @@ ROWS = {
     "ground": "files arms labels settings workers",
     "text": "questions prompts completions",
     "objective": "rewards citation advantages",
-    "policy": "extensions extension_checks models artifacts engines trainer train generate",
+    "policy": "extensions extension_checks models artifacts trainer train generate",
     "results": "score metrics intervals paper tables plots",
 }
 # Wings: the whole root, and the wings named here.
 WINGS = {
     "clinic": (),
     "speed": (),
+    "engines": ("speed",),
     "curation": ("clinic",),
-    "judges": ("clinic",),
-    "laboratory": ("clinic", "curation"),
+    "judges": ("clinic", "engines"),
+    "laboratory": ("clinic", "curation", "engines"),
     "audit": ("clinic", "curation"),
     "workshop": ("clinic", "judges", "laboratory"),
-    "pipeline": ("clinic", "curation", "judges", "laboratory", "audit"),
+    "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit"),
 }
-# What the root takes from wings: exact verdicts and scripted traces, faster training, the reward variants.
-ROOT_FROM_WINGS = {"train": {"clinic", "speed"}, "score": {"clinic"}, "artifacts": {"laboratory"}}
+# What the root takes from wings: exact verdicts and scripted traces, faster training, who answers, the reward variants.
+ROOT_FROM_WINGS = {
+    "train": {"clinic", "engines", "speed"},
+    "generate": {"engines"},
+    "score": {"clinic"},
+    "artifacts": {"laboratory"},
+}
 LEVEL = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}
 LIGHT = [
     *(f"clinical_r1.{name}" for row in ("ground", "text", "objective") for name in ROWS[row].split()),
@@ -40,6 +46,11 @@ LIGHT = [
     "clinical_r1.paper",
     *(f"clinical_r1.{wing}" for wing in WINGS),
     "clinical_r1.curation.splits",
+    "clinical_r1.engines.protocol",
+    "clinical_r1.engines.local",
+    "clinical_r1.engines.replay",
+    "clinical_r1.engines.store",
+    "clinical_r1.engines.transport",
     "clinical_r1.speed.cost",
     "clinical_r1.speed.prefix_attention",
     "clinical_r1.pipeline.__main__",

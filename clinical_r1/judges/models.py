@@ -17,12 +17,12 @@ from functools import cache, partial
 from math import inf
 from pathlib import Path
 
-from clinical_r1.engines import decoding, until_end
+from clinical_r1.engines.protocol import decoding, until_end
+from clinical_r1.engines.store import digest
+from clinical_r1.engines.transport import Lasting, Sender, is_address, persist, proxy_variable, scrub
 from clinical_r1.files import sha256
 from clinical_r1.judges.counts import opened_thought
 from clinical_r1.judges.replies import Reply, SystemTurnRefused, read_answer
-from clinical_r1.judges.store import digest
-from clinical_r1.judges.transport import Lasting, Sender, is_address, persist, proxy_variable, scrub
 from clinical_r1.models import load_tokenizer, resolve_base
 from clinical_r1.prompts import fold_system, render_chat
 

@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from clinical_r1.judges.transport import PASSING_STATUSES, Answer, Lasting, Passing, asked_wait
+from clinical_r1.engines.transport import PASSING_STATUSES, Answer, Lasting, Passing, asked_wait
 
 # Why a model gave no answer that could be read; a reply that ended so holds no verdict, whatever it says.
 NO_ANSWER = ("refusal", "content_filter", "context_length_exceeded", "length", "tool_calls")

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clinical_r1.artifacts import code_hash
+from clinical_r1.engines.store import Store, digest, read_store
 from clinical_r1.judges.counts import parse_count, split_thought
 from clinical_r1.judges.models import JudgeError
 from clinical_r1.judges.replies import NO_ANSWER, Reply
-from clinical_r1.judges.store import Store, digest, read_store
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.prompts import build_judge_messages, fold_system, judge_nonce, judge_prompts_hash
 from clinical_r1.questions import Question

@@ -19,7 +19,7 @@ from clinical_r1.arms import ARMS, LABORATORY, MAIN
 from clinical_r1.artifacts import policy_of
 from clinical_r1.completions import parse_completion
 from clinical_r1.curation.splits import ensure_splits
-from clinical_r1.engines import sample_completions
+from clinical_r1.engines.local import Transformers
 from clinical_r1.files import read_jsonl, read_stamp, read_stamped, replacing, write_stamped, write_text
 from clinical_r1.generate import complete, is_complete, load_method, made_from, read_completions
 from clinical_r1.laboratory.records import FILES, SHIPPED
@@ -224,7 +224,8 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
     rows = []
     for folder in whole_checkpoints(settings.model_dir(method, seed) / "checkpoints"):
         step, model = int(folder.name.split("-")[1]), load_policy(base, settings, folder)
-        answers = sample_completions(model, tokenizer, prompts, settings, "sampled", TRAJECTORY_SEED)
+        seeds = [TRAJECTORY_SEED + i for i in range(len(prompts))]
+        answers = Transformers(model, tokenizer).answer(prompts, settings, "sampled", seeds)
         for question, given in zip(questions, answers, strict=True):
             judged = _judged(given["text"], style, question)
             kept = {name: judged[name] for name in ("correct", *TRAJECTORY_MEASURES)}

@@ -26,7 +26,7 @@ from clinical_r1.artifacts import (
     settings_of,
 )
 from clinical_r1.completions import parse_completion
-from clinical_r1.engines import sample_completions
+from clinical_r1.engines.local import Transformers
 from clinical_r1.files import PipelineError, read_json, read_stamp, write_text
 from clinical_r1.generate import read_completions
 from clinical_r1.models import load_tokenizer, merge_adapter
@@ -110,7 +110,8 @@ def greedy_letters(settings: Settings, method: str, seed: int, folder: Path) -> 
     before = read_completions(settings, asked[0], method, seed, "greedy")[: settings.eval_batch]
     model = AutoModelForCausalLM.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = [row["prompt"] for row in before]
-    after = sample_completions(model, load_tokenizer(str(folder)), prompts, settings, "greedy", 0)
+    engine = Transformers(model, load_tokenizer(str(folder)))
+    after = engine.answer(prompts, settings, "greedy", [0] * len(prompts))
     options = {q.id: q.options for q in read_questions(settings.questions_path(asked[0], "test"))}
     pairs = [
         [

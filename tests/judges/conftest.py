@@ -2,7 +2,8 @@
 
 import pytest
 
-from clinical_r1.judges import models, transport
+from clinical_r1.engines import transport
+from clinical_r1.judges import models
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,8 @@ from judge_server import KEY, QUESTION, answer, asker, expected, good, refusal, 
 
 from clinical_r1 import prompts, score
 from clinical_r1.clinic.cases import load_set
-from clinical_r1.judges import models, rubric, store
+from clinical_r1.engines import store
+from clinical_r1.judges import models, rubric
 from clinical_r1.judges.counts import parse_count
 from clinical_r1.judges.models import JudgeError, OpenAIServer
 from clinical_r1.judges.replies import Reply

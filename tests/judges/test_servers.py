@@ -11,11 +11,12 @@ import zlib
 import pytest
 from judge_server import KEY, QUESTION, answer, asker, expected, good, nonce_of, refusal, serving, verdict
 
-from clinical_r1.judges import models, transport
+from clinical_r1.engines import transport
+from clinical_r1.engines.transport import asked_wait, proxy_variable, scrub
+from clinical_r1.judges import models
 from clinical_r1.judges.models import JudgeError, LocalModel, OpenAIServer, server_from_environment
 from clinical_r1.judges.replies import read_content
 from clinical_r1.judges.rubric import REASONS, Replay, rubric_judge
-from clinical_r1.judges.transport import asked_wait, proxy_variable, scrub
 from clinical_r1.prompts import build_judge_messages, fold_system, render_chat
 from clinical_r1.score import judge_many
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from clinical_r1 import engines
 from clinical_r1.clinic.cases import LEVELS, load_set
+from clinical_r1.engines import protocol
+from clinical_r1.engines.local import Transformers
+from clinical_r1.engines.replay import replay
 from clinical_r1.files import read_jsonl, write_jsonl
 from clinical_r1.generate import read_completions
 from clinical_r1.models import load_policy, load_tokenizer
@@ -27,16 +29,16 @@ def run(tmp_path):
 
 def test_answers_become_completions_in_the_questions_order(run):
     settings, source, questions = run
-    path = engines.replay(settings, "gpt-4", "clinic", source)
+    path = replay(settings, "gpt-4", "clinic", source)
     rows = read_jsonl(path)
     assert path.name == "gpt-4.seed0.jsonl" and [row["id"] for row in rows] == [q.id for q in questions]
     assert {(row["method"], row["finish_reason"], row["tokens"]) for row in rows} == {
         ("gpt-4", "replayed", 3)
     }
     first = path.stat().st_mtime_ns
-    assert engines.replay(settings, "gpt-4", "clinic", source).stat().st_mtime_ns == first
+    assert replay(settings, "gpt-4", "clinic", source).stat().st_mtime_ns == first
     source.write_text(source.read_text().replace("– q", "– r"), encoding="utf-8")
-    assert read_jsonl(engines.replay(settings, "gpt-4", "clinic", source))[0]["text"].endswith("r")
+    assert read_jsonl(replay(settings, "gpt-4", "clinic", source))[0]["text"].endswith("r")
 
 
 @pytest.mark.parametrize(
@@ -57,16 +59,16 @@ def test_a_file_that_does_not_answer_each_question_once_is_refused(run, change, 
     settings, source, _ = run
     write_jsonl(source, change(read_jsonl(source)))
     with pytest.raises(ValueError, match=message):
-        engines.replay(settings, "gpt-4", "clinic", source)
+        replay(settings, "gpt-4", "clinic", source)
     assert not settings.completions_path("clinic", "gpt-4", 0).exists()
 
 
 def test_an_outside_model_never_poses_as_an_arm(run):
     settings, source, _ = run
     with pytest.raises(ValueError, match="'crpo' is an arm of this run"):
-        engines.replay(settings, "crpo", "clinic", source)
+        replay(settings, "crpo", "clinic", source)
     with pytest.raises(ValueError, match="style 'free' is not known"):
-        engines.replay(settings, "gpt-4", "clinic", source, style="free")
+        replay(settings, "gpt-4", "clinic", source, style="free")
 
 
 @pytest.mark.parametrize(
@@ -75,14 +77,14 @@ def test_an_outside_model_never_poses_as_an_arm(run):
 def test_a_name_that_is_no_plain_name_is_refused(run, name):
     settings, source, _ = run
     with pytest.raises(ValueError, match="a model is named"):
-        engines.replay(settings, name, "clinic", source)
+        replay(settings, name, "clinic", source)
     assert not (settings.run_dir / "completions").exists()
 
 
 def test_a_byte_order_mark_and_blank_lines_are_passed_over(run):
     settings, source, questions = run
     source.write_bytes(b"\xef\xbb\xbf" + source.read_bytes().replace(b"\n", b"\n\n  \r\n"))
-    assert len(read_jsonl(engines.replay(settings, "gpt-4", "clinic", source))) == len(questions)
+    assert len(read_jsonl(replay(settings, "gpt-4", "clinic", source))) == len(questions)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ def test_tokens_and_prompts_of_another_kind_are_refused(run, fields):
     with pytest.raises(
         ValueError, match="line 2 has tokens .* expected a whole number from 0, or none, and a text"
     ):
-        engines.replay(settings, "gpt-4", "clinic", source)
+        replay(settings, "gpt-4", "clinic", source)
 
 
 @pytest.mark.parametrize(
@@ -120,11 +122,11 @@ def test_of_two_texts_that_differ_none_is_taken(run, fields):
     rows = read_jsonl(source)
     write_jsonl(source, [{"id": rows[0]["id"], **fields}, *rows[1:]])
     with pytest.raises(ValueError, match=f"line 1 has {' and '.join(fields)}, which differ; name"):
-        engines.replay(settings, "gpt-4", "clinic", source)
+        replay(settings, "gpt-4", "clinic", source)
     write_jsonl(
         source, [{"id": rows[0]["id"], **fields, "text": "mine"}, *rows[1:]]
     )  # text is the name we ask for
-    written = read_jsonl(engines.replay(settings, "gpt-4", "clinic", source))
+    written = read_jsonl(replay(settings, "gpt-4", "clinic", source))
     assert [row["id"] for row in written if row["text"] == "mine"] == [rows[0]["id"]]
 
 
@@ -133,10 +135,10 @@ def test_of_two_texts_that_differ_none_is_taken(run, fields):
 )
 def test_a_replayed_file_that_was_changed_is_written_anew(run, damage):
     settings, source, _ = run
-    path = engines.replay(settings, "gpt-4", "clinic", source)
+    path = replay(settings, "gpt-4", "clinic", source)
     whole = path.read_bytes()
     damage(path)
-    assert engines.replay(settings, "gpt-4", "clinic", source).read_bytes() == whole
+    assert replay(settings, "gpt-4", "clinic", source).read_bytes() == whole
     assert len(read_completions(settings, "clinic", "gpt-4", 0)) == 4
 
 
@@ -158,7 +160,7 @@ def prompts(policy):
 def asks(policy, prompts, monkeypatch):
     """Greedy or sampled answers with another generation_config, to all prompts together or to each alone."""
 
-    def ask(protocol="greedy", alone=False, **config):
+    def ask(how="greedy", alone=False, **config):
         model, tokenizer = policy
         with monkeypatch.context() as changed:
             for name, value in config.items():
@@ -167,7 +169,7 @@ def asks(policy, prompts, monkeypatch):
             return [
                 row
                 for batch in batches
-                for row in engines.sample_completions(*policy, batch, SMOKE, protocol, 0)
+                for row in Transformers(*policy).answer(batch, SMOKE, how, [0] * len(batch))
             ]
 
     return ask
@@ -207,31 +209,32 @@ def test_an_answer_without_an_end_is_cut_by_length(policy, prompts):
     short = replace(SMOKE, max_completion_tokens=4)
     assert [
         (row["finish_reason"], row["tokens"])
-        for row in engines.sample_completions(*policy, prompts, short, "greedy", 0)
+        for row in Transformers(*policy).answer(prompts, short, "greedy", [0] * len(prompts))
     ] == [("length", 4)] * len(prompts)
 
 
 def test_a_model_without_any_end_token_is_refused(policy, monkeypatch):
     monkeypatch.setattr(policy[0].generation_config, "eos_token_id", None)
     with pytest.raises(ValueError, match="names an end token"):
-        engines.end_tokens(policy[0], types.SimpleNamespace(eos_token_id=None, name_or_path="x"))
+        protocol.end_tokens(policy[0], types.SimpleNamespace(eos_token_id=None, name_or_path="x"))
 
 
-@pytest.mark.parametrize("protocol", ["greedy", "sampled"])
-def test_what_a_model_would_ask_for_besides_changes_nothing(asks, protocol):
-    plain = asks(protocol)
+@pytest.mark.parametrize("how", ["greedy", "sampled"])
+def test_what_a_model_would_ask_for_besides_changes_nothing(asks, how):
+    plain = asks(how)
     for config in (
         {"repetition_penalty": 1.8},  # Qwen2.5-Instruct ships 1.05, with top-k 20
         {"top_k": 2, "top_p": 0.1, "temperature": 0.1, "min_p": 0.5, "typical_p": 0.1},
         {"suppress_tokens": [5, 6, 7, 8], "no_repeat_ngram_size": 1, "min_new_tokens": 60, "num_beams": 3},
     ):
-        assert asks(protocol, **config) == plain
+        assert asks(how, **config) == plain
 
 
 def test_temperature_zero_is_greedy(policy, prompts):
     cold = replace(SMOKE, eval_temperature=0.0)
     sampled, greedy = (
-        engines.sample_completions(*policy, prompts, cold, name, 0) for name in ("sampled", "greedy")
+        Transformers(*policy).answer(prompts, cold, name, [0] * len(prompts))
+        for name in ("sampled", "greedy")
     )
     assert sampled == greedy
 
@@ -251,11 +254,11 @@ UNREADABLE = {
 @pytest.mark.parametrize("kind", UNREADABLE)
 def test_prompts_of_unknown_words_are_refused_with_share_and_example(policy, prompts, kind):
     text, words = UNREADABLE[kind]
-    engines.check_prompts(*policy, prompts, SMOKE, "clinic")
+    protocol.check_prompts(*policy, prompts, SMOKE, "clinic")
     with pytest.raises(
         ValueError, match=r"clinic-base does not know \d+% of the tokens of mmlu: 1 of 10 texts"
     ) as error:
-        engines.check_prompts(*policy, [*prompts, text], SMOKE, "mmlu")
+        protocol.check_prompts(*policy, [*prompts, text], SMOKE, "mmlu")
     assert words in str(error.value) and len(str(error.value)) < 400
 
 
@@ -264,9 +267,9 @@ def test_one_token_in_twenty_may_be_unknown(policy, unknown, refused):
     prompt = " ".join(["supports"] * (100 - unknown) + ["melatonin"] * unknown)
     wide = replace(SMOKE, max_completion_tokens=8)
     if not refused:
-        return engines.check_prompts(*policy, [prompt], wide, "mine")
+        return protocol.check_prompts(*policy, [prompt], wide, "mine")
     with pytest.raises(ValueError, match="6% of the tokens of mine.*such as 'melatonin'"):
-        engines.check_prompts(*policy, [prompt], wide, "mine")
+        protocol.check_prompts(*policy, [prompt], wide, "mine")
 
 
 def byte_level(**special):
@@ -284,7 +287,7 @@ def byte_level(**special):
 @pytest.mark.parametrize("special", [{}, {"unk_token": "<end>"}], ids=["none", "GPT-2: the end token"])
 def test_a_byte_level_tokenizer_knows_every_word(policy, special):
     roomy = types.SimpleNamespace(config=types.SimpleNamespace(max_position_embeddings=4096))
-    engines.check_prompts(roomy, byte_level(**special), [MMLU + "<end>" * 9, "∑ ☃"], SMOKE, "mmlu")
+    protocol.check_prompts(roomy, byte_level(**special), [MMLU + "<end>" * 9, "∑ ☃"], SMOKE, "mmlu")
 
 
 @pytest.mark.parametrize(
@@ -300,10 +303,10 @@ def test_a_prompt_that_leaves_no_room_for_the_answer_is_refused(policy, room, ch
     model = types.SimpleNamespace(config=types.SimpleNamespace(max_position_embeddings=room))
     settings = replace(SMOKE, **changes)
     fits, exceeds = ("supports " * n for n in (longest - 1, longest))
-    engines.check_prompts(model, policy[1], [fits], settings, "mine")
+    protocol.check_prompts(model, policy[1], [fits], settings, "mine")
     if room is None and not changes:
         return  # a model that says no limit, such as one without positions
     with pytest.raises(
         ValueError, match=f"longest prompt of mine has {longest} tokens.*max_completion_tokens 80"
     ):
-        engines.check_prompts(model, policy[1], [fits, exceeds], settings, "mine")
+        protocol.check_prompts(model, policy[1], [fits, exceeds], settings, "mine")

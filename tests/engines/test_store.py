@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
+from clinical_r1.engines.store import Store, digest, read_store
 from clinical_r1.files import ROOT
-from clinical_r1.judges.store import Store, digest, read_store
 
 HEADER = {"identity": {"model": "tiny"}}
 
@@ -101,7 +101,7 @@ def test_of_two_writers_the_first_answer_holds_for_both(path):
 
 def test_threads_and_processes_lose_nothing(path):
     code = (
-        "import sys\nfrom clinical_r1.judges.store import Store\nstore = Store(sys.argv[1], {'identity': {'model': 'tiny'}})\n"
+        "import sys\nfrom clinical_r1.engines.store import Store\nstore = Store(sys.argv[1], {'identity': {'model': 'tiny'}})\n"
         "for i in range(200): store.add({'key': f'p{i}', 'reply': 'x' * (i * 37 % 5000)})"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)
