@@ -8,6 +8,7 @@ The file may hold any of
     REWARD_SETS   {name: RewardSet(functions, weights, ranges)}
     ARMS          [Arm(name, family, label, rewards=...)]: trained, answered and compared beside the paper's five
     QUESTIONS     {benchmark: function that returns its Questions}, or {benchmark: {"test": ..., "sft": ..., "rl": ...}}
+    BENCHMARKS    names of this package's benchmarks that are asked besides the profile's, such as ["medqa"]
     ANSWERS       {model: {benchmark: file of answers}}: models that are not trained here, see `engines.replay.replay`
     BASE_MODEL    a folder (relative to the file) or a Hub id
     SETTINGS      {field of Settings: value}
@@ -39,13 +40,13 @@ from clinical_r1.extension_checks import (
     readers_by_split,
 )
 from clinical_r1.files import sha256
-from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS
+from clinical_r1.labels import BENCHMARK_LABELS, CLINIC_BENCHMARKS, METHOD_LABELS, PAPER_BENCHMARKS
 from clinical_r1.questions import Question
 from clinical_r1.rewards import REWARD_SETS, RewardSet
 from clinical_r1.settings import Settings
 
 VARIABLE = "CLINICAL_R1_WITH"  # the own file's path, for kernels and child processes
-NAMES = ("ARMS", "REWARD_SETS", "QUESTIONS", "ANSWERS", "BASE_MODEL", "SETTINGS")
+NAMES = ("ARMS", "REWARD_SETS", "QUESTIONS", "BENCHMARKS", "ANSWERS", "BASE_MODEL", "SETTINGS")
 NOT_TO_CHANGE = ("profile", "out", "seeds", "methods", "benchmarks", "outside", "own_file", "base_model")
 # A general model's tokens are shorter than the clinic's words; used where the file does not set them itself
 LIMITS = {"max_prompt_tokens": 1024, "max_completion_tokens": 256}
@@ -64,6 +65,7 @@ class OwnFile:
     arms: tuple[Arm, ...] = ()
     reward_sets: Mapping[str, RewardSet] = field(default_factory=dict)
     questions: Mapping[str, Mapping[str, Callable]] = field(default_factory=dict)
+    benchmarks: tuple[str, ...] = ()
     answers: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
     base_model: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -76,7 +78,8 @@ class OwnFile:
         changes["methods"] = settings.methods + tuple(
             arm.name for arm in self.arms if arm.name in compared(self)
         )
-        changes["benchmarks"] = settings.benchmarks + tuple(self.questions)
+        added = tuple(name for name in self.benchmarks if name not in settings.benchmarks)
+        changes["benchmarks"] = settings.benchmarks + added + tuple(self.questions)
         changes["outside"] = tuple((model, name) for model, files in self.answers.items() for name in files)
         changes |= {"profile": f"{settings.profile}-{self.path.stem}", "own_file": self.path.name}
         if unknown := sorted({name for _, name in changes["outside"]} - set(changes["benchmarks"])):
@@ -245,8 +248,9 @@ def _checked(module, path: Path) -> OwnFile:
     ):
         if not isinstance(found.get(name, {}), kind):
             raise own.fault(name, f"is a {type(found[name]).__name__}; expected a dict")
-    if not isinstance(found.get("ARMS", ()), list | tuple):
-        raise own.fault("ARMS", f"is a {type(found['ARMS']).__name__}; expected a list of Arm")
+    for name, of in (("ARMS", "Arm"), ("BENCHMARKS", "names")):
+        if not isinstance(found.get(name, ()), list | tuple):
+            raise own.fault(name, f"is a {type(found[name]).__name__}; expected a list of {of}")
     own = replace(
         own,
         arms=tuple(found.get("ARMS", ())),
@@ -254,6 +258,7 @@ def _checked(module, path: Path) -> OwnFile:
         questions={
             name: readers_by_split(own, name, given) for name, given in found.get("QUESTIONS", {}).items()
         },
+        benchmarks=tuple(found.get("BENCHMARKS", ())),
         base_model=base_model_of(own, found.get("BASE_MODEL")),
         settings=dict(found.get("SETTINGS", {})),
     )
@@ -261,6 +266,9 @@ def _checked(module, path: Path) -> OwnFile:
     check_names(own)
     for name, rewards in own.reward_sets.items():
         check_reward_set(own, name, rewards)
+    shipped = (*CLINIC_BENCHMARKS, *PAPER_BENCHMARKS)
+    if wrong := [name for name in own.benchmarks if name not in shipped or own.benchmarks.count(name) > 1]:
+        raise own.fault("BENCHMARKS", f"names {wrong}; expected some of {', '.join(shipped)}, each once")
     known = {item.name for item in fields(Settings)} - set(NOT_TO_CHANGE)
     if unknown := sorted(map(str, set(own.settings) - known)):
         raise own.fault("SETTINGS", f"{unknown} cannot be set; expected some of {', '.join(sorted(known))}")

@@ -72,6 +72,15 @@ def test_arms_benchmarks_and_rewards_join_the_run(write, tmp_path):
     )  # children and kernels find it in the environment
 
 
+def test_a_run_can_ask_benchmarks_of_this_package_besides(write, tmp_path):
+    text = 'BENCHMARKS = ["medqa", "clinic"]'
+    settings = extensions.settings_for("smoke", tmp_path, own=write(text))
+    assert settings.benchmarks == (*SMOKE.benchmarks, "medqa"), "clinic is asked anyway"
+    for names, said in (('["mmlu"]', "mmlu"), ('["medqa", "medqa"]', "each once"), ('"medqa"', "a list")):
+        with pytest.raises(OwnFileError, match=f"mine.py, BENCHMARKS: .*{said}"):
+            extensions.load(write(f"BENCHMARKS = {names}"))
+
+
 def test_own_questions_are_written_whole_under_their_benchmark(write, tmp_path):
     settings = extensions.settings_for("smoke", tmp_path, own=write(OWN))
     write_splits(settings)
