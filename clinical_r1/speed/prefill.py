@@ -4,16 +4,18 @@
 
 `generate` of Transformers runs a prompt through the layers once for each of its G rows, and keeps every row in the batch
 until the longest has ended. Here every distinct prompt runs once, its keys and values are copied to its rows, and rows
-that have ended are dropped from cache and batch. Greedy completions are the same; sampled ones are the same given the same
-draws, and the draws are those of `generate`: one exponential a row and token at every step, for ended rows as well.
-vLLM does both of its own and is left alone.
+that have ended are dropped from cache and batch. Greedy completions are the same; sampled ones have the same distribution,
+from draws that are cheaper and a row's own (`draws`), or are the very same with the stock draws, which are those of
+`generate`. vLLM does all this of its own and is left alone.
 
 torch and transformers are imported when called.
 """
 
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 
+from clinical_r1.speed.draws import Draws, check_draws
 from clinical_r1.speed.exactness import rope_limit
 
 # What these do to a row depends on that row alone, so rows may leave. With any other, `generate` decodes by itself.
@@ -42,26 +44,40 @@ LEAVE_AT = 0.25  # share of ended rows at which copying the cache of the others 
 
 
 class SharedPrefillMixin:
-    """Comes before `trl.GRPOTrainer` among the bases; rollouts by Transformers share their prompts, others are TRL's own."""
+    """Comes before `trl.GRPOTrainer` among the bases; rollouts by Transformers share their prompts, others are TRL's own.
+
+    One keyword more than the trainer's: draws, one of `draws.DRAWS` (default "inverse_cdf").
+    """
+
+    def __init__(self, *args, draws="inverse_cdf", **kwargs):
+        self.draws = check_draws(draws)
+        super().__init__(*args, **kwargs)
 
     def _generate_single_turn(self, *args, **kwargs):
         if self.use_vllm or self.use_transformers_continuous_batching or self._is_vlm:
             return super()._generate_single_turn(*args, **kwargs)
-        with shared_prefill(self.accelerator.unwrap_model(self.model_wrapped)):
+        with shared_prefill(self.accelerator.unwrap_model(self.model_wrapped), self.draws):
             return super()._generate_single_turn(*args, **kwargs)
 
 
 @contextmanager
-def shared_prefill(model):
-    """Within, `model.generate` encodes equal prompts once and drops rows that have ended."""
-    model.generate = partial(generate_shared, model, model.generate)
+def shared_prefill(model, draws: str = "inverse_cdf", seeds=None):
+    """Within, `model.generate` encodes equal prompts once, drops rows that have ended, and draws as `draws` says.
+
+    seeds, of "inverse_cdf": an int for each row of the batch that is generated; None takes them from torch's generator. A
+    sampled row then depends on its own seed and prompt alone, up to the rounding of matrix products. ValueError for seeds
+    that do not fit the rows, and for a generation that cannot keep to them (beams, an assistant, no cache and the like).
+    """
+    model.generate = partial(generate_shared, model, model.generate, draws=check_draws(draws), seeds=seeds)
     try:
         yield model
     finally:
         del model.generate  # the class's own shows again
 
 
-def generate_shared(model, generate, input_ids=None, attention_mask=None, **kwargs):
+def generate_shared(
+    model, generate, input_ids=None, attention_mask=None, draws="inverse_cdf", seeds=None, **kwargs
+):
     """`generate` with `decode_shared` in place of its loop; falls back to `generate` where results could differ.
 
     It does so with beams or an assistant, with a cache given or asked for by name, without any cache, and where more than
@@ -72,57 +88,84 @@ def generate_shared(model, generate, input_ids=None, attention_mask=None, **kwar
         name: kwargs.get(name, getattr(config, name, None))
         for name in ("num_beams", "use_cache", *MORE_THAN_A_LOOP)
     }
-    plain = (
-        input_ids is not None
-        and attention_mask is not None
-        and not any(value[name] for name in MORE_THAN_A_LOOP)
-    )
-    plain = plain and value["num_beams"] in (None, 1) and value["use_cache"] in (None, True)
-    if plain:
-        kwargs["custom_generate"] = decode_shared
+    asked = [name for name in MORE_THAN_A_LOOP if value[name]]
+    asked += [f"num_beams={value['num_beams']}"] if value["num_beams"] not in (None, 1) else []
+    asked += ["use_cache=False"] if value["use_cache"] not in (None, True) else []
+    asked += ["no attention_mask"] if input_ids is None or attention_mask is None else []
+    if not asked:
+        kwargs["custom_generate"] = partial(decode_shared, draws=draws, seeds=seeds)
+    elif seeds is not None:
+        raise ValueError(
+            f"rows with seeds of their own cannot be generated with {', '.join(asked)}; leave that out, or the seeds."
+        )
     return generate(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
 
 
-def decode_shared(model, input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs):
+def decode_shared(
+    model,
+    input_ids,
+    logits_processor,
+    stopping_criteria,
+    generation_config,
+    draws="inverse_cdf",
+    seeds=None,
+    **model_kwargs,
+):
     """The loop that Transformers' `generate` calls: (N, P) prompts → (N, P + T) prompts and completions, padded.
 
     input_ids and model_kwargs["attention_mask"]: (N, P), left-padded. Decodes with the model's own loop if its cache holds
     more than keys and values, if a logits processor is not known to work row by row, or if rotary angles depend on the
-    longest row of the batch and it can get so long.
+    longest row of the batch and it can get so long; the draws stay the same.
     """
-    import torch
-
-    cache = model_kwargs.get("past_key_values")
+    (rows, width), cache, draw = input_ids.shape, model_kwargs.get("past_key_values"), None
+    if generation_config.do_sample:
+        draw = Draws(draws, rows, generation_config.max_length - width, seeds, input_ids.device)
     if not _rows_may_leave(model, cache, logits_processor, generation_config):
+        if draw is not None and draw.uniforms is not None:
+            logits_processor = type(logits_processor)([*logits_processor, draw.as_processor(width)])
         return model._sample(
             input_ids, logits_processor, stopping_criteria, generation_config, **model_kwargs
         )
     mask = model_kwargs["attention_mask"]
     position = mask.long().cumsum(-1) - 1  # as `generate` counts them
-    rows, pad = len(input_ids), generation_config._pad_token_tensor
-    if input_ids.shape[1] > 1:
+    if width > 1:
         fill_cache(model, cache, input_ids, mask, position.clamp(min=0))
-    live, ids, last, columns = torch.arange(rows, device=input_ids.device), input_ids, position[:, -1:], []
-    ended = torch.zeros(rows, dtype=torch.bool, device=input_ids.device)
-    while True:
+    return _decode(
+        model, cache, (input_ids, mask, position[:, -1:]), logits_processor, stopping_criteria, draw, generation_config
+    )  # fmt: skip
+
+
+def _decode(model, cache, inputs, processors, stopping, draw, config):
+    """(N, P + T) tokens, from a cache of all but each prompt's last. inputs: ids and mask (N, P), position (N, 1)."""
+    import torch
+
+    ids, mask, last = inputs
+    rows, at = ids.shape
+    pad = 0 if config._pad_token_tensor is None else int(config._pad_token_tensor)
+    # The whole length at once, so that no step copies the tokens before it
+    answer = torch.cat([ids, ids.new_full((rows, config.max_length - at), pad)], dim=1)
+    mask = torch.cat([mask, mask.new_ones(rows, config.max_length - at)], dim=1)
+    live, ids = torch.arange(rows, device=ids.device), answer.clone()
+    ended = torch.zeros(rows, dtype=torch.bool, device=ids.device)
+    processors, top_p = (processors, 1.0) if draw is None else draw.split(processors)
+    for step in count():
         output = model(
-            input_ids=ids[:, -1:],
-            attention_mask=mask,
+            input_ids=ids[:, at - 1 : at],
+            attention_mask=mask[:, :at],
             position_ids=last,
             past_key_values=cache,
             use_cache=True,
         )
-        scores = logits_processor(ids, output.logits[:, -1].float())
-        chosen = choose(scores, live, rows) if generation_config.do_sample else scores.argmax(dim=-1)
-        if pad is not None:
-            chosen = torch.where(ended, pad.to(chosen.device), chosen)
-        columns.append(chosen.new_full((rows,), 0 if pad is None else int(pad)).index_copy(0, live, chosen))
-        ids = torch.cat([ids, chosen[:, None]], dim=1)
-        ended = ended | stopping_criteria(ids, None)
+        scores = processors(ids[:, :at], output.logits[:, -1].float())
+        chosen = scores.argmax(dim=-1) if draw is None else draw(scores, live, step, top_p)
+        if config._pad_token_tensor is not None:
+            chosen = chosen.masked_fill(ended, pad)
+        ids[:, at], answer[live, at] = chosen, chosen
+        at, last = at + 1, last + 1
+        ended = ended | stopping(ids[:, :at], None)
         left = len(ended) - int(ended.sum())
         if not left:
-            return torch.cat([input_ids, torch.stack(columns, dim=1)], dim=1)
-        mask, last = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1), last + 1
+            return answer[:, :at]
         if len(ended) - left >= LEAVE_AT * len(ended):
             stay = (~ended).nonzero()[:, 0]
             cache.batch_select_indices(stay)
@@ -134,18 +177,6 @@ def _rows_may_leave(model, cache, logits_processor, generation_config) -> bool:
     alone = all(type(processor).__name__ in ROW_BY_ROW for processor in logits_processor)
     short = limit is None or generation_config.max_length < limit
     return alone and short and holds_keys_and_values(cache) and cache.get_seq_length() == 0
-
-
-def choose(scores, live, rows: int):
-    """One token for each of the live rows, as `torch.multinomial` draws it for all `rows`: scores (n, V), live (n,) → (n,).
-
-    multinomial divides each probability by an exponential draw of its own and takes the largest.
-    """
-    probabilities = scores.softmax(dim=-1)
-    draws = probabilities.new_empty(rows, probabilities.shape[1]).exponential_(1)
-    if len(live) < rows:
-        draws = draws[live]
-    return (probabilities / draws).argmax(dim=-1)
 
 
 def holds_keys_and_values(cache) -> bool:

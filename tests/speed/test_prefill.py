@@ -6,7 +6,8 @@ Run: pytest tests/speed/test_prefill.py
 import pytest
 
 from clinical_r1.speed import prefill
-from clinical_r1.speed.prefill import SharedPrefillMixin, choose, generate_shared, shared_prefill
+from clinical_r1.speed.draws import multinomial
+from clinical_r1.speed.prefill import SharedPrefillMixin, generate_shared, shared_prefill
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -64,7 +65,7 @@ def encoded_tokens(model):
 def test_the_same_completions(family, sample):
     model, inputs = model_of(family), prompts()
     plain = answers(model, inputs, sample)
-    with shared_prefill(model):
+    with shared_prefill(model, "stock"):
         shared = answers(model, inputs, sample)
     assert torch.equal(plain, shared)
     assert len({tuple(row) for row in plain.tolist()}) > (3 if sample else 1)
@@ -74,7 +75,7 @@ def test_the_same_completions(family, sample):
 def test_each_prompt_is_encoded_once_and_ended_rows_leave():
     model, inputs = model_of(), prompts()
     seen = encoded_tokens(model)
-    with shared_prefill(model):
+    with shared_prefill(model, "stock"):
         tokens = answers(model, inputs, True)[:, P:]
     rows = 3 * G
     assert seen[:2] == [3 * (P - 1), rows]  # then the last prompt token of every row
@@ -88,7 +89,7 @@ def test_rows_need_not_be_neighbours(model):
     order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
     inputs = {key: value[order] for key, value in prompts().items()}
     plain = answers(model, inputs, True)
-    with shared_prefill(model):
+    with shared_prefill(model, "stock"):
         assert torch.equal(answers(model, inputs, True), plain)
 
 
@@ -101,7 +102,7 @@ def test_processors_that_work_row_by_row(model, more, monkeypatch):
     plain = model.generate(**prompts(), **ends, **more)
     monkeypatch.setattr(type(model), "_sample", None)
     torch.manual_seed(7)
-    with shared_prefill(model):
+    with shared_prefill(model, "stock"):
         assert torch.equal(model.generate(**prompts(), **ends, **more), plain)
 
 
@@ -112,7 +113,7 @@ def test_prompts_of_one_token_and_prompts_without_a_twin(model, copies):
         {key: value[:, -1:] for key, value in prompts(copies=copies).items()},
     ):
         plain = answers(model, inputs, True)
-        with shared_prefill(model):
+        with shared_prefill(model, "stock"):
             assert torch.equal(answers(model, inputs, True), plain)
 
 
@@ -122,9 +123,9 @@ def test_the_draws_are_those_of_multinomial():
     expected = torch.multinomial(scores.softmax(-1), 1)[:, 0]
     for live in (torch.arange(6), torch.tensor([1, 4])):
         torch.manual_seed(11)
-        assert torch.equal(choose(scores[live], live, 6), expected[live])
+        assert torch.equal(multinomial(scores[live], live, 6), expected[live])
     torch.manual_seed(11)
-    choose(scores[:1], torch.tensor([0]), 6)
+    multinomial(scores[:1], torch.tensor([0]), 6)
     after = torch.rand(1)
     torch.manual_seed(11)
     torch.multinomial(scores.softmax(-1), 1)
@@ -167,7 +168,7 @@ def test_angles_that_depend_on_length_are_generate_s(family, original, shared, s
         family, rope_parameters=dict(rope), **changes
     )  # dynamic angles remember the longest row ever seen
     seen = encoded_tokens(model)
-    with shared_prefill(model):
+    with shared_prefill(model, "stock"):
         assert torch.equal(answers(model, inputs, sample), plain)
     assert (seen[0] < inputs["input_ids"].numel()) == shared
 
@@ -185,7 +186,7 @@ def test_the_models_own_loop_where_rows_may_not_leave(family, changes, more, mon
     plain = model.generate(**inputs, max_new_tokens=NEW, do_sample=True, **more)
     monkeypatch.setattr(prefill, "fill_cache", None)
     torch.manual_seed(7)
-    with shared_prefill(model):
+    with shared_prefill(model, "stock"):
         assert torch.equal(model.generate(**inputs, max_new_tokens=NEW, do_sample=True, **more), plain)
 
 
@@ -197,7 +198,7 @@ def test_an_adapter_takes_part(model):
     config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False)
     adapted, inputs = get_peft_model(model_of(), config), prompts()
     plain = answers(adapted, inputs, True)
-    with shared_prefill(adapted):
+    with shared_prefill(adapted, "stock"):
         assert torch.equal(answers(adapted, inputs, True), plain)
     assert not torch.equal(answers(model, inputs, True)[:, : plain.shape[1]], plain)
 
@@ -209,7 +210,7 @@ def test_all_end_tokens_end_a_row(model, ends, pad):
     torch.manual_seed(7)
     plain = model.generate(**prompts(), **asked)
     torch.manual_seed(7)
-    with shared_prefill(model):
+    with shared_prefill(model, "stock"):
         assert torch.equal(model.generate(**prompts(), **asked), plain)
     new = plain[:, prompts()["input_ids"].shape[1] :]
     ended = torch.isin(new, torch.tensor(ends)).any(dim=1)
