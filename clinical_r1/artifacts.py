@@ -29,7 +29,7 @@ TRAINED_ON = (
 )  # fmt: skip
 RL_ON = TRAINED_ON + (
     "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
-    "max_completion_tokens", "shared_prefix",
+    "max_completion_tokens", "shared_prefix", "draws",
 )  # fmt: skip
 # In an arm's folder: what it is made from, written before its first step; and the same with what came of it, the last file
 BEGUN, DONE, LOG = "begun.json", "done.json", "log_history.jsonl"

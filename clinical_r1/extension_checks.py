@@ -21,7 +21,7 @@ SEED = re.compile(r"seed\d+")
 # The settings that one arm's training reads; what all arms share cannot differ for one
 ARM_MAY_CHANGE = (
     "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature", "max_completion_tokens",
-    "micro_batch", "shared_prefix", "gradient_checkpointing", "save_steps", "lora_alpha", "sft_epochs", "sft_batch",
+    "micro_batch", "shared_prefix", "draws", "gradient_checkpointing", "save_steps", "lora_alpha", "sft_epochs", "sft_batch",
     "sft_learning_rate", "teacher_traces",
 )  # fmt: skip
 # What a reward function is tried on before anything is trained: an answer in each format, a bare letter, nothing

@@ -63,6 +63,7 @@ class Settings:
     micro_batch: int = 64  # completions per forward-backward pass, divides rl_prompts * num_generations
     gradient_checkpointing: bool = False
     shared_prefix: bool = True  # encode each prompt once per group; equal to stock TRL up to rounding
+    draws: str = "inverse_cdf"  # | "stock": how Transformers' next tokens are drawn (`speed.draws`); TRL alone: its own
     save_steps: int = 25
 
     # evaluation: the paper's sampling (one sample per question), then greedy beside it
@@ -203,6 +204,7 @@ def _check_values(settings: Settings) -> None:
     )
     for name, known in (
         ("backend", ("trl", "unsloth")),
+        ("draws", ("inverse_cdf", "stock")),
         ("device_dtype", ("float32", "bfloat16", "float16", "float64")),
     ):
         if getattr(settings, name) not in known:

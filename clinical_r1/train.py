@@ -241,7 +241,8 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
     check_lengths(name, settings, tokenizer, [row["prompt"] for row in rows])
     prompts = [render_chat(tokenizer, row["prompt"]) for row in rows]
     check_prompts(model, tokenizer, prompts, settings, f"{settings.train_benchmark}'s rl questions")
-    trainer = trainer_class(settings)(
+    kind = trainer_class(settings)
+    trainer = kind(
         model=model,
         reward_funcs=[
             checked(function, rewards.ranges.get(function.__name__)) for function in rewards.functions
@@ -254,6 +255,7 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
         peft_config=adapter,
         aggregation=arm.aggregation,
         aggregation_options=dict(arm.options),
+        **({"draws": settings.draws} if issubclass(kind, SharedPrefillMixin) else {}),
     )
     float32_adapter(trainer.model, settings)
     begin(settings, name, seed, _processes())

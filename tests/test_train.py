@@ -22,6 +22,7 @@ from clinical_r1.files import PipelineError, read_jsonl, write_jsonl
 from clinical_r1.questions import write_questions
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import SMOKE
+from clinical_r1.speed.draws import DRAWS
 
 TINY = replace(SMOKE, n_sft=64, n_rl=16, n_test=8, eval_batch=3, benchmarks=("clinic",), workers=1)
 
@@ -75,6 +76,18 @@ def test_what_comes_before_the_trainer(changes, mixins):
     ]
     assert ours == mixins
     assert bases.index("MultiObjectiveMixin") < bases.index("GRPOTrainer")
+
+
+@pytest.mark.parametrize("draws", DRAWS)
+def test_the_draws_of_the_settings_reach_the_trainer(draws, tmp_path, monkeypatch):
+    def stop(trainer):
+        raise InterruptedError(trainer.draws)
+
+    monkeypatch.setattr(train, "run", stop)
+    with pytest.raises(InterruptedError, match=draws):
+        train.train_arm(prepare(tmp_path, draws=draws), "grpo", 0)
+    with pytest.raises(ValueError, match="draws is 'fast'; expected one of inverse_cdf, stock"):
+        replace(TINY, draws="fast")
 
 
 def test_processes_share_a_step_in_whole_groups(monkeypatch):
