@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from clinical_r1.curation.folding import HOMOGLYPH, RT_VARIANTS, fold, option_key
 from clinical_r1.questions import Question
@@ -35,9 +36,12 @@ def _distinct(texts: Iterable[str], key) -> bool:
     return len(set(keys)) == len(keys)
 
 
+_SYMBOL = re.compile(r"[^a-z0-9]")
+
+
 def _bare(text: str) -> str:
     """What a symbol-stripping matcher would see: to find where such a matcher fails, never to match."""
-    return re.sub(r"[^a-z0-9]", "", fold(text))
+    return _SYMBOL.sub("", fold(text))
 
 
 def _contains(outer: str, inner: str) -> bool:
@@ -78,21 +82,23 @@ _POINTS = re.compile(
 )
 
 
-def _offers(q: Question, pattern: re.Pattern) -> bool:
-    return any(pattern.search(fold(text)) for text in q.options.values())
+@lru_cache(maxsize=100_000)  # several checks ask, and many questions offer the same
+def _points(folded: str) -> tuple[bool, bool, bool]:
+    """Whether a folded option says: all of the above, none of the above, or another option."""
+    return tuple(pattern.search(folded) is not None for pattern in (_ALL, _NONE, _POINTS))
 
 
 def _letter_options(q: Question) -> bool:
     texts = list(map(fold, q.options.values()))
-    own = [t for t in texts if not _ALL.search(t) and not _NONE.search(t)]
+    own = [t for t in texts if not any(_points(t)[:2])]
     only_letters = len(own) > 1 and all(_LETTERS_ONLY.fullmatch(text) for text in own)
-    return only_letters or any(_POINTS.search(text) for text in texts)
+    return only_letters or any(_points(text)[2] for text in texts)
 
 
 def pointing_options(options) -> tuple[str, ...]:
     """Letters of options without a meaning of their own: letters only, "both A and B", all, any or none of the above."""
     texts = {letter: fold(text) for letter, text in options.items()}
-    points = [x for x, text in texts.items() if any(p.search(text) for p in (_ALL, _NONE, _POINTS))]
+    points = [x for x, text in texts.items() if any(_points(text))]
     rest = [x for x in texts if x not in points]
     only_letters = len(rest) > 1 and all(_LETTERS_ONLY.fullmatch(texts[x]) for x in rest)
     return tuple(texts) if only_letters else tuple(points)
@@ -156,9 +162,9 @@ CHECKS = {
     "letter_options": Check("options are letters or point to options: never shuffle", "report", (7,),
         _letter_options),
     "all_of_the_above": Check("an option is All or Any (of the above): never shuffle", "report", (7,),
-        lambda q: _offers(q, _ALL)),
+        lambda q: any(_points(fold(text))[0] for text in q.options.values())),
     "none_of_the_above": Check("an option is None (of the above): never shuffle", "report", (7,),
-        lambda q: _offers(q, _NONE)),
+        lambda q: any(_points(fold(text))[1] for text in q.options.values())),
     "gold_in_stem": Check("the gold text stands word for word in the stem", "report", (8,),
         lambda q: bool(q.answer) and not _letter_options(q)
         and _contains(fold(q.stem), fold(q.options[q.answer]))),
@@ -170,7 +176,7 @@ CHECKS = {
         lambda q: bool(_FIGURE.search(fold(q.stem)))),
     "near_duplicate": Check("shares half its 5-grams with another question", "report", (10, 12, 14)),
     "homoglyphs": Check("Cyrillic or Greek look-alikes inside English words", "report", (18,),
-        lambda q: bool(HOMOGLYPH.search(_texts(q)))),
+        lambda q: not _texts(q).isascii() and bool(HOMOGLYPH.search(_texts(q)))),
     "lost_rt": Check("words that lost their rt in transit (aery, hypeension)", "report", (19,),
         lambda q: not RT_VARIANTS.keys().isdisjoint(_WORD.findall(fold(_texts(q))))),
     "changed_by_nfkc": Check("NFKC would change the text (10³ to 103): prompt from raw", "report", (20,),

@@ -1,14 +1,16 @@
 """Texts that mean the same, made equal: for matching only, never for prompts."""
 
 import heapq
-import math
 import re
 import unicodedata
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain, count
 from sys import intern
+
+import numpy as np
 
 from clinical_r1.questions import Question
 
@@ -42,6 +44,8 @@ def fold(text: str) -> str:
 
     Keeps every symbol that carries meaning: + - ^ < > arrows, Greek letters, units.
     """
+    if text.isascii():
+        return " ".join(text.lower().split())
     if _MIXED_WORD.search(text):
         text = re.sub(r"\w+", lambda m: _latin(m.group()), text)
     text = unicodedata.normalize("NFKC", text.translate(_BEFORE_NFKC))
@@ -103,32 +107,71 @@ _TOKEN = re.compile(r"\w+|(?<!\w)-(?=[\d.])|[+^<>=≤≥±×°%←-⇿]")
 
 def stem_tokens(text: str) -> tuple[str, ...]:
     """Folded words and meaningful symbols, no sentence punctuation, the lost "rt" restored: a stem's key."""
-    return tuple(intern(RT_VARIANTS.get(token, token)) for token in _TOKEN.findall(fold(text)))
+    tokens = _TOKEN.findall(fold(text))
+    if not RT_VARIANTS.keys().isdisjoint(tokens):
+        tokens = [RT_VARIANTS.get(token, token) for token in tokens]
+    return tuple(map(intern, tokens))
 
 
 def option_key(text: str) -> str:
     """An option's text for comparison: folded, without a closing full stop."""
-    return fold(text).rstrip(". ") or fold(text)
+    folded = fold(text)
+    return folded.rstrip(". ") or folded
 
 
 # ---------------------------------------------------------------- exact and near matches
 
 
-def exact_key(question: Question):
-    """Equal for questions with the same stem and the same options, in whatever order."""
-    return stem_tokens(question.stem), frozenset(option_key(text) for text in question.options.values())
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a question is matched by. stem: its tokens. options: folded, in whatever order. grams: what 5-grams are made of, the
+    stem's tokens, and those of the options where the stem is short."""
+
+    stem: tuple[str, ...]
+    options: frozenset[str]
+    grams: tuple[str, ...]
+
+    @property
+    def exact(self):
+        """Equal for questions with the same stem and the same options."""
+        return self.stem, self.options
 
 
-def gram_tokens(question: Question) -> tuple[str, ...]:
-    """The tokens whose 5-grams are compared: of the stem, and of the options where the stem is short."""
-    tokens = stem_tokens(question.stem)
-    if len(tokens) < SHORT_STEM:
-        tokens += sum((stem_tokens(text) for text in sorted(question.options.values(), key=fold)), ())
-    return tokens
+def match_keys(question: Question) -> Keys:
+    """The keys of one question: made once, since folding costs more than matching."""
+    stem, texts = stem_tokens(question.stem), question.options.values()
+    short = len(stem) < SHORT_STEM
+    grams = stem + tuple(chain.from_iterable(map(stem_tokens, sorted(texts, key=fold)))) if short else stem
+    return Keys(stem, frozenset(map(option_key, texts)), grams)
 
 
-def _grams(tokens: Sequence[str], n: int = 5) -> frozenset[tuple[str, ...]]:
-    return frozenset(tokens[i : i + n] for i in range(max(1, len(tokens) - n + 1)))
+GRAM = 5
+
+
+def gram_numbers(texts: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """(text of each, number of each): the 5-grams of every text, each once, in order; equal numbers are equal 5-grams.
+
+    A text of fewer tokens is one gram. Nothing is hashed: tokens are numbered, then pairs, pairs of pairs, and those with a
+    fifth.
+    """
+    number = defaultdict(count(1).__next__, {None: 0})  # None fills a short text up
+    filled = [tokens + (None,) * (GRAM - len(tokens)) for tokens in texts]
+    lengths = np.fromiter(map(len, filled), np.int64, len(filled))
+    tokens = np.fromiter(map(number.__getitem__, chain.from_iterable(filled)), np.int64, lengths.sum())
+    if not len(tokens):
+        return tokens, tokens
+    pairs = _dense(tokens[:-1] * len(number) + tokens[1:])
+    fours = _dense(pairs[:-2] * len(pairs) + pairs[2:])
+    grams = fours[:-1] * len(number) + tokens[4:]
+    owner = np.repeat(np.arange(len(filled)), lengths)
+    whole = owner[: len(grams)] == owner[4:]  # not across the border of two texts
+    grams, owner = _dense(grams[whole]), owner[: len(grams)][whole]
+    return np.divmod(np.unique(owner * len(grams) + grams), len(grams))
+
+
+def _dense(values: np.ndarray) -> np.ndarray:
+    """Equal numbers for equal values, smaller than their number."""
+    return np.unique(values, return_inverse=True)[1]
 
 
 class NearIndex:
@@ -136,51 +179,56 @@ class NearIndex:
 
     Exact: of two that are NEAR alike, the larger one's rarest 1 - NEAR of its 5-grams and the smaller one's rarest
     (1 - NEAR) / (1 + NEAR) share one (prefix filtering of set joins, Bayardo et al. 2007). `compared` counts the pairs whose
-    5-grams were compared.
+    5-grams were compared. others: the sequences that are looked up; None looks up the texts themselves.
     """
 
-    def __init__(self, texts: Sequence[tuple[str, ...]], others: Iterable[tuple[str, ...]] = ()):
-        self.texts, self.compared = texts, 0
-        others = list(others)
-        buckets = max(1024, sum(map(len, (*texts, *others))))
-        self.counts = array("I", bytes(4 * buckets))  # how often a 5-gram occurs, or one of the same hash
-        for tokens in (*texts, *others):
-            for gram in _grams(tokens):
-                self.counts[hash(gram) % buckets] += 1
-        self.sizes, self.short = [], defaultdict(list)
-        self.long = defaultdict(lambda: defaultdict(list))  # by size, since only the larger are looked up
-        for place, tokens in enumerate(texts):
-            short, long, size = self._rarest(tokens)
-            self.sizes.append(size)
-            for gram in short:
-                self.short[gram].append(place)
-            for gram in long:
-                self.long[gram][size].append(place)
+    def __init__(self, texts: Sequence[tuple[str, ...]], others: Sequence[tuple[str, ...]] | None = None):
+        self.compared, self.first = 0, 0 if others is None else len(texts)
+        owner, self.grams = gram_numbers([*texts, *(others or ())])
+        owners = np.arange(len(texts) + len(others or ()) + 1)
+        self.starts = np.searchsorted(owner, owners)
+        sizes = np.diff(self.starts)
+        common = np.bincount(self.grams)[self.grams] if len(owner) else self.grams
+        rarest = np.lexsort((self.grams, common, owner))
+        rank, size = np.arange(len(owner)) - self.starts[owner], sizes[owner]
 
-    def _rarest(self, tokens):
-        """Its 5-grams that a larger one must share, those that a smaller one must share, and how many it has."""
-        grams = _grams(tokens)
-        common = {gram: self.counts[hash(gram) % len(self.counts)] for gram in grams}
-        ordered = sorted(grams, key=lambda gram: (common[gram], gram))
-        # one that occurs once is shared with nobody
-        short, long = (
-            [gram for gram in ordered[: len(grams) - math.ceil(share * len(grams)) + 1] if common[gram] > 1]
-            for share in (2 * NEAR / (1 + NEAR), NEAR)
-        )
-        return short, long, len(grams)
+        def rare(share):  # one that occurs once is shared with nobody
+            chosen = rarest[(rank <= size - np.ceil(share * size)) & (common[rarest] > 1)]
+            whose, grams = owner[chosen], self.grams[chosen].tolist()
+            return whose.tolist(), grams, np.searchsorted(whose, owners).tolist()
 
-    def similar(self, tokens) -> Iterator[tuple[int, float]]:
-        """(place, Jaccard similarity) of every text that is NEAR alike, in order of place; stop early to save comparisons."""
-        short, long, size = self._rarest(tokens)
-        grams, before = _grams(tokens), -1
-        places = [self.short.get(gram, ()) for gram in long]
-        places += [
-            found for gram in short for larger, found in self.long.get(gram, {}).items() if larger > size
-        ]
+        self.sizes, self.short, self.long = sizes.tolist(), {}, {}
+        places, grams, *starts = rare(2 * NEAR / (1 + NEAR))
+        self.looked_up_in_long = grams, *starts
+        for place, gram in zip(places, grams, strict=True):
+            if place < len(texts):
+                self.short.setdefault(gram, []).append(place)
+        places, grams, *starts = rare(NEAR)
+        self.looked_up_in_short = grams, *starts
+        for place, gram in zip(places, grams, strict=True):
+            if place < len(texts):  # by size, since only the larger are looked up
+                self.long.setdefault(gram, {}).setdefault(self.sizes[place], []).append(place)
+
+    def _set(self, place: int) -> set[int]:
+        return set(self.grams[self.starts[place] : self.starts[place + 1]].tolist())
+
+    def similar(self, j: int) -> Iterator[tuple[int, float]]:
+        """(place, Jaccard similarity) of every text that is NEAR alike to the j-th that is looked up, in order of place.
+
+        Stop early to save comparisons.
+        """
+        j += self.first
+        size, grams, before = self.sizes[j], None, -1
+        rare, starts = self.looked_up_in_short
+        places = [found for gram in rare[starts[j] : starts[j + 1]] if (found := self.short.get(gram))]
+        rare, starts = self.looked_up_in_long
+        for gram in rare[starts[j] : starts[j + 1]]:
+            places += [found for larger, found in self.long.get(gram, {}).items() if larger > size]
         for place in heapq.merge(*places):
-            if place != before and NEAR * size <= self.sizes[place] <= size / NEAR:
+            if place != before and place != j and NEAR * size <= self.sizes[place] <= size / NEAR:
                 self.compared += 1
-                shared = len(grams & _grams(self.texts[place]))
+                grams = grams or self._set(j)
+                shared = len(grams & self._set(place))
                 similarity = shared / (self.sizes[place] + size - shared)
                 if similarity >= NEAR:
                     yield place, similarity
@@ -192,40 +240,41 @@ def similar_pairs(a: Sequence[Question], b: Sequence[Question] | None = None) ->
 
     Grows with the number of such pairs, n * n where all are alike; `first_similar` does not.
     """
-    texts = [gram_tokens(question) for question in a]
-    others = texts if b is None else [gram_tokens(question) for question in b]
-    index = NearIndex(texts, () if b is None else others)
+    texts = [match_keys(question).grams for question in a]
+    others = None if b is None else [match_keys(question).grams for question in b]
+    index = NearIndex(texts, others)
     pairs = []
-    for j, tokens in enumerate(others):
-        for i, similarity in index.similar(tokens):
+    for j in range(len(texts if others is None else others)):
+        for i, similarity in index.similar(j):
             if b is None and i >= j:
                 break
             pairs.append((i, j, similarity))
     return pairs
 
 
-def first_similar(a: Sequence[Question], b: Sequence[Question] | None = None) -> dict[int, tuple[int, float]]:
+def first_similar(a: Sequence[Keys], b: Sequence[Keys] | None = None) -> dict[int, tuple[int, float]]:
     """i in a -> (the first j in b that is NEAR alike, similarity); b = None compares a with itself, exact duplicates left out.
 
     Questions with the same tokens are compared once, so thousands of copies cost no more than one.
     """
-    rows, columns = _alike(a, b is None), _alike(a if b is None else b, b is None)
-    keys = list(columns)
-    index = NearIndex([tokens for tokens, _ in keys], () if b is None else [tokens for tokens, _ in rows])
-    found = {}
-    for (tokens, exact), members in rows.items():
-        for place, similarity in index.similar(tokens):
-            if b is not None or keys[place][1] != exact:
-                found |= dict.fromkeys(members, (columns[keys[place]][0], similarity))
+    rows, columns = _alike(a, b is None), None if b is None else _alike(b, False)
+    looked_up = [grams for grams, _ in rows]
+    index = NearIndex(looked_up) if columns is None else NearIndex([grams for grams, _ in columns], looked_up)
+    firsts = [members[0] for members in (rows if columns is None else columns).values()]
+    exact, found = [key for _, key in rows], {}
+    for row, members in enumerate(rows.values()):
+        for place, similarity in index.similar(row):
+            if columns is not None or exact[place] != exact[row]:
+                found |= dict.fromkeys(members, (firsts[place], similarity))
                 break
     return found
 
 
-def _alike(questions, exact: bool) -> dict[tuple, list[int]]:
+def _alike(keys: Sequence[Keys], exact: bool) -> dict[tuple, list[int]]:
     """(gram tokens, exact key or None) -> the questions that have them, in order."""
     groups = defaultdict(list)
-    for i, question in enumerate(questions):
-        groups[gram_tokens(question), exact_key(question) if exact else None].append(i)
+    for i, own in enumerate(keys):
+        groups[own.grams, own.exact if exact else None].append(i)
     return groups
 
 

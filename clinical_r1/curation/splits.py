@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from clinical_r1 import extensions
 from clinical_r1.curation.checks import CHECKS, longest_option
-from clinical_r1.curation.folding import exact_key, first_similar, option_key, stem_tokens
+from clinical_r1.curation.folding import first_similar, match_keys, option_key
 from clinical_r1.curation.releases import RELEASES, load_benchmark
 from clinical_r1.files import write_jsonl
 from clinical_r1.labels import CLINIC_BENCHMARKS
@@ -47,13 +47,15 @@ def curate(questions: Sequence[Question], against: Sequence[Question] = ()) -> C
     count, ids (the first five), meaning. Counts of report checks cover all questions.
     """
     found: dict[str, dict[int, str]] = {name: {} for name in CHECKS}
+    keys = []
     for i, question in enumerate(questions):  # every check of one question while its folded texts are at hand
+        keys.append(match_keys(question))
         for name, check in CHECKS.items():
             if check.finds and check.finds(question):
                 found[name][i] = check.meaning
-    _find_duplicates(questions, found)
+    _find_duplicates(questions, keys, found)
     if against:
-        _find_contaminated(questions, against, found["contaminated"])
+        _find_contaminated(questions, keys, against, found["contaminated"])
 
     setting_aside = [name for name, check in CHECKS.items() if check.action == "quarantine"]
     reporting = [name for name, check in CHECKS.items() if check.action == "report"]
@@ -85,11 +87,13 @@ def _set_aside(q: Question, check: str, reason: str) -> Quarantined:
     )
 
 
-def _find_duplicates(questions, found) -> None:
+def _find_duplicates(questions, keys, found) -> None:
     groups = defaultdict(list)
-    for i, question in enumerate(questions):
-        groups[exact_key(question)].append(i)
+    for i, own in enumerate(keys):
+        groups[own.exact].append(i)
     for group in groups.values():
+        if len(group) == 1:
+            continue
         group.sort(key=lambda i: questions[i].answer is None)  # keep the first that has a gold answer
         golds = {option_key(questions[i].options[questions[i].answer]) for i in group if questions[i].answer}
         for i in group[len(golds) < 2 :]:  # contradictory: every side; otherwise all but the first
@@ -100,24 +104,27 @@ def _find_duplicates(questions, found) -> None:
                 found["contradictory_duplicate"][i] = f"same question as {others}, golds {sorted(golds)}"
             else:
                 found["exact_duplicate"][i] = f"same question as {questions[group[0]].id}"
-    for i, (j, similarity) in first_similar(questions).items():
+    for i, (j, similarity) in first_similar(keys).items():
         found["near_duplicate"][i] = f"{similarity:.2f} of {questions[j].id}"
 
 
-def _find_contaminated(questions, against, found) -> None:
-    exact = {exact_key(question): question.id for question in against}
-    exact |= {_gold_key(question): question.id for question in against if question.answer}
-    for i, question in enumerate(questions):
-        same = exact.get(exact_key(question)) or (question.answer and exact.get(_gold_key(question)))
-        if same:
-            found[i] = f"the same question as held-out {same}"
-    for i, (j, similarity) in first_similar(questions, against).items():
+def _find_contaminated(questions, keys, against, found) -> None:
+    held_out = list(map(match_keys, against))
+    same = {own.exact: question.id for question, own in zip(against, held_out, strict=True)}
+    for question, own in zip(against, held_out, strict=True):
+        if question.answer:
+            same[_gold_key(question, own)] = question.id
+    for i, (question, own) in enumerate(zip(questions, keys, strict=True)):
+        name = same.get(own.exact) or (question.answer and same.get(_gold_key(question, own)))
+        if name:
+            found[i] = f"the same question as held-out {name}"
+    for i, (j, similarity) in first_similar(keys, held_out).items():
         found.setdefault(i, f"{similarity:.2f} of its 5-grams shared with held-out {against[j].id}")
 
 
-def _gold_key(question: Question):
+def _gold_key(question: Question, keys):
     """Catches the same question with other distractors; mere templates differ in their gold."""
-    return stem_tokens(question.stem), option_key(question.options[question.answer])
+    return keys.stem, option_key(question.options[question.answer])
 
 
 def _partial_release(questions) -> dict:

@@ -19,12 +19,11 @@ from clinical_r1.curation.checks import CHECKS
 from clinical_r1.curation.folding import (
     RT_VARIANTS,
     SHORT_STEM,
-    _grams,
-    exact_key,
     first_similar,
     fold,
-    gram_tokens,
+    gram_numbers,
     match_by_option_text,
+    match_keys,
     similar_pairs,
     stem_tokens,
 )
@@ -493,6 +492,31 @@ def test_what_lost_nothing_is_left_alone(text):
 # ---------------------------------------------------------------- matching
 
 
+def test_folding_ascii_alone_is_folding():
+    for text in ("The A/B  ratio\tIS\n5", *map(chr, range(128)), *(f"x{chr(c)}Y" for c in range(128))):
+        assert fold(text) == fold(f"{text} ½").removesuffix("1⁄2").rstrip()
+
+
+def grams(tokens):
+    """Literally: the 5-grams of a text, or all of a shorter one."""
+    return {tokens[i : i + 5] for i in range(max(1, len(tokens) - 4))}
+
+
+def test_numbers_of_5_grams_are_equal_where_the_5_grams_are():
+    rng = random.Random(1)
+    texts = [tuple(rng.choice("abc") for _ in range(rng.randrange(12))) for _ in range(300)]
+    owner, number = gram_numbers(texts)
+    said = [[] for _ in texts]
+    for i, gram in zip(owner.tolist(), number.tolist(), strict=True):
+        said[i].append(gram)
+    assert [len(own) for own in said] == [len(grams(text)) for text in texts]
+    for i in range(0, 300, 7):
+        assert [len({*said[i]} & {*other}) for other in said] == [
+            len(grams(texts[i]) & grams(text)) for text in texts
+        ]
+    assert all(len(part) == 0 for part in gram_numbers([]))
+
+
 def test_similar_pairs_agrees_with_comparing_all():
     rng = random.Random(3)
     words = [f"w{i}" for i in range(12)]
@@ -509,7 +533,7 @@ def test_similar_pairs_agrees_with_comparing_all():
         pairs = []
         for j, y in enumerate(b):
             for i, x in enumerate(a):
-                gx, gy = _grams(gram_tokens(x)), _grams(gram_tokens(y))
+                gx, gy = grams(match_keys(x).grams), grams(match_keys(y).grams)
                 if len(gx & gy) / len(gx | gy) >= 0.5 and (not within or i < j):
                     pairs.append((i, j))
         return pairs
@@ -561,9 +585,10 @@ def test_near_rows_are_found_with_comparisons_in_step_with_their_number(monkeypa
     monkeypatch.setattr(folding.NearIndex, "__init__", noted)
     for n in (50, 200):
         rows = near_rows(kind, n)
-        assert len(first_similar(rows)) == n * found
+        keys = list(map(match_keys, rows))
+        assert len(first_similar(keys)) == n * found
         assert indices[-1].compared <= 3 * n
-        assert len(first_similar(rows[: n // 2], rows[n // 2 :])) == n // 2 * (
+        assert len(first_similar(keys[: n // 2], keys[n // 2 :])) == n // 2 * (
             found or kind == "exact copies"
         )
         assert indices[-1].compared <= 3 * n
@@ -577,17 +602,17 @@ def test_the_first_similar_question_is_the_first_of_all_similar_pairs():
         for _ in range(rng.randrange(4)):
             stem[rng.randrange(len(stem))] = f"own{i}"
         items.append(make(f"q{i}", " ".join(stem), rng.sample(["no", "yes", "so"], 2)))
-    first = {}
+    keys, first = list(map(match_keys, items)), {}
     for i, j, similarity in similar_pairs(items):
-        if exact_key(items[i]) != exact_key(items[j]):
+        if keys[i].exact != keys[j].exact:
             first.setdefault(i, (j, similarity))
             first.setdefault(j, (i, similarity))
-    assert first_similar(items) == first != {}
+    assert first_similar(keys) == first != {}
     a, b = items[::2], items[1::2]
     held_out = {}
     for i, j, similarity in similar_pairs(a, b):
         held_out.setdefault(i, (j, similarity))
-    assert first_similar(a, b) == held_out != {}
+    assert first_similar(keys[::2], keys[1::2]) == held_out != {}
 
 
 @pytest.mark.parametrize("filler", [" ", "\n", "\xa0", "-", "a ", "Answer Choices: "])
