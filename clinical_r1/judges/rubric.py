@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clinical_r1.artifacts import code_hash
+from clinical_r1.engines.chat import Spent
+from clinical_r1.engines.replies import NO_ANSWER, Reply
 from clinical_r1.engines.store import Store, digest, read_store
 from clinical_r1.judges.counts import parse_count, split_thought
 from clinical_r1.judges.models import JudgeError
-from clinical_r1.judges.replies import NO_ANSWER, Reply
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.prompts import build_judge_messages, fold_system, judge_nonce, judge_prompts_hash
 from clinical_r1.questions import Question
@@ -101,22 +102,13 @@ COUNTED = "counted"
 
 
 @dataclass
-class Totals:
-    """What a judge has done since it was made. A sum is None as soon as one request does not say its part.
+class Totals(Spent):
+    """What a judge has done since it was made. requests and cached sum to the number of verdicts.
 
-    requests: answered by the model; cached: found on disk. Their sum is the number of verdicts.
     outcomes: (measure, "counted" or one of REASONS) -> verdicts, cached ones included.
-    seconds: waited for the model, summed over requests: eight workers can wait eight seconds in one.
     """
 
-    requests: int = 0
-    cached: int = 0
     outcomes: Counter = field(default_factory=Counter)
-    retries: int = 0
-    prompt_tokens: int | None = 0
-    completion_tokens: int | None = 0
-    dollars: float | None = 0.0
-    seconds: float = 0.0
 
     @property
     def unparsable(self) -> dict[str, int]:
@@ -125,14 +117,6 @@ class Totals:
         for (measure, outcome), n in self.outcomes.items():
             lost[measure] += n * (outcome != COUNTED)
         return dict(lost)
-
-    def add_reply(self, reply: Reply, seconds: float) -> None:
-        self.requests += 1
-        self.retries += reply.retries
-        self.seconds += seconds
-        for name in ("prompt_tokens", "completion_tokens", "dollars"):
-            total, part = getattr(self, name), getattr(reply, name)
-            setattr(self, name, None if total is None or part is None else total + part)
 
 
 class RubricJudge:

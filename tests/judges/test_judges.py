@@ -25,10 +25,10 @@ from judge_server import KEY, QUESTION, answer, asker, expected, good, refusal, 
 from clinical_r1 import prompts, score
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.engines import store
+from clinical_r1.engines.replies import Reply
 from clinical_r1.judges import models, rubric
 from clinical_r1.judges.counts import parse_count
 from clinical_r1.judges.models import JudgeError, OpenAIServer
-from clinical_r1.judges.replies import Reply
 from clinical_r1.judges.rubric import Replay, rubric_judge
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.prompts import build_judge_messages, judge_nonce

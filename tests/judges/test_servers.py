@@ -11,11 +11,11 @@ import zlib
 import pytest
 from judge_server import KEY, QUESTION, answer, asker, expected, good, nonce_of, refusal, serving, verdict
 
-from clinical_r1.engines import transport
+from clinical_r1.engines import chat, transport
+from clinical_r1.engines.replies import read_content
 from clinical_r1.engines.transport import asked_wait, proxy_variable, scrub
 from clinical_r1.judges import models
 from clinical_r1.judges.models import JudgeError, LocalModel, OpenAIServer, server_from_environment
-from clinical_r1.judges.replies import read_content
 from clinical_r1.judges.rubric import REASONS, Replay, rubric_judge
 from clinical_r1.prompts import build_judge_messages, fold_system, render_chat
 from clinical_r1.score import judge_many
@@ -522,7 +522,7 @@ def test_a_refused_system_turn_is_folded_into_the_users_said_once_and_kept_apart
     def play(messages, number):
         return fault if messages[0]["role"] == "system" else good(messages, number)
 
-    models._say.cache_clear()
+    chat.say_once.cache_clear()
     folded = expected(fold_system(MESSAGES))
     with serving(play) as server:
         judge = rubric_judge(asker(server), tmp_path, ("drc",))

@@ -48,7 +48,8 @@ class Reply:
 
     finish_reason: "stop", one of NO_ANSWER (length: cut at max_tokens), or the server's own word. retries: requests that
     failed before this one. dollars: at the prices the asker was given. folded: the model knows no system turn, and read
-    its instructions in the user turn (`prompts.fold_system`).
+    its instructions in the user turn (`prompts.fold_system`). thought: what the server took apart from the text as the model's
+    reasoning; "" where it took nothing apart. model: the name that the server answers under.
     """
 
     text: str
@@ -58,12 +59,15 @@ class Reply:
     retries: int = 0
     dollars: float | None = None
     folded: bool = False
+    thought: str = ""
+    model: str | None = None
 
 
 def read_answer(answer: Answer, server, hide) -> Reply:
     """Reply, Passing or Lasting.
 
-    server: its base_url, model and api_key_variable stand in the sentences. hide(text, shortest): the text without the key.
+    server: the `chat.ChatServer` that was asked; its fields stand in the sentences. hide(text, shortest): the text without the
+    key.
     """
     try:
         body = json.loads(answer.body)
@@ -74,15 +78,18 @@ def read_answer(answer: Answer, server, hide) -> Reply:
     if answer.status >= 400 or fields.get("error"):
         return _read_error(answer, fields, server, plain)
     try:
-        text, finish = _read_choice(fields, hide)
+        text, thought, finish = _read_choice(fields, hide)
     except (TypeError, AttributeError):
         raise Lasting(
             f"answered, but not with a chat completion ({plain!r}); base_url must be the root of an OpenAI-compatible API, "
             "mostly ending in /v1."
         ) from None
-    if finish == "error" or (not text.strip() and finish not in NO_ANSWER):
+    ended = finish in NO_ANSWER or (finish == "stop" and server.takes_empty)
+    if finish == "error" or not (text.strip() or thought.strip() or ended):
         raise Passing("answered without content in", f" ({plain}); look at its log, then run again")
-    return Reply(hide(text), *_tokens(fields.get("usage")), finish)
+    served = fields.get("model")
+    served = hide(served)[:200] if isinstance(served, str) and served.strip() else None
+    return Reply(hide(text), *_tokens(fields.get("usage")), finish, thought=hide(thought), model=served)
 
 
 def _plain(body: bytes, hide) -> str:
@@ -90,8 +97,9 @@ def _plain(body: bytes, hide) -> str:
     return " ".join(hide(body.decode("utf-8", "replace"), shortest=1).split())[:300]
 
 
-def _read_choice(fields: dict, hide) -> tuple[str, str | None]:
-    """(text, finish_reason) of a chat completion, "" where it says nothing. TypeError or AttributeError for what is none."""
+def _read_choice(fields: dict, hide) -> tuple[str, str, str | None]:
+    """(text, thought, finish_reason) of a chat completion, "" where it says nothing. TypeError or AttributeError for what is
+    none."""
     choices = fields.get("choices", 0)
     if not isinstance(choices, list | None):
         raise TypeError("no list of choices")
@@ -102,9 +110,7 @@ def _read_choice(fields: dict, hide) -> tuple[str, str | None]:
     finish = hide(finish)[:40].lower() if isinstance(finish, str) else None
     finish = "refusal" if refused else _SAME_REASON.get(finish, finish)
     thought = message.get("reasoning_content") or message.get("reasoning")
-    if not text.strip() and isinstance(thought, str) and thought.strip():
-        text = f"<think>{thought}"  # the server took the thought apart, and nothing followed it
-    return text, finish
+    return text, thought if isinstance(thought, str) else "", finish
 
 
 def read_content(content, refusal=None) -> tuple[str, bool]:
@@ -128,7 +134,9 @@ def _read_error(answer: Answer, fields: dict, server, plain: str) -> Reply:
     if codes & _TOO_LONG or (status in (400, 413, 422) and _TOO_LONG_WORDS.search(plain)):
         return Reply(plain, finish_reason="context_length_exceeded")
     if status in (400, 422, 500) and _NO_SYSTEM_TURN.search(plain):
-        raise SystemTurnRefused(f"refused the request for model {server.model!r} {said}; {_FIX_REQUEST}")
+        raise SystemTurnRefused(
+            f"refused the request for model {server.model!r} {said}; {server.fix_request}"
+        )
     if status in PASSING_STATUSES or status >= 500:
         before, after = "failed in", f" {said}; look at its log, then run again: what was answered is kept"
         if status == 429:
@@ -137,20 +145,14 @@ def _read_error(answer: Answer, fields: dict, server, plain: str) -> Reply:
                 f" {said}; set requests_per_minute, or check the quota",
             )
         raise Passing(before, after, asked_wait(answer.headers))
-    variable = server.api_key_variable
+    variable = server.api_key_variable or "api_key_variable, which names none,"
     raise Lasting(
         {
             401: f"refused the key in {variable} {said}; set that variable to a key it accepts.",
             403: f"refused the key in {variable} {said}; set that variable to a key it accepts.",
             404: f"knows no model {server.model!r}, or base_url is wrong {said}; {server.base_url}/models lists them.",
-        }.get(status, f"refused the request for model {server.model!r} {said}; {_FIX_REQUEST}")
+        }.get(status, f"refused the request for model {server.model!r} {said}; {server.fix_request}")
     )
-
-
-_FIX_REQUEST = (
-    "fix model, max_tokens, limit_name or temperature "
-    "(CLINICAL_R1_JUDGE_MODEL, _MAX_TOKENS, _LIMIT_NAME, _TEMPERATURE)."
-)
 
 
 def _tokens(usage) -> tuple[int | None, int | None]:
