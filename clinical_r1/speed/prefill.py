@@ -6,17 +6,20 @@
 until the longest has ended. Here every distinct prompt runs once, its keys and values are copied to its rows, and rows
 that have ended are dropped from cache and batch. Greedy completions are the same; sampled ones have the same distribution,
 from draws that are cheaper and a row's own (`draws`), or are the very same with the stock draws, which are those of
-`generate`. vLLM does all this of its own and is left alone.
+`generate`. In training, a LoRA adapter is merged for as long as the rollouts run (`merged`). vLLM does all this of its own and
+is left alone.
 
 torch and transformers are imported when called.
 """
 
-from contextlib import contextmanager
+import logging
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
 
 from clinical_r1.speed.draws import Draws, check_draws
 from clinical_r1.speed.exactness import rope_limit
+from clinical_r1.speed.merged import merged_adapter, why_not
 
 # What these do to a row depends on that row alone, so rows may leave. With any other, `generate` decodes by itself.
 ROW_BY_ROW = (
@@ -41,23 +44,39 @@ MORE_THAN_A_LOOP = (
     "custom_generate",
 )
 LEAVE_AT = 0.25  # share of ended rows at which copying the cache of the others pays
+log = logging.getLogger(__name__)
 
 
 class SharedPrefillMixin:
     """Comes before `trl.GRPOTrainer` among the bases; rollouts by Transformers share their prompts, others are TRL's own.
 
-    One keyword more than the trainer's: draws, one of `draws.DRAWS` (default "inverse_cdf").
+    Two keywords more than the trainer's:
+    draws: one of `draws.DRAWS` (default "inverse_cdf").
+    merge_adapter: generate from merged weights (`merged`) where that is the same up to rounding (default); where it is not,
+        the log says why, once.
     """
 
-    def __init__(self, *args, draws="inverse_cdf", **kwargs):
-        self.draws = check_draws(draws)
+    def __init__(self, *args, draws="inverse_cdf", merge_adapter=True, **kwargs):
+        self.draws, self.merge_adapter, self._not_merged = check_draws(draws), merge_adapter, None
         super().__init__(*args, **kwargs)
 
     def _generate_single_turn(self, *args, **kwargs):
         if self.use_vllm or self.use_transformers_continuous_batching or self._is_vlm:
             return super()._generate_single_turn(*args, **kwargs)
-        with shared_prefill(self.accelerator.unwrap_model(self.model_wrapped), self.draws):
+        model = self.accelerator.unwrap_model(self.model_wrapped)
+        with shared_prefill(model, self.draws), self._merged(model):
             return super()._generate_single_turn(*args, **kwargs)
+
+    def _merged(self, model):
+        if not self.merge_adapter:
+            return nullcontext()
+        reason = why_not(model)
+        if reason is None:
+            return merged_adapter(model)
+        if reason != self._not_merged:
+            self._not_merged = reason
+            log.warning("rollouts: the adapter is not merged: %s.", reason)
+        return nullcontext()
 
 
 @contextmanager

@@ -1,0 +1,108 @@
+"""Rollouts from merged weights: during generation a LoRA layer is one matrix, not three.
+
+    with merged_adapter(model):
+        model.generate(...)
+
+W + s·B·A is computed anew each time, so the next rollout sees the next step, into copies that take the places of the LoRA layers
+in their parents; afterwards the layers are back, the same objects, whatever happened within. No weight is written to, so
+nothing has to be subtracted again. The copies take as much memory as the adapted matrices for as long as the generation runs.
+
+Only sampling is concerned: log-probabilities are those of the adapter path, which merged weights equal up to rounding.
+
+torch and peft are imported when called.
+"""
+
+from contextlib import contextmanager
+
+HALF = "its weights are {0}, in which an adapter's small changes would be rounded away"
+
+
+@contextmanager
+def merged_adapter(model):
+    """Within, every LoRA layer of `model` is a plain linear layer of the merged matrix. ValueError where `why_not` has a reason.
+
+    A model without an adapter stays as it is.
+    """
+    import torch
+
+    if reason := why_not(model):
+        raise ValueError(f"the adapter cannot be merged: {reason}; generate without merged_adapter.")
+    with torch.no_grad():
+        places = [(parent, name, layer, _plain(layer)) for parent, name, layer in _adapted(model)]
+    try:
+        for parent, name, _, plain in places:
+            parent._modules[name] = plain
+        yield model
+    finally:
+        for parent, name, layer, _ in places:
+            parent._modules[name] = layer
+
+
+def why_not(model) -> str | None:
+    """Why merged weights would not do what the adapter does, as the end of "…: <reason>"; None where they do."""
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if any(isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules()):
+        return "whole modules are trained beside the adapter (modules_to_save, trainable tokens)"
+    reasons = (_layer_fault(layer) for _, _, layer in _adapted(model))
+    return next((reason for reason in reasons if reason), None)
+
+
+def _adapted(model) -> list[tuple]:
+    """[(parent, name, layer)] of every adapter layer, at every place where it stands."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent._modules.items()
+        if isinstance(child, BaseTunerLayer)
+    ]
+
+
+def _layer_fault(layer) -> str | None:
+    import torch
+    from peft.tuners.lora import Linear
+
+    if type(layer) is not Linear or type(layer.get_base_layer()) is not torch.nn.Linear:
+        kind = f"{type(layer).__module__.split('.')[-2]} {type(layer).__name__}"
+        return (
+            f"it holds a {kind} on a {type(layer.get_base_layer()).__name__}, not LoRA on plain linear layers"
+        )
+    base, active = layer.get_base_layer(), [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.disable_adapters or layer.merged:
+        return "the adapter is switched off, or merged already"
+    if len(active) > 1:
+        return f"{len(active)} adapters are active at once"
+    if any(name in layer.lora_variant for name in active):
+        return "the adapter is a variant of LoRA (DoRA and the like)"
+    if any(layer.lora_bias[name] for name in active):
+        return "the adapter has biases"
+    if layer.training and any(getattr(layer.lora_dropout[name], "p", 0.0) for name in active):
+        return "the adapter drops out at random while it generates"
+    if any(_hooks(module) for part in (layer, base) for module in part.modules()):
+        return "hooks watch its layers"
+    weight = base.weight
+    if type(weight) is not torch.nn.Parameter or hasattr(weight, "ds_id") or weight.device.type == "meta":
+        return "its weights are in parts, on several devices"
+    if weight.dtype not in (torch.float32, torch.float64):
+        return HALF.format(str(weight.dtype).removeprefix("torch."))
+    return None
+
+
+def _hooks(module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _plain(layer):
+    """A linear layer of the merged matrix (out, in), with the base's own bias; the base itself where no adapter is active."""
+    import torch
+
+    base = layer.get_base_layer()
+    active = [name for name in layer.active_adapters if name in layer.lora_A]
+    if not active:
+        return base
+    plain = torch.nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
+    weight = base.weight + layer.get_delta_weight(active[0]).to(base.weight.dtype)
+    plain.weight, plain.bias = torch.nn.Parameter(weight, requires_grad=False), base.bias
+    return plain.train(base.training)
