@@ -23,6 +23,7 @@ from clinical_r1.artifacts import (
     policy_of,
     same_settings,
 )
+from clinical_r1.engines import vllm
 from clinical_r1.engines.local import Transformers
 from clinical_r1.engines.replay import replay
 from clinical_r1.files import (
@@ -42,7 +43,7 @@ from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
 
 GENERATED_WITH = RL_ON + (
-    "n_test", "eval_temperature", "eval_top_p", "eval_samples", "eval_batch", "device_dtype", "load_in_4bit",
+    "n_test", "engine", "eval_temperature", "eval_top_p", "eval_samples", "eval_batch", "device_dtype", "load_in_4bit",
 )  # fmt: skip
 
 
@@ -124,13 +125,15 @@ def complete_all(settings: Settings) -> list[Path]:
     return [settings.completions_path(b, m, s, p) for m, s, b, p in jobs]
 
 
-def load_method(settings: Settings, method: str, seed: int) -> Transformers:
-    """(model, tokenizer) of a method. ValueError when it has not been trained yet."""
+def load_method(settings: Settings, method: str, seed: int) -> Transformers | vllm.Vllm:
+    """The engine of a method. ValueError when it has not been trained yet, and as `engines.vllm.load`."""
     if method != "baseline" and not is_trained(settings, method, seed):
         raise ValueError(
             f"{method} with seed {seed} is not trained in {settings.run_dir}; run the training stage first."
         )
     base, adapter = policy_of(settings, method, seed)
+    if settings.engine == "vllm":
+        return vllm.load(base, settings, adapter)
     return Transformers(load_policy(base, settings, adapter), load_tokenizer(base))
 
 

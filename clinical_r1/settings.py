@@ -67,6 +67,7 @@ class Settings:
     save_steps: int = 25
 
     # evaluation: the paper's sampling (one sample per question), then greedy beside it
+    engine: str = "transformers"  # "transformers" | "vllm": what answers (`engines`)
     eval_temperature: float = 0.8
     eval_top_p: float = 0.95
     eval_samples: int = 1  # > 1 adds majority voting
@@ -205,6 +206,7 @@ def _check_values(settings: Settings) -> None:
     for name, known in (
         ("backend", ("trl", "unsloth")),
         ("draws", ("inverse_cdf", "stock")),
+        ("engine", ("transformers", "vllm")),
         ("device_dtype", ("float32", "bfloat16", "float16", "float64")),
     ):
         if getattr(settings, name) not in known:
@@ -317,6 +319,7 @@ PAPER = Settings(
     micro_batch=5,
     gradient_checkpointing=True,
     save_steps=10,
+    engine="vllm",
     eval_batch=128,
     disk_gb=60.0,
 )

@@ -39,7 +39,7 @@ def check_prompts(model, tokenizer, prompts: Sequence[str], settings: Settings, 
         raise ValueError(
             f"the longest prompt of {what} has {longest} tokens, which with max_completion_tokens "
             f"{settings.max_completion_tokens} exceeds the {room} that {settings.base_model} is loaded for; lower "
-            "max_completion_tokens, raise max_prompt_tokens (Unsloth), or use a model with a longer context."
+            "max_completion_tokens, raise max_prompt_tokens (Unsloth, vLLM), or use a model with a longer context."
         )
 
 

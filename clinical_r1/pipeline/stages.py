@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, digest, read_json, write_json
@@ -400,7 +401,7 @@ OPEN_FILES = 256  # a run has up to about a hundred open at once
 
 
 def check_machine(settings: Settings) -> None:
-    """PipelineError without the CUDA device, the open files or the free disk space that the profile needs."""
+    """PipelineError without the CUDA device, vLLM, the open files or the free disk space that the profile needs."""
     import resource
 
     allowed, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -419,6 +420,10 @@ def check_machine(settings: Settings) -> None:
                 f"profile {settings.profile} needs a CUDA GPU and PyTorch sees none; "
                 "use smoke or cpu here, or run it on a GPU machine."
             )
+    if settings.engine == "vllm" and find_spec("vllm") is None:
+        raise PipelineError(
+            "engine 'vllm' is not installed; pip install 'clinical_r1[vllm]', or set engine to 'transformers'."
+        )
     folder = settings.run_dir.absolute()
     while not folder.exists():
         folder = folder.parent
