@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from clinical_r1.files import parse_json
 
@@ -309,6 +310,7 @@ def _plain(text: str) -> str:
     return " ".join(_STYLING.sub(" ", _ESCAPED.sub(r"\1", text.translate(_PLAIN_FORMS))).split())
 
 
+@lru_cache(maxsize=8192)  # a question's options are read once for each of its completions
 def fold_option(text: str) -> str:
     """Case, spacing, styling, accents, kinds of dashes, Greek letters or their names and what stands around do not tell options
     apart; other symbols do ("-0.45" is not "0.45")."""

@@ -18,17 +18,18 @@ HALF = "its weights are {0}, in which an adapter's small changes would be rounde
 
 
 @contextmanager
-def merged_adapter(model):
+def merged_adapter(model, adapted=None):
     """Within, every LoRA layer of `model` is a plain linear layer of the merged matrix. ValueError where `why_not` has a reason.
 
-    A model without an adapter stays as it is.
+    A model without an adapter stays as it is. adapted: what `adapted_layers` has found, where it was asked before.
     """
     import torch
 
-    if reason := why_not(model):
+    adapted = adapted_layers(model) if adapted is None else adapted
+    if reason := why_not(adapted):
         raise ValueError(f"the adapter cannot be merged: {reason}; generate without merged_adapter.")
     with torch.no_grad():
-        places = [(parent, name, layer, _plain(layer)) for parent, name, layer in _adapted(model)]
+        places = [(parent, name, layer, _plain(layer)) for parent, name, layer in adapted]
     try:
         for parent, name, _, plain in places:
             parent._modules[name] = plain
@@ -38,32 +39,32 @@ def merged_adapter(model):
             parent._modules[name] = layer
 
 
-def why_not(model) -> str | None:
-    """Why merged weights would not do what the adapter does, as the end of "…: <reason>"; None where they do."""
+def adapted_layers(model) -> list[tuple]:
+    """[(parent, name, layer)] of every layer that PEFT has put in, at every place where it stands."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    if any(isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules()):
-        return "whole modules are trained beside the adapter (modules_to_save, trainable tokens)"
-    reasons = (_layer_fault(layer) for _, _, layer in _adapted(model))
-    return next((reason for reason in reasons if reason), None)
-
-
-def _adapted(model) -> list[tuple]:
-    """[(parent, name, layer)] of every adapter layer, at every place where it stands."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
+    kinds = BaseTunerLayer, AuxiliaryTrainingWrapper
     return [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent._modules.items()
-        if isinstance(child, BaseTunerLayer)
+        if isinstance(child, kinds)
     ]
+
+
+def why_not(adapted) -> str | None:
+    """Why merged weights would not do what `adapted_layers` do, as the end of "…: <reason>"; None where they do."""
+    return next((fault for *_, layer in adapted if (fault := _layer_fault(layer))), None)
 
 
 def _layer_fault(layer) -> str | None:
     import torch
     from peft.tuners.lora import Linear
+    from peft.utils.other import AuxiliaryTrainingWrapper
 
+    if isinstance(layer, AuxiliaryTrainingWrapper):
+        return "whole modules are trained beside the adapter (modules_to_save, trainable tokens)"
     if type(layer) is not Linear or type(layer.get_base_layer()) is not torch.nn.Linear:
         kind = f"{type(layer).__module__.split('.')[-2]} {type(layer).__name__}"
         return (
@@ -80,7 +81,9 @@ def _layer_fault(layer) -> str | None:
         return "the adapter has biases"
     if layer.training and any(getattr(layer.lora_dropout[name], "p", 0.0) for name in active):
         return "the adapter drops out at random while it generates"
-    if any(_hooks(module) for part in (layer, base) for module in part.modules()):
+    if any(
+        map(_hooks, [layer, base, *(part[name] for part in (layer.lora_A, layer.lora_B) for name in active)])
+    ):
         return "hooks watch its layers"
     weight = base.weight
     if type(weight) is not torch.nn.Parameter or hasattr(weight, "ds_id") or weight.device.type == "meta":

@@ -19,7 +19,9 @@ from itertools import count
 
 from clinical_r1.speed.draws import Draws, check_draws
 from clinical_r1.speed.exactness import rope_limit
-from clinical_r1.speed.merged import merged_adapter, why_not
+from clinical_r1.speed.merged import adapted_layers, merged_adapter, why_not
+from clinical_r1.speed.prefix import VERIFIED_FAMILIES
+from clinical_r1.speed.prefix_attention import NAME
 
 # What these do to a row depends on that row alone, so rows may leave. With any other, `generate` decodes by itself.
 ROW_BY_ROW = (
@@ -70,9 +72,10 @@ class SharedPrefillMixin:
     def _merged(self, model):
         if not self.merge_adapter:
             return nullcontext()
-        reason = why_not(model)
+        adapted = adapted_layers(model)
+        reason = why_not(adapted)
         if reason is None:
-            return merged_adapter(model)
+            return merged_adapter(model, adapted)
         if reason != self._not_merged:
             self._not_merged = reason
             log.warning("rollouts: the adapter is not merged: %s.", reason)
@@ -136,6 +139,8 @@ def decode_shared(
     more than keys and values, if a logits processor is not known to work row by row, or if rotary angles depend on the
     longest row of the batch and it can get so long; the draws stay the same.
     """
+    import torch
+
     (rows, width), cache, draw = input_ids.shape, model_kwargs.get("past_key_values"), None
     if generation_config.do_sample:
         draw = Draws(draws, rows, generation_config.max_length - width, seeds, input_ids.device)
@@ -149,28 +154,45 @@ def decode_shared(
     position = mask.long().cumsum(-1) - 1  # as `generate` counts them
     if width > 1:
         fill_cache(model, cache, input_ids, mask, position.clamp(min=0))
-    return _decode(
-        model, cache, (input_ids, mask, position[:, -1:]), logits_processor, stopping_criteria, draw, generation_config
-    )  # fmt: skip
+    # Models that the tests know keep nothing of a call for later, so that autograd need not be able to use it.
+    known = model.config.get_text_config().model_type in VERIFIED_FAMILIES
+    known = known and model.config._attn_implementation in ("sdpa", NAME)
+    with torch.inference_mode() if known else nullcontext():
+        state = _mask_of(mask, generation_config.max_length, known), position[:, -1:]
+        answer = _decode(
+            model, cache, input_ids, state, logits_processor, stopping_criteria, draw, generation_config
+        )
+    return answer.clone()
 
 
-def _decode(model, cache, inputs, processors, stopping, draw, config):
-    """(N, P + T) tokens, from a cache of all but each prompt's last. inputs: ids and mask (N, P), position (N, 1)."""
+def _mask_of(mask, length: int, known: bool):
+    """The mask of a whole generation, of which each step reads the begin: (N, length), or None where nothing is padding.
+
+    known: (N, 1, 1, length), in the form that the attention of these models reads, so that no step makes it anew.
+    """
     import torch
 
-    ids, mask, last = inputs
-    rows, at = ids.shape
+    if known and mask.all():
+        return None
+    mask = torch.cat([mask, mask.new_ones(len(mask), length - mask.shape[1])], dim=1)
+    return mask.bool()[:, None, None] if known else mask
+
+
+def _decode(model, cache, input_ids, state, processors, stopping, draw, config):
+    """(N, P + T) tokens, from a cache of all but the last of each prompt (N, P). state: (mask of `_mask_of`, position (N, 1))."""
+    import torch
+
+    (rows, at), (mask, last) = input_ids.shape, state
     pad = 0 if config._pad_token_tensor is None else int(config._pad_token_tensor)
     # The whole length at once, so that no step copies the tokens before it
-    answer = torch.cat([ids, ids.new_full((rows, config.max_length - at), pad)], dim=1)
-    mask = torch.cat([mask, mask.new_ones(rows, config.max_length - at)], dim=1)
-    live, ids = torch.arange(rows, device=ids.device), answer.clone()
-    ended = torch.zeros(rows, dtype=torch.bool, device=ids.device)
+    answer = torch.cat([input_ids, input_ids.new_full((rows, config.max_length - at), pad)], dim=1)
+    live, ids = torch.arange(rows, device=answer.device), answer.clone()
+    ended = torch.zeros(rows, dtype=torch.bool, device=answer.device)
     processors, top_p = (processors, 1.0) if draw is None else draw.split(processors)
     for step in count():
         output = model(
             input_ids=ids[:, at - 1 : at],
-            attention_mask=mask[:, :at],
+            attention_mask=None if mask is None else mask[..., :at],
             position_ids=last,
             past_key_values=cache,
             use_cache=True,
@@ -188,7 +210,8 @@ def _decode(model, cache, inputs, processors, stopping, draw, config):
         if len(ended) - left >= LEAVE_AT * len(ended):
             stay = (~ended).nonzero()[:, 0]
             cache.batch_select_indices(stay)
-            live, ids, mask, last, ended = (value[stay] for value in (live, ids, mask, last, ended))
+            live, ids, last, ended = (value[stay] for value in (live, ids, last, ended))
+            mask = None if mask is None else mask[stay]
 
 
 def _rows_may_leave(model, cache, logits_processor, generation_config) -> bool:

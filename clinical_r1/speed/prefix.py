@@ -78,7 +78,7 @@ class SharedPrefixMixin(GroupShuffleMixin):
         super().__init__(*args, **kwargs)
         self.shared_prefix_threshold = shared_prefix_threshold
         self.shared_prefix_route = shared_prefix_route
-        self._prefix_reasons, self._prefix_models = [], {}
+        self._prefix_reasons, self._prefix_models, self._decoders = [], {}, {}
         self._row_limit, self._prepared = None, (None, {})
         rows, group = self.args.per_device_train_batch_size, self.num_generations
         if rows % group and group % rows:
@@ -204,9 +204,12 @@ class SharedPrefixMixin(GroupShuffleMixin):
     # --- when not
 
     def _decoder(self, model):
-        """The transformers model under wrappers of accelerate and PEFT."""
-        model = self.accelerator.unwrap_model(model)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
+        """The transformers model under wrappers of accelerate and PEFT, which are looked through once: that walks all modules."""
+        if id(model) not in self._decoders:
+            bare = self.accelerator.unwrap_model(model)
+            bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
+            self._decoders[id(model)] = model, bare  # the wrapper is kept, so that no other can have its id
+        return self._decoders[id(model)][1]
 
     def _why_not(self, model, length, compute_aux_loss, images) -> str | None:
         """Why this call must go to the stock method, or None. Prepares a model at its first call."""

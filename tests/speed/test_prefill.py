@@ -55,7 +55,7 @@ def answers(model, inputs, sample):
 def encoded_tokens(model):
     """Tokens that pass the first layer, counted."""
     seen = []
-    layer = model.model.layers[0]
+    layer = model.base_model.layers[0]
     layer.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[:2].numel()))
     return seen
 
@@ -70,6 +70,20 @@ def test_the_same_completions(family, sample):
     assert torch.equal(plain, shared)
     assert len({tuple(row) for row in plain.tolist()}) > (3 if sample else 1)
     assert "generate" not in vars(model)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "gpt_neox"])
+@pytest.mark.parametrize("lengths", [(9, 9, 9), (9, 5, 7)], ids=["no padding", "padded"])
+def test_with_and_without_padding_in_known_families_and_others(family, lengths):
+    model, inputs = model_of(family), prompts(lengths)
+    plain = answers(model, inputs, True)
+    seen = encoded_tokens(model)
+    with shared_prefill(model, "stock"):
+        shared = answers(model, inputs, True)
+    assert torch.equal(plain, shared) and seen[0] == 3 * (P - 1)
+    assert not shared.is_inference(), "training goes on with these tokens"
+    loss = model(input_ids=shared).logits.sum()
+    loss.backward()  # nothing that the generation left behind is without gradients
 
 
 def test_each_prompt_is_encoded_once_and_ended_rows_leave():
