@@ -7,14 +7,18 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import fields
 from pathlib import Path
 
 from clinical_r1.advantages import AGGREGATIONS, group_advantages, options_of
 from clinical_r1.arms import ARMS, Arm, starts_of
 from clinical_r1.artifacts import callable_hash, reward_set
+from clinical_r1.engines.replay import PARTS_OF_FILES, AnswerFile, check_model_name
+from clinical_r1.engines.server import FIELDS as SERVER_FIELDS
+from clinical_r1.engines.server import Server
 from clinical_r1.labels import BENCHMARK_LABELS, GUESSES, METHOD_LABELS
-from clinical_r1.rewards import RewardSet, check_values
-from clinical_r1.settings import CLINIC_BASE, PROTOCOLS
+from clinical_r1.rewards import RewardSet, check_values, clinical_reasoning_reward
+from clinical_r1.settings import CLINIC_BASE
 
 SPLITS = ("test", "sft", "rl")
 SEED = re.compile(r"seed\d+")
@@ -58,6 +62,12 @@ def check_arm(own, arm: Arm) -> None:
             f"has {len(arm.weights)} weights; expected {len(rewards.functions)}, for {', '.join(rewards.names)}",
         )
     if rewards:
+        if arm.style != "crpo" and clinical_reasoning_reward in rewards.functions:
+            raise own.fault(
+                where,
+                f"is asked in style {arm.style!r} and paid by clinical_reasoning_reward, which is 0 for every text of that "
+                "style; use style='crpo', or other rewards",
+            )
         _check_aggregation(own, arm, rewards)
     if unknown := sorted(set(dict(arm.changes)) - set(ARM_MAY_CHANGE)):
         raise own.fault(where, f"changes {unknown}; an arm may change {', '.join(ARM_MAY_CHANGE)}")
@@ -143,14 +153,11 @@ def check_reward_set(own, name: str, rewards) -> None:
                 raise own.fault(where, str(error)) from error
 
 
-# Parts of the names of a run's files: <benchmark>.<split>.jsonl, <arm or model>.seed<n>.<protocol>.jsonl
-PARTS_OF_FILES = {*SPLITS, *PROTOCOLS, "shuffled", "partial", "json", "jsonl"}
-
-
 def check_names(own) -> None:
     """The fault of a name that becomes a file's: own arms, models and benchmarks, told apart also where case is not."""
     arms = {f"arm {arm.name!r}": arm.name for arm in own.arms if isinstance(arm, Arm)}
     models = {f"ANSWERS[{model!r}]": model for model in own.answers}
+    models |= {f"SERVERS[{model!r}]": model for model in own.servers}
     benchmarks = {f"QUESTIONS[{name!r}]": name for name in own.questions}
     for given, taken in ((arms | models, [*ARMS, *GUESSES]), (benchmarks, [*BENCHMARK_LABELS])):
         known = {_folded(name): name for name in taken}
@@ -191,34 +198,66 @@ def readers_by_split(own, name, given) -> dict[str, Callable]:
     return dict(readers)
 
 
-def answer_files(own, given: Mapping) -> dict[str, dict[str, Path]]:
-    """ANSWERS as {model: {benchmark: existing file}}, paths taken from the own file."""
+def answer_files(own, given: Mapping) -> dict[str, dict[str, AnswerFile]]:
+    """ANSWERS as {model: {benchmark: AnswerFile}}, existing files, paths taken from the own file."""
     answers = {}
     for model, files in given.items():
         where = f"ANSWERS[{model!r}]"
-        if not isinstance(model, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", model):
-            raise own.fault(where, "is no name for a file; use letters, digits, '.', '_' and '-'")
-        if (
-            model in GUESSES
-            or model in ARMS
-            or model in {arm.name for arm in own.arms if isinstance(arm, Arm)}
-        ):
-            raise own.fault(
-                where,
-                "is the name of an arm or of a guess; another model's answers go under a name of their own",
-            )
-        if (
-            not isinstance(files, Mapping)
-            or not files
-            or not all(isinstance(file, str | Path) for file in files.values())
-        ):
+        _check_outside_name(own, where, model)
+        if not isinstance(files, Mapping) or not files:
             raise own.fault(where, f"is {files!r}; expected {{benchmark: file}}")
-        answers[model] = {name: own.path.parent / file for name, file in files.items()}
-        for name, file in answers[model].items():
-            if not file.is_file():
-                what = "is a folder" if file.is_dir() else "does not exist"
-                raise own.fault(where, f"names {file} for {name}, which {what}")
+        answers[model] = {name: _answer_file(own, f"{where}[{name!r}]", item) for name, item in files.items()}
     return answers
+
+
+def _answer_file(own, where: str, item) -> AnswerFile:
+    """One entry of ANSWERS: a file, a dict of the fields of AnswerFile, or an AnswerFile."""
+    known = [each.name for each in fields(AnswerFile)]
+    if isinstance(item, AnswerFile):
+        item = {name: getattr(item, name) for name in known}
+    item = {"file": item} if isinstance(item, str | Path) else item
+    if not isinstance(item, Mapping) or not isinstance(item.get("file"), str | Path):
+        raise own.fault(where, f"is {item!r}; expected a file, or a dict that names one as 'file'")
+    if unknown := sorted(map(str, set(item) - set(known))):
+        raise own.fault(where, f"has {unknown}; expected some of {', '.join(known)}")
+    file = own.path.parent / item["file"]
+    if not file.is_file():
+        raise own.fault(where, f"names {file}, which {'is a folder' if file.is_dir() else 'does not exist'}")
+    try:
+        return AnswerFile(**{**item, "file": file})
+    except ValueError as error:
+        raise own.fault(where, str(error)) from error
+
+
+def servers_of(own, given: Mapping) -> dict[str, Server]:
+    """SERVERS as {model: Server}. No server is asked yet."""
+    servers = {}
+    for model, item in given.items():
+        where = f"SERVERS[{model!r}]"
+        _check_outside_name(own, where, model)
+        if model in own.answers:
+            raise own.fault(where, "is also in ANSWERS; give one of them another name")
+        if isinstance(item, Server):
+            servers[model] = item
+            continue
+        if not isinstance(item, Mapping) or not {"base_url", "model"} <= item.keys():
+            raise own.fault(where, "is no dict with a base_url and a model")  # not shown: it may hold a key
+        if unknown := sorted(map(str, set(item) - set(SERVER_FIELDS))):
+            raise own.fault(where, f"has {unknown}; expected some of {', '.join(SERVER_FIELDS)}")
+        try:
+            servers[model] = Server(**item)
+        except (ValueError, TypeError) as error:
+            raise own.fault(where, str(error)) from error
+    return servers
+
+
+def _check_outside_name(own, where: str, model) -> None:
+    try:
+        check_model_name(model)
+    except ValueError as error:
+        raise own.fault(where, str(error)) from error
+    if model in {arm.name for arm in own.arms if isinstance(arm, Arm)}:
+        raise own.fault(where, "is the name of an arm; another model goes under a name of its own")
 
 
 def base_model_of(own, name) -> str | None:

@@ -9,7 +9,8 @@ The file may hold any of
     ARMS          [Arm(name, family, label, rewards=...)]: trained, answered and compared beside the paper's five
     QUESTIONS     {benchmark: function that returns its Questions}, or {benchmark: {"test": ..., "sft": ..., "rl": ...}}
     BENCHMARKS    names of this package's benchmarks that are asked besides the profile's, such as ["medqa"]
-    ANSWERS       {model: {benchmark: file of answers}}: models that are not trained here, see `engines.replay.replay`
+    ANSWERS       {model: {benchmark: file of answers}}: models that are not trained here, see `engines.replay.AnswerFile`
+    SERVERS       {model: {"base_url": ..., "model": ...}}: models that a server runs, see `engines.server.Server`
     BASE_MODEL    a folder (relative to the file) or a Hub id
     SETTINGS      {field of Settings: value}
 
@@ -31,6 +32,8 @@ from pathlib import Path
 from clinical_r1 import settings as profiles
 from clinical_r1.arms import ARMS, METHODS, Arm
 from clinical_r1.artifacts import forget_code, settings_of
+from clinical_r1.engines.replay import AnswerFile
+from clinical_r1.engines.server import Server
 from clinical_r1.extension_checks import (
     answer_files,
     base_model_of,
@@ -38,6 +41,7 @@ from clinical_r1.extension_checks import (
     check_names,
     check_reward_set,
     readers_by_split,
+    servers_of,
 )
 from clinical_r1.files import sha256
 from clinical_r1.labels import BENCHMARK_LABELS, CLINIC_BENCHMARKS, METHOD_LABELS, PAPER_BENCHMARKS
@@ -46,7 +50,7 @@ from clinical_r1.rewards import REWARD_SETS, RewardSet
 from clinical_r1.settings import Settings
 
 VARIABLE = "CLINICAL_R1_WITH"  # the own file's path, for kernels and child processes
-NAMES = ("ARMS", "REWARD_SETS", "QUESTIONS", "BENCHMARKS", "ANSWERS", "BASE_MODEL", "SETTINGS")
+NAMES = ("ARMS", "REWARD_SETS", "QUESTIONS", "BENCHMARKS", "ANSWERS", "SERVERS", "BASE_MODEL", "SETTINGS")
 NOT_TO_CHANGE = ("profile", "out", "seeds", "methods", "benchmarks", "outside", "own_file", "base_model")
 # A general model's tokens are shorter than the clinic's words; used where the file does not set them itself
 LIMITS = {"max_prompt_tokens": 1024, "max_completion_tokens": 256}
@@ -58,7 +62,7 @@ class OwnFileError(ValueError):
 
 @dataclass(frozen=True)
 class OwnFile:
-    """What an own file holds, checked. sha256: of its source. answers: model -> benchmark -> absolute path."""
+    """What an own file holds, checked. sha256: of its source. answers: model -> benchmark -> its file, absolute."""
 
     path: Path
     sha256: str
@@ -66,7 +70,8 @@ class OwnFile:
     reward_sets: Mapping[str, RewardSet] = field(default_factory=dict)
     questions: Mapping[str, Mapping[str, Callable]] = field(default_factory=dict)
     benchmarks: tuple[str, ...] = ()
-    answers: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
+    answers: Mapping[str, Mapping[str, AnswerFile]] = field(default_factory=dict)
+    servers: Mapping[str, Server] = field(default_factory=dict)
     base_model: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
@@ -80,13 +85,18 @@ class OwnFile:
         )
         added = tuple(name for name in self.benchmarks if name not in settings.benchmarks)
         changes["benchmarks"] = settings.benchmarks + added + tuple(self.questions)
-        changes["outside"] = tuple((model, name) for model, files in self.answers.items() for name in files)
+        places = {("ANSWERS", model): tuple(files) for model, files in self.answers.items()}
+        for model, server in self.servers.items():
+            asked = changes["benchmarks"] if server.benchmarks is None else server.benchmarks
+            places["SERVERS", model] = tuple(asked)
+        changes["outside"] = tuple((model, name) for (_, model), names in places.items() for name in names)
         changes |= {"profile": f"{settings.profile}-{self.path.stem}", "own_file": self.path.name}
-        if unknown := sorted({name for _, name in changes["outside"]} - set(changes["benchmarks"])):
-            raise self.fault(
-                "ANSWERS",
-                f"answers {unknown}, which this run does not ask; name one of {changes['benchmarks']}",
-            )
+        for (where, _), names in places.items():
+            if unknown := sorted(set(names) - set(changes["benchmarks"])):
+                raise self.fault(
+                    where,
+                    f"answers {unknown}, which this run does not ask; name one of {changes['benchmarks']}",
+                )
         try:
             applied = replace(settings, **changes)
         except (TypeError, ValueError) as error:
@@ -188,7 +198,7 @@ def unload() -> None:
             REWARD_SETS.pop(name, None)
         for name in _loaded.questions:
             BENCHMARK_LABELS.pop(name, None)
-        for name in _loaded.answers:
+        for name in (*_loaded.answers, *_loaded.servers):
             METHOD_LABELS.pop(name, None)
         os.environ.pop(VARIABLE, None)
     _loaded = None
@@ -200,7 +210,7 @@ def _register(own: OwnFile) -> None:
         METHOD_LABELS[arm.name] = arm.label
     REWARD_SETS.update(own.reward_sets)
     BENCHMARK_LABELS.update({name: name for name in own.questions})
-    METHOD_LABELS.update({name: name for name in own.answers})
+    METHOD_LABELS.update({name: name for name in (*own.answers, *own.servers)})
 
 
 def _execute(path: Path):
@@ -240,13 +250,8 @@ def _checked(module, path: Path) -> OwnFile:
         value or isinstance(value, str) for value in found.values()
     ):  # BASE_MODEL = "" has a sentence of its own
         raise own.fault("nothing to use", f"it defines none of {', '.join(NAMES)}; define one of them")
-    for name, kind in (
-        ("REWARD_SETS", Mapping),
-        ("QUESTIONS", Mapping),
-        ("ANSWERS", Mapping),
-        ("SETTINGS", Mapping),
-    ):
-        if not isinstance(found.get(name, {}), kind):
+    for name in ("REWARD_SETS", "QUESTIONS", "ANSWERS", "SERVERS", "SETTINGS"):
+        if not isinstance(found.get(name, {}), Mapping):
             raise own.fault(name, f"is a {type(found[name]).__name__}; expected a dict")
     for name, of in (("ARMS", "Arm"), ("BENCHMARKS", "names")):
         if not isinstance(found.get(name, ()), list | tuple):
@@ -263,6 +268,7 @@ def _checked(module, path: Path) -> OwnFile:
         settings=dict(found.get("SETTINGS", {})),
     )
     own = replace(own, answers=answer_files(own, found.get("ANSWERS", {})))
+    own = replace(own, servers=servers_of(own, found.get("SERVERS", {})))
     check_names(own)
     for name, rewards in own.reward_sets.items():
         check_reward_set(own, name, rewards)
@@ -314,7 +320,7 @@ def inputs_hash() -> str | None:
         for name, readers in _loaded.questions.items()
         for split in readers
     }
-    files = [sha256(path) for model in _loaded.answers.values() for path in model.values()]
+    files = [sha256(each.file) for model in _loaded.answers.values() for each in model.values()]
     return hashlib.sha256(json.dumps([_loaded.sha256, read, files], sort_keys=True).encode()).hexdigest()
 
 

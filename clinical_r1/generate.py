@@ -26,6 +26,7 @@ from clinical_r1.artifacts import (
 from clinical_r1.engines import vllm
 from clinical_r1.engines.local import Transformers
 from clinical_r1.engines.replay import replay
+from clinical_r1.engines.server import ask_server
 from clinical_r1.files import (
     json_line,
     locked,
@@ -115,7 +116,10 @@ def complete_all(settings: Settings) -> list[Path]:
     jobs = settings.evaluations()
     own = extensions.loaded()
     for model, benchmark in settings.outside:
-        replay(settings, model, benchmark, own.answers[model][benchmark])
+        if model in own.servers:
+            ask_server(settings, model, benchmark, own.servers[model])
+        else:
+            replay(settings, model, benchmark, own.answers[model][benchmark])
     missing = [job for job in jobs if job[0] in ARMS and not is_complete(settings, *job)]
     loaded, engine = None, None
     for job in tqdm(missing, desc="completions", unit="file"):

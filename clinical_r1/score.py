@@ -8,7 +8,6 @@ Scores are joined through files: runs/<profile>/scores for the run's own, runs/<
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from clinical_r1.artifacts import callable_hash, digest
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import measure
 from clinical_r1.completions import parse_completion
+from clinical_r1.engines.replay import PARSERS
 from clinical_r1.files import read_stamp, write_stamped
 from clinical_r1.generate import questions_hash, read_completions
 from clinical_r1.questions import Question, read_questions
@@ -28,6 +28,7 @@ from clinical_r1.rewards import (
     thinking_format_reward,
 )
 from clinical_r1.settings import Settings
+from clinical_r1.workers import in_threads
 
 REWARDS = (accuracy_reward, thinking_format_reward, clinical_reasoning_reward, consistency_reward)
 COMPLETION_FIELDS = frozenset("id benchmark method seed sample protocol style prompt text tokens".split())
@@ -43,7 +44,8 @@ class Rules:
     """Everything a score depends on besides the completion and its question.
 
     parse: (text, style, options) -> Completion; reads letter and problems. options: letter -> text, the question's own. The
-        rewards read texts with their own parser: to change what they see, give other rewards too.
+        rewards read texts with their own parser: to change what they see, give other rewards too. Another model's answers
+        that name a parser of their own (`engines.replay.AnswerFile`) are read by that one, whatever stands here.
     rewards: functions in TRL's convention (see `rewards`), each under its own __name__.
     judge: (question, text) -> {measure: count, or None for an unparsable verdict}; {} where it cannot judge.
     """
@@ -89,7 +91,8 @@ def score_completion(row: dict, question: Question, rules: Rules = Rules()) -> d
 
 
 def _scored(row, question, rules, measures):
-    parsed = rules.parse(row["text"], row["style"], question.options)
+    parse = parser_of(row) or rules.parse
+    parsed = parse(row["text"], row["style"], question.options)
     columns = {"answer": [question.answer], "options": [question.options], "style": [row["style"]]}
     columns |= {"prompts": [row["prompt"]], "id": [row["id"]]}
     return {
@@ -103,7 +106,22 @@ def _scored(row, question, rules, measures):
             reward.__name__: checked(reward)([row["text"]], **columns)[0] for reward in rules.rewards
         },
         "measures": measures,
-    }
+    } | ({"note": row["note"]} if "note" in row else {})
+
+
+def parser_of(row: dict) -> Callable | None:
+    """The parser that a replayed answer names, None where it names none. ValueError for one of an own file that is not loaded."""
+    name = row.get("parser")
+    if name is None or name in PARSERS:
+        return PARSERS.get(name)
+    own = extensions.loaded()
+    source = own.answers.get(row["method"], {}).get(row["benchmark"]) if own else None
+    if source is None or source.parser_name != name:
+        raise ValueError(
+            f"the answers of {row['method']} to {row['benchmark']} are read by {name!r} of the user's own file, which is not "
+            "loaded; start with --with, or load it with extensions.settings_for(profile, own=...)."
+        )
+    return source.read
 
 
 def score_rows(rows: list[dict], questions: dict[str, Question], rules: Rules = Rules(), workers=1) -> list:
@@ -152,7 +170,7 @@ def scored_from(settings: Settings, evaluation: tuple, rules: dict) -> dict:
         "completions": answered["sha256"],
         "questions": questions_hash(settings, evaluation[0]),
         "rules": rules,
-    }
+    } | ({"parser": answered["parser"]} if "parser" in answered else {})
 
 
 # --- files
@@ -215,15 +233,4 @@ def judge_many(pairs, judge: Callable, workers: int = 8) -> list[dict]:
     The first failure stops it: pairs that have not begun are dropped and the error is raised. Verdicts reached by then
     are in the judge's cache, so the same call continues from there.
     """
-    from tqdm.auto import tqdm
-
-    pairs = list(pairs)
-    with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(judge, question, text) for question, text in pairs]
-        try:
-            for future in tqdm(as_completed(futures), total=len(pairs), desc="judging", unit="completion"):
-                future.result()
-        except BaseException:  # also an interrupted notebook
-            pool.shutdown(cancel_futures=True)
-            raise
-    return [future.result() for future in futures]
+    return in_threads(lambda pair: judge(*pair), pairs, workers, "judging")

@@ -99,6 +99,11 @@ def table1_markdown(table, labels=None, pairing=None):
             f"{_named(r.method, labels)}: {r.metric} has {r.coverage:.1%} verdicts."
             for r in partly.itertuples()
         ]
+        shown = {name: _named(name, labels) for name in rows["method"].unique()}
+        told = [
+            (shown[m], note) for b, m, note in table.attrs.get("notes", ()) if b == benchmark and m in shown
+        ]
+        blocks += [f"{name}: {note}." for name, note in told]
     printed = table.dropna(subset=["paper_value"])
     if len(printed):
         blocks += [
@@ -163,7 +168,8 @@ def _cell(row, bold):
 def markdown(header, lines):
     """A markdown table: the first column to the left, the others to the right."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *lines])
+    shown = [[cell.replace("|", r"\|") for cell in cells] for cells in [header, rule, *lines]]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in shown)
 
 
 def interval(low, high, places):
@@ -192,7 +198,8 @@ TABLE_SEED = 20251201  # of Table 1's bootstrap, so that equal scores give equal
 def build_table1(settings: Settings, records, rng: np.random.Generator):
     """Table 1 (`tables.table1`) of a run's records: the paper's protocol, the first sample of each question.
 
-    records: list or frame of scored records, all protocols; greedy ones are left out.
+    records: list or frame of scored records, all protocols; greedy ones are left out. attrs["notes"] of the result: what the
+    records of another model say of themselves, as (benchmark, method, note), for `table1_markdown`.
     """
     import pandas as pd
 
@@ -200,7 +207,12 @@ def build_table1(settings: Settings, records, rng: np.random.Generator):
     sampled = frame[(frame["protocol"] == "sampled") & (frame["sample"] == 0)]
     questions = [q for b in settings.benchmarks for q in read_questions(settings.questions_path(b, "test"))]
     summary = pd.concat([metrics.summarise(sampled, rng), metrics.baseline_rows(questions)])
-    return table1(summary, printed.table1(), printed.STANDS_FOR)
+    table = table1(summary, printed.table1(), printed.STANDS_FOR)
+    if "note" in frame:
+        noted = frame[frame["note"].notna()]
+        named = zip(noted["benchmark"], noted["method"], noted["note"], strict=True)
+        table.attrs["notes"] = list(dict.fromkeys(named))
+    return table
 
 
 def write_table1(table, folder: Path) -> Path:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import textwrap
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from clinical_r1 import artifacts, extension_checks, extensions, score
@@ -15,7 +17,7 @@ from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS
 from clinical_r1.questions import read_questions
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import SMOKE, settings_from_json
-from clinical_r1.tables import build_table1
+from clinical_r1.tables import build_table1, table1_markdown
 
 OWN = """
 from clinical_r1.arms import Arm
@@ -113,12 +115,135 @@ def test_answers_of_another_model_stand_in_table_1_under_its_own_name(write, tmp
     write_splits(settings)
     complete_all(settings)
     records = score.score_all(settings)
-    import numpy as np
-
     table = build_table1(settings, records, np.random.default_rng(0))
     row = table[(table["method"] == "gpt-4") & (table["metric"] == "accuracy")].iloc[0]
     assert (row["value"], row["n"], row["benchmark"]) == (100.0, 20, "ward")
     assert "gpt-4" not in ARMS
+
+
+def test_a_server_answers_every_benchmark_of_the_run_under_its_own_name(write, tmp_path):
+    from judge_server import answer, serving
+
+    from clinical_r1.generate import complete_all
+
+    with serving(lambda messages, number: answer(r"so \boxed{B}")) as server:
+        own = write(
+            OWN.replace("ARMS = [", "_ = [")
+            + f'SERVERS = {{"gpt-x": {{"base_url": "{server.url}", "model": "tiny", "benchmarks": ["ward"]}}}}\n'
+        )
+        settings = extensions.settings_for("smoke", tmp_path, own=own)
+        assert settings.outside == (("gpt-x", "ward"),) and METHOD_LABELS["gpt-x"] == "gpt-x"
+        everywhere = write(
+            f'SERVERS = {{"gpt-x": {{"base_url": "{server.url}", "model": "tiny"}}}}', "all.py"
+        )
+        run = extensions.settings_for("smoke", tmp_path, own=everywhere)
+        assert run.outside == tuple(("gpt-x", name) for name in SMOKE.benchmarks)
+        settings = extensions.settings_for("smoke", tmp_path, own=own)
+        settings = replace(settings, methods=(), benchmarks=("ward",), eval_greedy=False)
+        write_splits(settings)
+        complete_all(settings)
+        assert len(server.bodies) == 20
+    table = build_table1(settings, score.score_all(settings), np.random.default_rng(0))
+    row = table[(table["method"] == "gpt-x") & (table["metric"] == "accuracy")].iloc[0]
+    assert (row["value"], row["n"], row["benchmark"]) == (50.0, 20, "ward")
+    assert "gpt-x: answered through a server by tiny." in table1_markdown(table, METHOD_LABELS)
+
+
+def test_answers_name_their_fields_and_their_parser_which_table_1_says(write, tmp_path):
+    from clinical_r1.generate import complete_all
+
+    rows = [{"qid": i, "response": f"I think the answer is {'AB'[i % 2]}."} for i in range(25)]
+    (tmp_path / "answers.json").write_text(json.dumps(rows))
+    text = (
+        OWN.replace("ARMS = [", "_ = [")
+        + """
+def place(row):
+    return f"q{row['qid']}"
+
+def last_letter(text, style, options):
+    from clinical_r1.completions import parse_completion
+    return replace(parse_completion(text, style, options), letter=text[-2])
+
+from dataclasses import replace
+HOW = {"file": "answers.json", "id": place, "text": "response", "others": True}
+ANSWERS = {
+    "words": {"ward": HOW | {"parser": "free_text"}},
+    "mine": {"ward": HOW | {"parser": last_letter}},
+    "box": {"ward": HOW},
+}
+"""
+    )
+    settings = extensions.settings_for("smoke", tmp_path, own=write(text))
+    settings = replace(settings, methods=(), benchmarks=("ward",), eval_greedy=False)
+    write_splits(settings)
+    complete_all(settings)
+    table = build_table1(settings, score.score_all(settings), np.random.default_rng(0))
+    found = table[table["metric"] == "accuracy"].set_index("method")["value"].to_dict()
+    assert (found["words"], found["mine"], found["box"]) == (100.0, 100.0, 0.0)
+    shown = table1_markdown(table, METHOD_LABELS)
+    assert "words: its letters are read by free_text." in shown
+    assert "mine: its letters are read by last_letter." in shown and "box: its" not in shown
+    for model, name in (("words", "free_text"), ("mine", "last_letter")):
+        for path in (settings.completions_path("ward", model, 0), settings.scores_path("ward", model, 0)):
+            assert json.loads(path.with_suffix(".json").read_text())["parser"]["name"] == name
+    extensions.unload()
+    with pytest.raises(
+        ValueError, match="mine to ward are read by 'last_letter' of the user's own file, which is not"
+    ):
+        score.score_all(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            'SERVERS = {"gpt": {"url": "http://x/v1", "model": "m"}}',
+            "SERVERS['gpt']: is no dict with a base_url",
+        ),
+        (
+            'SERVERS = {"gpt": {"base_url": "http://x/v1", "model": "m", "key": "k"}}',
+            "SERVERS['gpt']: has ['key']; expected some of base_url, model, api_key_variable",
+        ),
+        (
+            'SERVERS = {"gpt": {"base_url": "http://me:pw@x/v1", "model": "m"}}',
+            "SERVERS['gpt']: the server's base_url must look like",
+        ),
+        (
+            'SERVERS = {"gpt": {"base_url": "http://x/v1", "model": "m", "benchmarks": ["medqa"]}}',
+            "SERVERS: answers ['medqa'], which this run does not ask",
+        ),
+        (
+            'SERVERS = {"CRPO": {"base_url": "http://x/v1", "model": "m"}}',
+            "'CRPO' differs from 'crpo' in case alone",
+        ),
+        (
+            'SERVERS = {"g": {"base_url": "http://x/v1", "model": "m"}}\nANSWERS = {"g": {"clinic": __file__}}',
+            "SERVERS['g']: is also in ANSWERS",
+        ),
+        ('SERVERS = ["g"]', "SERVERS: is a list; expected a dict"),
+        (
+            'ANSWERS = {"g": {"clinic": {"file": __file__, "parsr": "box"}}}',
+            "has ['parsr']; expected some of file, id",
+        ),
+        (
+            'ANSWERS = {"g": {"clinic": {"file": __file__, "parser": "words"}}}',
+            "parser 'words' is not known; expected",
+        ),
+        (
+            'ANSWERS = {"g": {"clinic": {"file": __file__, "parser": lambda *_: 1}}}',
+            "ANSWERS['g']['clinic']: parser cannot be stamped",
+        ),
+        ('ANSWERS = {"g": {"clinic": {"text": "x"}}}', "expected a file, or a dict that names one as 'file'"),
+        (
+            OWN.replace('"Short answers", rewards="short"', '"S", rewards="crpo", style="grpo"'),
+            "is asked in style 'grpo' and paid by clinical_reasoning_reward, which is 0",
+        ),
+    ],
+)
+def test_a_server_or_a_file_that_does_not_fit_is_named(write, tmp_path, text, sentence):
+    with pytest.raises(OwnFileError, match=re.escape(sentence)) as caught:
+        extensions.settings_for("smoke", tmp_path, own=write(text))
+    assert "me:pw" not in str(caught.value)
 
 
 def test_a_general_model_gets_full_prompts_and_room(write, tmp_path):
@@ -160,8 +285,8 @@ FAULTS = {
     "setting that does not fit": "SETTINGS: does not fit profile smoke (micro_batch 7",
     "base model": "BASE_MODEL: 'no-such-folder' is no folder beside the file and no Hub id",
     "benchmark": "QUESTIONS['medqa']: has the name of a benchmark",
-    "answers": "ANSWERS['gpt']: names",
-    "arm in answers": "ANSWERS['crpo']: is the name of an arm",
+    "answers": "ANSWERS['gpt']['clinic']: names",
+    "arm in answers": "ANSWERS['crpo']: 'crpo' is an arm or guess of this run",
     "all empty": "nothing to use: it defines none of ARMS",
     "one empty": "nothing to use: it defines none of ARMS",
     "no base model": "nothing to use: it defines none of ARMS",
@@ -258,16 +383,22 @@ def test_what_does_not_fit_is_named_in_one_sentence_and_leaves_nothing_behind(wr
             OWN + 'ANSWERS = {"SHORT": {"ward": __file__}}\n',
             "ANSWERS['SHORT']: differs from 'short' in case alone",
         ),
-        ('ANSWERS = {"Crpo": {"clinic": __file__}}\n', "ANSWERS['Crpo']: differs from 'crpo' in case alone"),
+        (
+            'ANSWERS = {"Crpo": {"clinic": __file__}}\n',
+            "ANSWERS['Crpo']: 'Crpo' differs from 'crpo' in case alone",
+        ),
         (
             'ANSWERS = {"g": {"clinic": __file__}, "G": {"clinic": __file__}}\n',
             "ANSWERS['G']: differs from 'g'",
         ),
-        ('ANSWERS = {"g.greedy": {"clinic": __file__}}\n', "ANSWERS['g.greedy']: has '.greedy' in its name"),
+        (
+            'ANSWERS = {"g.greedy": {"clinic": __file__}}\n',
+            "ANSWERS['g.greedy']: 'g.greedy' has '.greedy' in its name",
+        ),
         ('ANSWERS = {"g.Sampled.x": {"clinic": __file__}}\n', "has '.sampled' in its name"),
         ('ANSWERS = {"g.seed0": {"clinic": __file__}}\n', "has '.seed0' in its name"),
         ('QUESTIONS = {"ward.test": list}\n', "QUESTIONS['ward.test']: has '.test' in its name"),
-        ('ANSWERS = {"g.": {"clinic": __file__}}\n', "ANSWERS['g.']: is no name for a file"),
+        ('ANSWERS = {"g.": {"clinic": __file__}}\n', "ANSWERS['g.']: a model is named 'g.'"),
         ('QUESTIONS = {"ward.": list}\n', "QUESTIONS['ward.']: is no name for a file"),
     ],
 )

@@ -27,7 +27,7 @@ WINGS = {
     "curation": ("clinic",),
     "judges": ("clinic", "engines"),
     "laboratory": ("clinic", "curation", "engines"),
-    "audit": ("clinic", "curation"),
+    "audit": ("clinic", "curation", "engines"),
     "workshop": ("clinic", "judges", "laboratory"),
     "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit"),
 }
@@ -35,7 +35,9 @@ WINGS = {
 ROOT_FROM_WINGS = {
     "train": {"clinic", "engines", "speed"},
     "generate": {"engines"},
-    "score": {"clinic"},
+    "score": {"clinic", "engines"},
+    "extensions": {"engines"},
+    "extension_checks": {"engines"},
     "artifacts": {"laboratory"},
 }
 LEVEL = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}
@@ -48,7 +50,9 @@ LIGHT = [
     "clinical_r1.curation.splits",
     "clinical_r1.engines.protocol",
     "clinical_r1.engines.local",
+    "clinical_r1.engines.chat",
     "clinical_r1.engines.replay",
+    "clinical_r1.engines.server",
     "clinical_r1.engines.store",
     "clinical_r1.engines.transport",
     "clinical_r1.speed.cost",

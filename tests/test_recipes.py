@@ -17,6 +17,7 @@ from clinical_r1 import extensions, metrics, paper, plots, tables
 from clinical_r1.arms import ARMS, METHODS
 from clinical_r1.artifacts import reward_set
 from clinical_r1.clinic import load_set
+from clinical_r1.engines.replay import AnswerFile
 from clinical_r1.files import PACKAGE, ROOT, write_jsonl
 from clinical_r1.settings import PROFILES
 
@@ -77,7 +78,7 @@ def test_an_own_base_model_is_taken(mine, tmp_path):
 
 def test_answers_of_another_model_stand_under_its_own_name(mine, tmp_path):
     own = mine("ANSWERS")
-    assert own.answers == {"gpt-4-32k": {"clinic": tmp_path.resolve() / "answers.jsonl"}}
+    assert own.answers == {"gpt-4-32k": {"clinic": AnswerFile(tmp_path.resolve() / "answers.jsonl")}}
     assert extensions.settings_for("smoke", own=own.path).outside == (("gpt-4-32k", "clinic"),)
 
 

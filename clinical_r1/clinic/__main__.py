@@ -1,6 +1,7 @@
 """`python -m clinical_r1.clinic show` prints a case, `pretrain` rebuilds the base model."""
 
 import argparse
+import os
 import sys
 
 import numpy as np
@@ -25,8 +26,16 @@ def main(argv=None) -> int:
     from clinical_r1.prompts import render_question
 
     question = load_set(args.benchmark, "validation", args.index + 1)[-1]
-    print(render_question(question))
-    print(write_trace(Case.from_json(question.meta["case"]), "crpo", HONEST, np.random.default_rng(0)))
+    try:
+        print(render_question(question))
+        print(
+            write_trace(Case.from_json(question.meta["case"]), "crpo", HONEST, np.random.default_rng(0)),
+            flush=True,
+        )
+    except BrokenPipeError:  # `| head`: who reads wants no more
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # or the interpreter complains at its end
     return 0
 
 

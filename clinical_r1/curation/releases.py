@@ -287,6 +287,8 @@ def find_files(source) -> dict[tuple[str, str], Path]:
     Several benchmarks call a file test.jsonl: its fields say whose it is. A file that nothing can be read from keeps its name's
     first benchmark, so that loading it says what it is.
     """
+    if not isinstance(source, str | Path):
+        raise FileNotFoundError(f"source is {source!r}; give the folder or a file of official files.")
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"source {source} does not exist; give a folder or file of official files.")

@@ -5,9 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import one_line, page
 
-from clinical_r1.audit import free_text
-from clinical_r1.audit.free_text import free_text_agreement, read_free_text
+from clinical_r1.audit.free_text import free_text_agreement
 from clinical_r1.completions import PROBLEMS, parse_completion
+from clinical_r1.engines import free_text
+from clinical_r1.engines.free_text import read_free_text
 from clinical_r1.intervals import wilson_interval
 
 OPTIONS = {"A": "Gout", "B": "16", "C": "Septic arthritis", "D": "Arthritis"}

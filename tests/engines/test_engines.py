@@ -8,7 +8,7 @@ import pytest
 from clinical_r1.clinic.cases import LEVELS, load_set
 from clinical_r1.engines import protocol
 from clinical_r1.engines.local import Transformers
-from clinical_r1.engines.replay import replay
+from clinical_r1.engines.replay import AnswerFile, replay
 from clinical_r1.files import read_jsonl, write_jsonl
 from clinical_r1.generate import read_completions
 from clinical_r1.models import load_policy, load_tokenizer
@@ -65,10 +65,10 @@ def test_a_file_that_does_not_answer_each_question_once_is_refused(run, change, 
 
 def test_an_outside_model_never_poses_as_an_arm(run):
     settings, source, _ = run
-    with pytest.raises(ValueError, match="'crpo' is an arm of this run"):
+    with pytest.raises(ValueError, match="'crpo' is an arm or guess of this run"):
         replay(settings, "crpo", "clinic", source)
     with pytest.raises(ValueError, match="style 'free' is not known"):
-        replay(settings, "gpt-4", "clinic", source, style="free")
+        replay(settings, "gpt-4", "clinic", AnswerFile(source, style="free"))
 
 
 @pytest.mark.parametrize(
