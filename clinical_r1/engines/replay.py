@@ -112,8 +112,8 @@ def replay(settings: Settings, model: str, benchmark: str, source: AnswerFile | 
 
     source: how `AnswerFile` finds one answer to each of the benchmark's test questions; a path alone has its usual names.
     Rewritten when the answers, the questions or the parser have changed.
-    ValueError, and nothing is written, for a name that is an arm's in any case, for an id that is no question's, for two answers to one
-    question, for a row with two of `TEXT_NAMES` that differ, and for a question without an answer.
+    ValueError, and nothing is written, for a name that is an arm's in any case, for an id that is no question's, for two answers
+    to one question, for a row with two of `TEXT_NAMES` that differ, and for a question without an answer.
     """
     check_model_name(model)
     source = source if isinstance(source, AnswerFile) else AnswerFile(source)
