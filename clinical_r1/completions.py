@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 
 from clinical_r1.files import parse_json
 
@@ -270,8 +271,8 @@ _SAME_SIGNS = (
     | {0x3BB: "lambda", 0x2018: "'", 0x2019: "'"}
 )
 _SAME_SPACES = (
-    (r"(?<=[^\W\d]) ?- ?(?=[^\W\d])|(?<=\d)(?=[^\W\d])", " "),
-    (r"(?<=[<>≤≥]) | (?=[<>≤≥%])|\\(?=[a-z])", ""),
+    (re.compile(r"(?<=[^\W\d]) ?- ?(?=[^\W\d])|(?<=\d)(?=[^\W\d])"), " "),
+    (re.compile(r"(?<=[<>≤≥]) | (?=[<>≤≥%])|\\(?=[a-z])"), ""),
 )
 _OPENING = r"[\s(\[\"'*_`“‘]*+"
 _SPECIES = (
@@ -307,18 +308,28 @@ _LETTERED = frozenset(
 
 def _plain(text: str) -> str:
     """The text without styling, with single spaces."""
-    return " ".join(_STYLING.sub(" ", _ESCAPED.sub(r"\1", text.translate(_PLAIN_FORMS))).split())
+    text = text if text.isascii() else text.translate(_PLAIN_FORMS)
+    return " ".join(_STYLING.sub(" ", _ESCAPED.sub(r"\1", text)).split())
 
 
-@lru_cache(maxsize=8192)  # a question's options are read once for each of its completions
 def fold_option(text: str) -> str:
     """Case, spacing, styling, accents, kinds of dashes, Greek letters or their names and what stands around do not tell options
     apart; other symbols do ("-0.45" is not "0.45")."""
-    plain = unicodedata.normalize("NFD", _plain(text)).casefold().translate(_SAME_SIGNS)
-    plain = "".join(char for char in plain if not unicodedata.combining(char))
+    plain = _plain(text)
+    if plain.isascii():
+        plain = plain.lower()
+    else:
+        plain = unicodedata.normalize("NFD", plain).casefold().translate(_SAME_SIGNS)
+        plain = "".join(char for char in plain if not unicodedata.combining(char))
     for written, folded in _SAME_SPACES:
-        plain = re.sub(written, folded, plain)
+        plain = written.sub(folded, plain)
     return plain.lstrip(_BEFORE).rstrip(_AFTER)
+
+
+@lru_cache(maxsize=4096)
+def _folded(options: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """letter -> folded text of the options that have one; remembered, for many completions answer one question."""
+    return MappingProxyType({letter: fold_option(own) for letter, own in options if own})
 
 
 def read_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str, str | None]:
@@ -326,7 +337,7 @@ def read_option(text: str, options: Mapping[str, str]) -> tuple[str | None, str,
 
     Without a letter the problem says why not; None if the text names nothing.
     """
-    plain, texts = _plain(text), {letter: fold_option(own) for letter, own in options.items() if own}
+    plain, texts = _plain(text), _folded(tuple(options.items()))
     whole = fold_option(plain)
     named = [letter for letter, own in texts.items() if own and own == whole]
     letter, words = _leading_letter(plain, texts)

@@ -121,7 +121,7 @@ def clinical_reasoning_reward(completions, options, prompts=None, **columns) -> 
     check_same_length(count, options=options, prompts=prompts)
     rewards: list[float | None] = []
     for text, choices, prompt in zip(texts, map(read_options, options), prompts, strict=True):
-        parsed = parse(text, "crpo", option_items(choices))
+        parsed = parse(text, "crpo", choices and tuple(choices.items()))
         if choices is None:
             rewards.append(None)
         elif not parsed.well_formed:
@@ -287,11 +287,16 @@ def checked(function: Callable, limits: tuple[float, float] | None = None) -> Ca
     return reward
 
 
+_BOXES, _TEXT_OR_NONE, _LETTERS = (list, dict), (str, type(None)), frozenset(LETTERS)
+
+
 def _copy(value):
     """Lists and dicts, copied all the way down; anything else as it is."""
     if isinstance(value, list):
-        return [_copy(item) if isinstance(item, list | dict) else item for item in value]
-    return {key: _copy(item) for key, item in value.items()} if isinstance(value, dict) else value
+        return [_copy(item) if isinstance(item, _BOXES) else item for item in value]
+    if isinstance(value, dict):
+        return {key: _copy(item) if isinstance(item, _BOXES) else item for key, item in value.items()}
+    return value
 
 
 def _accuracy_in(style: str):
@@ -379,12 +384,16 @@ def read_options(options) -> Mapping[str, str] | None:
             pass
     if isinstance(read, list | tuple) and len(read) <= len(LETTERS):
         read = dict(zip(LETTERS, read, strict=False))
-    if isinstance(read, Mapping) and all(
-        isinstance(letter, str) and len(letter) == 1 and letter in LETTERS and isinstance(text, str | None)
-        for letter, text in read.items()
-    ):
-        if texts := {letter: text for letter, text in read.items() if text and not text.isspace()}:
-            return texts
+    if isinstance(read, dict) or isinstance(read, Mapping):  # dicts are told much faster than other mappings
+        texts = {}
+        for letter, text in read.items():
+            if not isinstance(letter, str) or letter not in _LETTERS or not isinstance(text, _TEXT_OR_NONE):
+                break
+            if text and not text.isspace():
+                texts[letter] = text
+        else:
+            if texts:
+                return texts
     raise ValueError(
         f"the options of a question are {shortened(options)}; expected letter -> text with letters A to {LETTERS[-1]}, a list of "
         "texts, JSON text of either, or None."

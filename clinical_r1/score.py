@@ -9,6 +9,7 @@ Scores are joined through files: runs/<profile>/scores for the run's own, runs/<
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from clinical_r1 import extensions
@@ -25,6 +26,8 @@ from clinical_r1.rewards import (
     checked,
     clinical_reasoning_reward,
     consistency_reward,
+    option_items,
+    parse,
     thinking_format_reward,
 )
 from clinical_r1.settings import Settings
@@ -61,6 +64,11 @@ class Rules:
                 f"rewards are named {names}; expected a different __name__ for each: define them with def."
             )
 
+    @cached_property
+    def checked_rewards(self) -> tuple[Callable, ...]:
+        """The rewards, their values checked."""
+        return tuple(map(checked, self.rewards))
+
     def to_json(self) -> dict:
         """The rules by name and by what they do, for the record beside re-scored tables: the same wherever the code stands."""
         rules = {"parse": _named_rule(self.parse), "judge": _named_rule(self.judge)}
@@ -91,8 +99,11 @@ def score_completion(row: dict, question: Question, rules: Rules = Rules()) -> d
 
 
 def _scored(row, question, rules, measures):
-    parse = parser_of(row) or rules.parse
-    parsed = parse(row["text"], row["style"], question.options)
+    reading = parser_of(row) or rules.parse
+    if reading is parse_completion:  # the rewards read the same text: once for all
+        parsed = parse(row["text"], row["style"], option_items(question.options))
+    else:
+        parsed = reading(row["text"], row["style"], question.options)
     columns = {"answer": [question.answer], "options": [question.options], "style": [row["style"]]}
     columns |= {"prompts": [row["prompt"]], "id": [row["id"]]}
     return {
@@ -102,9 +113,7 @@ def _scored(row, question, rules, measures):
         "letter": parsed.letter,
         "correct": is_correct(parsed.letter, question.answer),
         "problems": list(parsed.problems),
-        "rewards": {
-            reward.__name__: checked(reward)([row["text"]], **columns)[0] for reward in rules.rewards
-        },
+        "rewards": {reward.__name__: reward([row["text"]], **columns)[0] for reward in rules.checked_rewards},
         "measures": measures,
     } | ({"note": row["note"]} if "note" in row else {})
 

@@ -14,6 +14,7 @@ carry the paper's names.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -54,32 +55,83 @@ def _alternatives(items) -> str:
 
 @lru_cache(maxsize=1)
 def _grammar() -> dict[str, re.Pattern]:
-    finding = f"(?<![\\w-])({_alternatives(phrase_table())})"
+    """What is searched for begins with letters of its own, and what must not stand before it is looked at behind them: a pattern
+    that begins with a thousand wordings tries them all at every character.
+    """
+    finding = f"({_alternatives(phrase_table())})"
     condition = f"({_alternatives(knowledge_base().conditions)})(?![\\w-])"
     return {
-        "claim": re.compile(f"{finding} (supports|argues against) {condition}"),
-        "citation": re.compile(f"{finding}(?: and {finding})? favor {condition}"),
-        "hypothesis": re.compile(f"(?<![\\w-])(suspect|on second thought consider) {condition}"),
-        "chain": re.compile(f"(?<![\\w-])if {condition} then expect {finding}(?![\\w-])"),
-        "check": re.compile(f"(?<![\\w-])check: {finding} (supports|argues against) {condition}"),
+        "relation": re.compile(f" (supports|argues against) {condition}"),
+        "citation": re.compile(f" favor {condition}"),
+        "hypothesis": re.compile(
+            f"(suspect(?<![\\w-]suspect)|on second thought consider(?<![\\w-]on second thought consider)) {condition}"
+        ),
+        "chain": re.compile(f"if(?<![\\w-]if) {condition} then expect {finding}(?![\\w-])"),
     }
 
 
-def _claims(pattern: str, text: str) -> list[Claim]:
-    table = phrase_table()
-    return [
-        Claim(*table[finding], SUPPORTS if verb == "supports" else AGAINST, condition)
-        for finding, verb, condition in _grammar()[pattern].findall(text)
-    ]
+@lru_cache(maxsize=1)
+def _endings() -> dict[str, list[str]]:
+    """The last three characters of a wording -> the wordings that end so, longest first: of one end, the leftmost beginnings."""
+    endings: dict[str, list[str]] = {}
+    for wording in sorted(phrase_table(), key=len, reverse=True):
+        endings.setdefault(wording[-3:], []).append(wording)
+    return endings
+
+
+def _beginnings(text: str, start: int, end: int) -> Iterator[int]:
+    """Where the wordings that end at `end` begin, the leftmost first, none before `start`."""
+    for wording in _endings().get(text[max(start, end - 3) : end], ()):
+        if end - len(wording) >= start and text.startswith(wording, end - len(wording)):
+            yield end - len(wording)
+
+
+def _free(text: str, place: int) -> bool:
+    """Whether no word goes on at a place: neither a letter, a digit, an underscore nor a hyphen stands before it."""
+    return place == 0 or not (text[place - 1].isalnum() or text[place - 1] in "_-")
+
+
+def _relations(text: str) -> Iterator[tuple[Claim, bool]]:
+    """(claim, whether it is a check) of every "<finding phrase> supports|argues against <condition>", in order."""
+    last = 0
+    for verb in _grammar()["relation"].finditer(text):
+        end = verb.start()
+        begin = next((place for place in _beginnings(text, last, end) if _free(text, place)), None)
+        if begin is not None:
+            last, check = verb.end(), begin - len("check: ")
+            sign = SUPPORTS if verb[1] == "supports" else AGAINST
+            checked = text.startswith("check: ", check) if check >= 0 else False
+            yield (
+                Claim(*phrase_table()[text[begin:end]], sign, verb[2]),
+                checked and _free(text, check),
+            )
+
+
+def _citations(text: str) -> Iterator[Claim]:
+    """The claims of every "<finding phrase> [and <finding phrase>] favor <condition>", in order: the leftmost reading of each."""
+    last, table = 0, phrase_table()
+    for verb in _grammar()["citation"].finditer(text):
+        end, readings = verb.start(), []
+        for begin in _beginnings(text, last, end):
+            if _free(text, begin):
+                readings.append((begin, begin - end, text[begin:end], None))
+            middle = begin - len(" and ")
+            if middle >= last and text.startswith(" and ", middle):
+                firsts = [place for place in _beginnings(text, last, middle) if _free(text, place)]
+                readings += [(at, at - middle, text[at:middle], text[begin:end]) for at in firsts]
+        if readings:
+            last = verb.end()
+            *_, first, second = min(readings)
+            yield from (Claim(*table[finding], SUPPORTS, verb[1]) for finding in (first, second) if finding)
 
 
 def read_claims(text: str) -> tuple[Claim, ...]:
     """The distinct claims of a completion, in order of first appearance. Text outside the grammar is no claim."""
-    table = phrase_table()
-    claims = _claims("claim", text)
-    for first, second, condition in _grammar()["citation"].findall(text):
-        claims += [Claim(*table[finding], SUPPORTS, condition) for finding in (first, second) if finding]
-    return tuple(dict.fromkeys(claims))
+    return _in_order((claim for claim, _ in _relations(text)), text)
+
+
+def _in_order(related, text: str) -> tuple[Claim, ...]:
+    return tuple(dict.fromkeys((*related, *_citations(text))))
 
 
 def verdict(claim: Claim, case: Case) -> str:
@@ -114,7 +166,8 @@ def measure(text: str, case: Case) -> dict[str, int]:
     Each is a non-negative integer; `drc` is at most the number of distractors, the others are not bounded.
     """
     kb = knowledge_base()
-    verdicts = {claim: verdict(claim, case) for claim in read_claims(text)}
+    related = list(_relations(text))
+    verdicts = {claim: verdict(claim, case) for claim in _in_order((claim for claim, _ in related), text)}
     relevant = [claim for claim in verdicts if claim.condition in case.options]
     held, backtracks = None, set()
     for verb, condition in _grammar()["hypothesis"].findall(text):
@@ -126,7 +179,7 @@ def measure(text: str, case: Case) -> dict[str, int]:
         for condition, finding in _grammar()["chain"].findall(text)
         if kb.effect(phrase_table()[finding][0], phrase_table()[finding][1], condition) == SUPPORTS
     }
-    checks = {claim for claim in _claims("check", text) if (claim.finding, claim.present) in case.stated}
+    checks = {c for c, checked in related if checked and (c.finding, c.present) in case.stated}
     rejected = {c.condition for c in relevant if c.direction == AGAINST and verdicts[c] == "true"} - {
         case.gold
     }

@@ -3,6 +3,10 @@
 Run: pytest tests/clinic/test_clinic.py
 """
 
+import random
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -295,6 +299,67 @@ def test_behaviours_must_be_real():
     against = next(iter(knowledge_base().conditions["Gout"]["N"]))
     assert measure(f"if Gout then expect {phrase(against, True)}.", case)["backward_chaining"] == 0
     assert measure("", case) == dict.fromkeys(measure("", case), 0)
+
+
+def patterns():
+    """The grammar as patterns, literally: every wording is tried at every character."""
+    wordings, conditions = (
+        "|".join(re.escape(item) for item in sorted(items, key=len, reverse=True))
+        for items in (WORDINGS, knowledge_base().conditions)
+    )
+    finding, condition = f"(?<![\\w-])({wordings})", f"({conditions})(?![\\w-])"
+    return [
+        re.compile(pattern)
+        for pattern in (
+            f"{finding} (supports|argues against) {condition}",
+            f"{finding}(?: and {finding})? favor {condition}",
+            f"(?<![\\w-])(suspect|on second thought consider) {condition}",
+            f"(?<![\\w-])if {condition} then expect {finding}(?![\\w-])",
+            f"(?<![\\w-])check: {finding} (supports|argues against) {condition}",
+        )
+    ]
+
+
+def garbled(rng, nested):
+    """Scraps of the grammar in any order, glued with and without what ends a word."""
+    names = list(knowledge_base().conditions)
+    scraps = [
+        lambda: " and ".join(rng.choice(nested) for _ in range(rng.randint(1, 3))),
+        lambda: rng.choice(["supports", "argues against", "favor", "supports", "and", "check:", "then expect"]),
+        lambda: rng.choice([*names[:6], "if", "suspect", "on second thought consider", "xif", "-suspect"]),
+        lambda: f"{rng.choice(nested)} {rng.choice(['supports', 'argues against', 'favor'])} {rng.choice(names)}",
+        lambda: f"if {rng.choice(names)} then expect {rng.choice(nested)}",
+    ]  # fmt: skip
+    return "".join(
+        rng.choice(scraps)() + rng.choice([" "] * 6 + [". ", "-", "", "x", "_", "é ", "  "])
+        for _ in range(rng.randint(1, 12))
+    )
+
+
+def test_garbled_sentences_are_read_as_patterns_read_them():
+    rng = random.Random(0)
+    claim, citation, hypothesis, chain, check = patterns()
+    sign, read, case = {"supports": SUPPORTS, "argues against": AGAINST}, 0, ALL_CASES[0]
+    everything = replace(case, stated=tuple(WORDINGS.values()))  # every check is of what is stated
+    nested = [a for a in WORDINGS if " and " in a or any(a in b for b in WORDINGS if a != b)]
+    for _ in range(2000):
+        text = garbled(rng, nested)
+        claims = [Claim(*WORDINGS[found], sign[verb], name) for found, verb, name in claim.findall(text)]
+        for *found, name in citation.findall(text):
+            claims += [Claim(*WORDINGS[words], SUPPORTS, name) for words in found if words]
+        assert read_claims(text) == tuple(dict.fromkeys(claims)), text
+        checks = {Claim(*WORDINGS[found], sign[verb], name) for found, verb, name in check.findall(text)}
+        counted, pairs = measure(text, everything), chain.findall(text)
+        assert counted["verification"] == len(checks), text
+        supported = {(c, f) for c, f in pairs if knowledge_base().effect(*WORDINGS[f], c) == SUPPORTS}
+        assert counted["backward_chaining"] == len(supported), text
+        held, back = None, set()
+        for verb, name in hypothesis.findall(text):
+            back |= {(held, name)} if verb != "suspect" and held not in (None, name) else set()
+            held = name
+        assert counted["backtracking"] == len(back), text
+        read += len(claims) + len(checks) + len(pairs) + len(back)
+    assert read > 2000
 
 
 def test_longer_phrases_win():
