@@ -26,12 +26,12 @@ Files at the root are the paper, in five rows. Each file imports its own row and
     ground      files arms labels settings workers
     text        questions prompts completions
     objective   rewards citation advantages
-    policy      extensions extension_checks models artifacts trainer train generate
+    policy      extensions extension_checks models artifacts starts trainer train generate
     results     score metrics intervals paper tables plots
 
-Folders are wings, each with a docstring that says what it is for: clinic (the synthetic world), engines (who answers the
-questions), curation, judges, speed, laboratory (what the paper leaves out), audit (can the numbers be trusted?), pipeline
-(what ./reproduce.sh calls), workshop.
+Folders are wings, each with a docstring that says what it is for: clinic (the synthetic world), bases (real base models),
+engines (who answers the questions), curation, judges, speed, laboratory (what the paper leaves out), audit (can the numbers be
+trusted?), pipeline (what ./reproduce.sh calls), workshop.
 A wing imports the root and the wings that tests/test_imports.py names. docs/map.md has a line for every file.
 
 Everything clinical in this package is teaching material, never medical advice.

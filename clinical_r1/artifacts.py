@@ -19,13 +19,14 @@ from clinical_r1.arms import ARMS, in_order
 from clinical_r1.files import PACKAGE, read_json, read_jsonl, sha256, write_json
 from clinical_r1.files import digest as file_digest
 from clinical_r1.laboratory.variants import VARIANT_SETS
-from clinical_r1.models import resolve_base
+from clinical_r1.models import precision, resolve_base
 from clinical_r1.rewards import REWARD_SETS, RewardSet
 
 # The settings a trained policy depends on; a result made with others is refused, not reused.
 TRAINED_ON = (
     "base_model", "backend", "use_vllm", "load_in_4bit", "device_dtype", "lora_rank", "lora_alpha", "train_benchmark", "n_sft",
     "sft_epochs", "sft_batch", "sft_learning_rate", "teacher_traces", "micro_batch",
+    "sft_micro_batch",
 )  # fmt: skip
 RL_ON = TRAINED_ON + (
     "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
@@ -393,7 +394,7 @@ def _made_from(settings, arm: str, seed: int) -> dict:
     """
     stage, values = ARMS[arm].stage, settings_of(settings, arm).to_json()
     stamp = {key: values[key] for key in (TRAINED_ON if stage == "sft" else RL_ON)}
-    stamp |= {"arm": arm, "seed": seed} | arm_stamp(arm)
+    stamp |= {"arm": arm, "seed": seed, "device_dtype": precision(settings)} | arm_stamp(arm)
     path = settings.questions_path(values["train_benchmark"], stage)
     stamp |= {"questions": sha256(path)[:16]} if path.exists() else {}
     if stage == "sft":

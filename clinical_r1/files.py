@@ -311,6 +311,27 @@ def _digest(path, *_):
     return sha256(path)
 
 
+# --- a folder and its hashes
+
+
+def write_hashes(folder: Path, recipe: Mapping) -> None:
+    """sha256.json: the hash of every file beside it, and how they were made."""
+    files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()}
+    files.pop("sha256.json", None)
+    write_json(folder / "sha256.json", {"recipe": recipe, "files": files})
+
+
+def compare_hashes(folder: Path, way_on: str) -> None:
+    """ValueError for a file that is not what sha256.json lists, or is missing. way_on: the end of the sentence."""
+    for name, expected in read_json(folder / "sha256.json")["files"].items():
+        path = folder / name
+        got = digest(path) if path.is_file() else "no file"
+        if got != expected:
+            raise ValueError(
+                f"base model file {name} has sha256 {got[:12]}…, expected {expected[:12]}…: it was changed or truncated. {way_on}"
+            )
+
+
 # --- a file and its stamp: X.jsonl, and X.json beside it
 
 

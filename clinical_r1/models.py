@@ -11,7 +11,9 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from clinical_r1.files import PACKAGE, read_json, sha256, write_json
+from clinical_r1.bases.folders import check_model_folder, folder_of
+from clinical_r1.bases.precision import chosen, native_bfloat16, say_if_emulated
+from clinical_r1.files import PACKAGE, compare_hashes, read_json, write_json
 from clinical_r1.settings import CLINIC_BASE
 
 PATCHED_BY_UNSLOTH = ("trl", "transformers", "peft")
@@ -83,26 +85,20 @@ def clinic_base_path() -> Path:
 
 def check_hashes(folder: Path) -> None:
     """Compare every file with `sha256.json`. ValueError names the file, what was got and how to fix it."""
-    try:
-        listed = read_json(folder / "sha256.json")
-    except FileNotFoundError as error:
+    if not (folder / "sha256.json").is_file():
         raise FileNotFoundError(
             f"{folder} holds no base model (sha256.json is missing); rebuild it with "
             "`python -m clinical_r1.clinic pretrain --out DIR` or reinstall the package."
-        ) from error
-    for name, expected in listed["files"].items():
-        path = folder / name
-        got = sha256(path) if path.is_file() else "no file"
-        if got != expected:
-            raise ValueError(
-                f"base model file {name} has sha256 {got[:12]}…, expected {expected[:12]}…: it was changed or truncated. "
-                "Reinstall the package, or rebuild the model with `python -m clinical_r1.clinic pretrain --out DIR`."
-            )
+        )
+    compare_hashes(
+        folder,
+        "Reinstall the package, or rebuild the model with `python -m clinical_r1.clinic pretrain --out DIR`.",
+    )
 
 
 def resolve_base(name: str) -> str:
-    """A base model's folder or Hub id."""
-    return str(clinic_base_path()) if name == CLINIC_BASE else name
+    """A base model's folder, or a Hub id without a revision: see `bases.folders`."""
+    return str(clinic_base_path()) if name == CLINIC_BASE else folder_of(name)
 
 
 def load_tokenizer(name: str):
@@ -115,6 +111,7 @@ def load_tokenizer(name: str):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     folder = resolve_base(name)
+    check_model_folder(folder)
     config = Path(folder) / "tokenizer_config.json"
     generic = config.is_file() and read_json(config).get("tokenizer_class") == "TokenizersBackend"
     tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
@@ -135,16 +132,24 @@ def load_tokenizer(name: str):
 
 
 def precision(settings) -> str:
-    """ "float32", "bfloat16" or "float16": what the settings ask for, or float16 on a card without bfloat16 (a T4)."""
-    import torch
-
+    """ "float32", "bfloat16" or "float16": what the settings ask for ("auto": `bases.precision`), or float16 on a card without
+    bfloat16 (a T4).
+    """
     wanted = settings.device_dtype
-    if wanted != "bfloat16" or not torch.cuda.is_available():
-        return wanted
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    if wanted == "auto":
+        wanted = chosen(settings, lambda: _shape(settings.base_model))
+    if wanted != "bfloat16" or native_bfloat16():
         return wanted
     _say("this GPU has no bfloat16: float16 is used instead.")
     return "float16"
+
+
+def _shape(name: str) -> tuple[int, int]:
+    """(width, inner width) of a base model's layers."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(resolve_base(name))
+    return config.hidden_size, getattr(config, "intermediate_size", None) or 4 * config.hidden_size
 
 
 def load_policy(
@@ -170,6 +175,7 @@ def load_policy(
             "4-bit weights cannot be trained in full; set lora_rank above 0 or load_in_4bit to False."
         )
     base = resolve_base(name)
+    check_model_folder(base)
     if load_backend(settings.backend) == "unsloth":
         return _load_with_unsloth(base, settings, adapter, trainable, seed, rollouts)
     return _load_with_transformers(base, settings, adapter, trainable)
@@ -220,6 +226,8 @@ def _load_with_transformers(base, settings, adapter, trainable):
 
     logging.disable_progress_bar()  # a bar for every model buries the pipeline's own
     dtype = precision(settings)
+    if settings.device_dtype == "bfloat16" and not torch.cuda.is_available():
+        say_if_emulated(*_shape(base))
     if trainable and not settings.lora_rank and dtype == "float16":
         dtype = "float32"  # the gradient scaler refuses float16 weights; LoRA keeps its own in float32
     options = {"dtype": getattr(torch, dtype)}
@@ -355,10 +363,3 @@ def lora_config(settings):
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-
-
-def write_hashes(folder: Path, recipe: dict) -> None:
-    """sha256.json: the hash of every file beside it, and how they were made."""
-    files = {p.name: sha256(p) for p in sorted(folder.iterdir()) if p.is_file()}
-    files.pop("sha256.json", None)
-    write_json(folder / "sha256.json", {"recipe": recipe, "files": files})

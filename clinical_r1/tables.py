@@ -227,6 +227,15 @@ COMPARISON_COLUMNS = (
 )
 
 
+def compare_arms(records, method: str, against: str, measures, rng):
+    """`metrics.compare` of two arms, or None, which is said, where a run does not have both (profile laptop starts cold only)."""
+    there = set(records["method"])
+    if missing := [METHOD_LABELS.get(arm, arm) for arm in (method, against) if arm not in there]:
+        print(f"not in this run: {', '.join(missing)}; nothing is compared")
+        return None
+    return metrics.compare(records, method, against, measures, rng)
+
+
 def write_comparisons(settings: Settings, comparisons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Stack frames of `metrics.compare` into comparisons.csv (runs/<profile>/tables, figures/<profile>).
 

@@ -60,6 +60,7 @@ from clinical_r1.rewards import checked
 from clinical_r1.settings import Settings, settings_from_json
 from clinical_r1.speed.prefill import SharedPrefillMixin
 from clinical_r1.speed.prefix import GroupShuffleMixin, SharedPrefixMixin
+from clinical_r1.starts import measure_start, said_of
 from clinical_r1.trainer import build_trainer_class, check_count, check_lengths, remarks, run
 from clinical_r1.workers import leave_processes, start_child, stop_with_parent
 
@@ -116,6 +117,8 @@ def train_sft(settings: Settings, arm: str, seed: int) -> None:
     begin(settings, arm, seed, _processes())
     checked = run(trainer)
     model = _merged(trainer.model, start, settings, folder) if settings.lora_rank else trainer.model
+    if trainer.is_world_process_zero():
+        checked["start"] = measure_start(model, tokenizer, settings)
     _finish(model, trainer, settings, arm, seed, checked)
 
 
@@ -130,7 +133,7 @@ def supervised_batch(settings) -> tuple[int, int]:
             f"{processes} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
         )
     part = settings.sft_batch // processes
-    rows = largest_divisor(part, settings.micro_batch)
+    rows = largest_divisor(part, settings.sft_micro_batch or settings.micro_batch)
     return rows, part // rows
 
 
@@ -374,7 +377,8 @@ def train_all(settings: Settings) -> None:
             bar.set_postfix_str(f"{arm} {seed}")
             done.result()
             bar.update()
-            for sentence in remarks(read_json(settings.model_dir(arm, seed) / DONE)["checked"]):
+            checked = read_json(settings.model_dir(arm, seed) / DONE)["checked"]
+            for sentence in remarks(checked) + said_of(checked.get("start", {})):
                 print(f"{arm}, seed {seed}: {sentence}")
 
 

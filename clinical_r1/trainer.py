@@ -38,6 +38,7 @@ from clinical_r1.advantages import (
 from clinical_r1.arms import ARMS
 from clinical_r1.artifacts import BEGUN, difference, hashes_of
 from clinical_r1.files import PipelineError, read_json, sha256, write_json
+from clinical_r1.workers import Progress
 
 MULTIPLIERS_FILE = "multipliers.json"
 WHOLE = "whole.json"  # the last file of a checkpoint: what the others are
@@ -254,11 +255,22 @@ class WatchMixin:
     """
 
     def __init__(self):
-        self.said = set()
+        self.said, self.progress = set(), None
 
     def on_train_begin(self, args, state, control, **kwargs):
         if state.global_step >= args.max_steps:  # the trainer would train one more
             raise AlreadyTrained
+        if state.is_world_process_zero:
+            arm = Path(args.output_dir).parent
+            self.progress = Progress(arm, args.run_name, args.max_steps, state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.progress:
+            self.progress.step(state.global_step)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.progress:
+            self.progress.end()
 
     def on_log(self, args, state, control, logs=None, model=None, optimizer=None, **kwargs):
         if "loss" not in logs:

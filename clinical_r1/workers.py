@@ -1,4 +1,4 @@
-"""Child processes that end with their parent; training and the laboratory start their arms in them.
+"""Child processes that end with their parent, in which training and the laboratory start their arms; how far long work is.
 Threads for work that waits, such as for a server's answers.
 """
 
@@ -8,8 +8,13 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+import time
+from pathlib import Path
+
+from clinical_r1.files import write_json
 
 PARENT_GONE = 75  # exit status of a child whose parent died: temporary, run again
+PROGRESS = "progress.json"
 
 
 def stop_with_parent() -> None:
@@ -69,3 +74,35 @@ def in_threads(function, items, workers: int, what: str) -> list:
             pool.shutdown(cancel_futures=True)
             raise
     return [future.result() for future in futures]
+
+
+class Progress:
+    """How far one piece of work is, and how long the rest takes at the speed of the steps that this process has made.
+
+    Kept in `folder`/progress.json, which the pipeline's line reads, until `end`; said on stderr after the third step and at each
+    tenth of the way. of: steps in all; done: those made before this process.
+    """
+
+    def __init__(self, folder: Path, what: str, of: int, done: int = 0, clock=time.monotonic):
+        self.path, self.what, self.of = Path(folder) / PROGRESS, what, of
+        self.first, self.clock, self.started = done, clock, clock()
+
+    def step(self, done: int) -> str:
+        """Note that `done` steps are made; returns the sentence."""
+        made = done - self.first
+        seconds = (self.clock() - self.started) / made * (self.of - done)
+        sentence = f"{self.what}: {done} of {self.of}, about {_minutes(seconds)} left, from the first {made}"
+        write_json(
+            self.path, {"sentence": sentence, "done": done, "of": self.of, "seconds_left": round(seconds, 1)}
+        )
+        if made == 3 or done * 10 // self.of > (done - 1) * 10 // self.of:
+            print(sentence, file=sys.stderr, flush=True)
+        return sentence
+
+    def end(self) -> None:
+        """Take the file away: a piece of work that is over is not in progress."""
+        self.path.unlink(missing_ok=True)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"

@@ -90,7 +90,7 @@ def imported(folder: str) -> set[str]:
     [
         (
             "clinical_r1",
-            PROJECT["dependencies"] + EXTRAS["gpu"] + EXTRAS["vllm"] + EXTRAS["workshop"],
+            PROJECT["dependencies"] + EXTRAS["gguf"] + EXTRAS["gpu"] + EXTRAS["vllm"] + EXTRAS["workshop"],
         ),
         ("tests", PROJECT["dependencies"] + EXTRAS["dev"]),
     ],

@@ -16,11 +16,12 @@ ROWS = {
     "ground": "files arms labels settings workers",
     "text": "questions prompts completions",
     "objective": "rewards citation advantages",
-    "policy": "extensions extension_checks models artifacts trainer train generate",
+    "policy": "extensions extension_checks models artifacts starts trainer train generate",
     "results": "score metrics intervals paper tables plots",
 }
 # Wings: the whole root, and the wings named here.
 WINGS = {
+    "bases": (),
     "clinic": (),
     "speed": (),
     "engines": ("speed",),
@@ -38,6 +39,8 @@ ROOT_FROM_WINGS = {
     "score": {"clinic", "engines"},
     "extensions": {"engines"},
     "extension_checks": {"engines"},
+    "models": {"bases"},
+    "starts": {"engines"},
     "artifacts": {"laboratory"},
 }
 LEVEL = {name: row for row, names in enumerate(ROWS.values()) for name in names.split()}

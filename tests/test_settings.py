@@ -20,7 +20,7 @@ def test_settings_survive_json(profile):
 
 
 def test_unknown_profile_names_the_four():
-    with pytest.raises(ValueError, match="smoke, cpu, colab, paper"):
+    with pytest.raises(ValueError, match="smoke, cpu, laptop, colab, paper"):
         settings_for("gpu")
 
 

@@ -13,8 +13,8 @@ from clinical_r1.clinic.cases import Case, draw_cases, vignette
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import BASE, FILLERS, write_drill, write_trace
 from clinical_r1.clinic.verdicts import SUBGOALS, phrase_table
+from clinical_r1.files import write_hashes
 from clinical_r1.labels import CLINIC_BENCHMARKS
-from clinical_r1.models import write_hashes
 from clinical_r1.prompts import CLINIC_DRILLS, CLINIC_INSTRUCTIONS, STYLES, build_messages, render_question
 from clinical_r1.questions import LETTERS, Question
 

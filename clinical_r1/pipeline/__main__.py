@@ -1,6 +1,6 @@
 """The one command line: the notebooks in order, and what is asked about their results. Called by ./reproduce.sh.
 
-    python -m clinical_r1.pipeline [smoke|cpu|colab|paper] [--only 03] [--seeds 3] [--with mine.py] [--dry-run] [--fresh]
+    python -m clinical_r1.pipeline [smoke|cpu|laptop|colab|paper] [--only 03] [--seeds 3] [--with mine.py] [--dry-run] [--fresh]
     python -m clinical_r1.pipeline explain table1.medqa.crpo.accuracy     where a number comes from
     python -m clinical_r1.pipeline readme                                 rewrite the pages' generated results
     python -m clinical_r1.pipeline rescore [cpu] [--name today]           score again, no model; what has changed
@@ -129,7 +129,7 @@ def _argument(*flags, **keywords):
     return flags, keywords
 
 
-_PROFILE = {"default": "cpu", "help": "smoke, cpu (default), colab or paper"}
+_PROFILE = {"default": "cpu", "help": "smoke, cpu (default), laptop, colab or paper"}
 PROFILE_FIRST = _argument("profile", nargs="?", **_PROFILE)
 PROFILE_OPTION = _argument("--profile", **_PROFILE)
 WITH = _argument(

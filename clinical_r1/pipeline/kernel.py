@@ -10,7 +10,8 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from clinical_r1.files import ROOT, PipelineError
+from clinical_r1.files import ROOT, PipelineError, read_json
+from clinical_r1.workers import PROGRESS
 
 
 class Watch(threading.Thread):
@@ -23,7 +24,7 @@ class Watch(threading.Thread):
     def __init__(self, label: str, notebook: Path):
         super().__init__(daemon=True)
         self.label, self.notebook = label, notebook
-        self.peak_memory_mb, self.started = 0.0, time.monotonic()
+        self.peak_memory_mb, self.started, self.since = 0.0, time.monotonic(), time.time()
         self._over = threading.Event()
 
     def __enter__(self):
@@ -45,11 +46,22 @@ class Watch(threading.Thread):
                 memory = self.peak_memory_mb / 1000
                 with suppress(OSError):  # nobody reads any more: the run itself finds that out and says it
                     print(
-                        f"  {self.label}: {minutes:.0f} min, {self._cells()}, peak {memory:.1f} GB",
+                        f"  {self.label}: {minutes:.0f} min, {self._cells()}, peak {memory:.1f} GB{self._work()}",
                         flush=True,
                     )
             if self._over.wait(0.5):
                 return
+
+    def _work(self) -> str:
+        """What the trainings and evaluations of this run that have moved on since the start say of themselves."""
+        run, said = self.notebook.parent.parent, []
+        for path in sorted(
+            [*run.glob(f"models/*/seed*/{PROGRESS}"), *run.glob(f"completions/**/{PROGRESS}")]
+        ):
+            with suppress(OSError, ValueError, KeyError):  # it has ended in this moment
+                if path.stat().st_mtime >= self.since:
+                    said.append(read_json(path)["sentence"])
+        return "".join(f"; {sentence}" for sentence in said)
 
     def _cells(self) -> str:
         try:

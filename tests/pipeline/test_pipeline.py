@@ -27,7 +27,7 @@ from clinical_r1.pipeline.manifest import open_manifest
 from clinical_r1.pipeline.stages import Stage
 from clinical_r1.settings import settings_for
 
-MINUTES = {"smoke": 0.1, "cpu": 1, "colab": 1, "paper": 1}
+MINUTES = {"smoke": 0.1, "cpu": 1, "laptop": 1, "colab": 1, "paper": 1}
 WRITE_QUESTIONS = """
 from pathlib import Path
 folder = Path(out, "runs", profile, "questions")
@@ -530,7 +530,7 @@ def test_interrupt_exits_130_and_says_how_to_go_on(bench):
 
 def test_unknown_profile_names_the_four(capsys):
     assert command.main(["gpu"]) == 2
-    assert "smoke, cpu, colab, paper" in capsys.readouterr().err
+    assert "smoke, cpu, laptop, colab, paper" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("profile", ["colab", "paper"])
@@ -744,7 +744,7 @@ def test_declared_stages_are_the_notebooks_in_order():
     names = [stage.notebook for stage in stages.STAGES]
     assert names == sorted(names)
     for stage in stages.STAGES:
-        assert stage.minutes.keys() == {"smoke", "cpu", "colab", "paper"}
+        assert stage.minutes.keys() == {"smoke", "cpu", "laptop", "colab", "paper"}
 
 
 # ---- questions about a finished run ----
@@ -761,7 +761,7 @@ def test_explain_prints_a_published_number_and_fails_with_the_statuses_of_main(p
     assert command.main(["explain", "table1.medqa.crpo.acuracy", *clone]) == 2
     assert "nearest name is 'table1.medqa.crpo.accuracy'" in capsys.readouterr().err
     assert command.main(["explain", "ledger", "--profile", "gpu"]) == 2
-    assert "smoke, cpu, colab, paper" in capsys.readouterr().err
+    assert "smoke, cpu, laptop, colab, paper" in capsys.readouterr().err
     assert command.main(["explain", "ledger", "--out", str(tmp_path / "empty")]) == 1
     assert "run ./reproduce.sh cpu first" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["clone"]
