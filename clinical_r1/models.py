@@ -111,7 +111,7 @@ def load_tokenizer(name: str):
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     folder = resolve_base(name)
-    check_model_folder(folder)
+    check_model_folder(folder, ("tokenizer",))
     config = Path(folder) / "tokenizer_config.json"
     generic = config.is_file() and read_json(config).get("tokenizer_class") == "TokenizersBackend"
     tokenizer = (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(
@@ -175,7 +175,7 @@ def load_policy(
             "4-bit weights cannot be trained in full; set lora_rank above 0 or load_in_4bit to False."
         )
     base = resolve_base(name)
-    check_model_folder(base)
+    check_model_folder(base, ("config", "weights"))
     if load_backend(settings.backend) == "unsloth":
         return _load_with_unsloth(base, settings, adapter, trainable, seed, rollouts)
     return _load_with_transformers(base, settings, adapter, trainable)

@@ -207,7 +207,10 @@ def test_both_backends_train_the_same_matrices(unsloth):
     assert unsloth.asked["load"]["random_state"] == 7 and "inference" not in unsloth.asked
 
 
-@pytest.mark.parametrize("settings", [COLAB, PAPER], ids=lambda settings: settings.profile)
+FOUR_BITS = replace(PAPER, profile="four-bits", device_dtype="float16", load_in_4bit=True, use_vllm=False)
+
+
+@pytest.mark.parametrize("settings", [FOUR_BITS, PAPER], ids=lambda settings: settings.profile)
 def test_unsloth_is_asked_for_what_the_profile_says(unsloth, monkeypatch, settings):
     import torch
 
@@ -217,7 +220,7 @@ def test_unsloth_is_asked_for_what_the_profile_says(unsloth, monkeypatch, settin
     assert asked["model_name"] == "some/base" and asked["use_exact_model_name"]
     assert asked["max_seq_length"] == settings.max_prompt_tokens + settings.max_completion_tokens
     assert (asked["dtype"], asked["load_in_4bit"], asked["fast_inference"]) == {
-        "colab": (torch.float16, True, False),
+        "four-bits": (torch.float16, True, False),
         "paper": (torch.bfloat16, False, True),
     }[settings.profile]
     assert asked["max_lora_rank"] >= settings.lora_rank and not asked["full_finetuning"]
@@ -306,7 +309,7 @@ def test_plain_backend_on_a_card(card, loaded, monkeypatch):
 def test_plain_backend_in_four_bits(card, loaded, monkeypatch):
     import torch
 
-    plain, version = replace(COLAB, backend="trl"), importlib.metadata.version
+    plain, version = replace(FOUR_BITS, backend="trl"), importlib.metadata.version
     with pytest.raises(ValueError, match="needs a CUDA device"):
         models.load_policy("some/base", plain)
     card(bfloat16=False)
@@ -328,7 +331,7 @@ def test_plain_backend_in_four_bits(card, loaded, monkeypatch):
 
 def test_four_bits_are_not_trained_in_full():
     with pytest.raises(ValueError, match="lora_rank above 0"):
-        models.load_policy("some/base", replace(COLAB, lora_rank=0), trainable=True)
+        models.load_policy("some/base", replace(FOUR_BITS, lora_rank=0), trainable=True)
 
 
 def test_adapter_of_a_scaled_run_is_float32():

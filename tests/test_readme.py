@@ -156,15 +156,25 @@ def test_times_of_the_notebooks_are_those_that_a_dry_run_tells():
     }
     assert round(totals["cpu"][0]) == 6 and "about 6 minutes a seed" in README
     assert 2 <= totals["smoke"][1] <= 3 and "about 3 minutes" in README
-    assert round(totals["colab"][1] / 60) == 2 and "about 2 hours (estimate)" in README
+    assert round(totals["laptop"][0], -1) == 70 and "about 70 min a seed" in README
+    assert round(totals["colab"][0]) == 45 and "about 45 min a seed (estimate)" in README
 
 
 def test_profiles_are_as_large_as_the_table_says():
     smoke, cpu, colab, paper = (PROFILES[name] for name in ("smoke", "cpu", "colab", "paper"))
     assert f"{smoke.rl_steps} RL steps | clinic, {smoke.n_test} test questions a set" in README
     assert f"{cpu.n_sft:,} SFT and {cpu.n_rl:,} RL questions, three test sets of {cpu.n_test}" in README
-    small, large = (settings.base_model.split("/")[1] for settings in (colab, paper))
-    assert (
-        f"{small}, 4-bit LoRA | MedQA: {colab.n_sft} SFT and {colab.n_rl} RL; {colab.n_test} test" in README
+    laptop, (small, large) = (
+        PROFILES["laptop"],
+        (s.base_model.split("/")[1].split("@")[0] for s in (colab, paper)),
     )
-    assert colab.load_in_4bit and paper.use_vllm and f"{large}, LoRA, vLLM | MedQA train in halves" in README
+    assert laptop.base_model == colab.base_model and f"{small}, LoRA" in README
+    assert (
+        f"{laptop.n_sft} SFT questions, {laptop.rl_steps} RL steps; {laptop.n_test} test questions a set"
+        in README
+    )
+    assert (
+        f"{colab.n_sft:,} SFT questions, {colab.rl_steps} RL steps, {len(colab.seeds)} seeds; {colab.n_test} test"
+        in README
+    )
+    assert paper.use_vllm and f"{large}, LoRA, vLLM | MedQA train in halves" in README

@@ -15,6 +15,7 @@ from clinical_r1.files import compare_hashes, digest, locked, read_json, whole_f
 MODELS_VARIABLE = "CLINICAL_R1_MODELS"
 # What Transformers reads of a model repository: no copies for other programs, and no Python
 NEEDED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 # special tokens: name in Transformers -> field of a GGUF file that holds the token's number
 SPECIAL = {
     "bos_token": "tokenizer.ggml.bos_token_id",
@@ -92,26 +93,29 @@ def _from_hub(name: str, revision: str) -> str:
     return folder
 
 
-def check_model_folder(base: str) -> None:
-    """ValueError for a folder that lacks a configuration, a tokenizer, its weights, or a part of them: names what is missing."""
+def check_model_folder(base: str, parts=("config", "tokenizer", "weights")) -> None:
+    """ValueError for a folder that lacks a configuration, a tokenizer, its weights, or a part of them: names what is missing.
+
+    parts: which of the three are looked for. A Hub id is not looked at.
+    """
     folder = Path(base)
     if not folder.is_dir():
-        return  # a Hub id
+        return
     names = {path.name for path in folder.iterdir()}
-    index = folder / "model.safetensors.index.json"
-    if "config.json" not in names:
-        missing = "config.json"
-    elif not names & {"tokenizer.json", "tokenizer.model", "vocab.json"}:
-        missing = "a tokenizer (tokenizer.json)"
-    elif index.name in names:
-        parts = set(read_json(index).get("weight_map", {}).values())
-        missing = ", ".join(sorted(parts - names)) if parts else f"parts that {index.name} would list"
-    else:
-        single = any(name.endswith(".safetensors") for name in names)
-        missing = "" if single else "weights (model.safetensors)"
+    missing = []
+    if "config" in parts and "config.json" not in names:
+        missing.append("config.json")
+    if "tokenizer" in parts and not names & set(TOKENIZERS):
+        missing.append("a tokenizer (tokenizer.json)")
+    if "weights" in parts:
+        index = folder / "model.safetensors.index.json"
+        if index.name in names:
+            missing += sorted({*read_json(index).get("weight_map", {}).values()} - names)
+        elif not any(name.endswith(".safetensors") for name in names):
+            missing.append("weights (model.safetensors)")
     if missing:
         raise ValueError(
-            f"the model folder {folder} lacks {missing}; copy or download it whole, or name another base model."
+            f"the model folder {folder} lacks {', '.join(missing)}; copy or download it whole, or name another base model."
         )
 
 

@@ -33,14 +33,14 @@ from clinical_r1.models import load_tokenizer, merge_adapter
 from clinical_r1.pipeline.ledger import read_tables
 from clinical_r1.pipeline.manifest import read_manifest
 from clinical_r1.questions import read_questions
-from clinical_r1.settings import CLINIC_BASE, PROTOCOLS, Settings
+from clinical_r1.settings import CLINIC_BASE, PROTOCOLS, SMOLLM2, Settings
 from clinical_r1.tables import interval, markdown, number
 
 WARNING = "Teaching and research material. Not a medical device, not medical advice, not for clinical use."
 TRAINING_STAGE, EVALUATION_STAGE = "03_crpo_training", "04_benchmark_evaluation"
 
 # base model -> card metadata; Qwen2.5-3B is not under Apache-2.0 as its sisters are
-LICENCES = {CLINIC_BASE: {"license": "apache-2.0"}}
+LICENCES = {name: {"license": "apache-2.0"} for name in (CLINIC_BASE, SMOLLM2)}
 LICENCES["Qwen/Qwen2.5-3B-Instruct"] = {
     "license": "other",
     "license_name": "qwen-research",
@@ -192,10 +192,9 @@ def model_card(settings: Settings, method: str, seed: int, exported: Exported) -
 
 
 def public_name(base_model: str) -> str:
-    """A base model as a card may name it: a Hub id or "clinic-base" as it is, of a folder its last part alone."""
-    return (
-        Path(base_model).name if Path(base_model).is_absolute() or Path(base_model).is_dir() else base_model
-    )
+    """A base model as a card may name it: a Hub id without its revision, "clinic-base", or the last part of a folder."""
+    folder = Path(base_model)
+    return folder.name if folder.is_absolute() or folder.is_dir() else base_model.partition("@")[0]
 
 
 def measured(settings: Settings, method: str, seed: int):

@@ -15,8 +15,8 @@ RECORDED = "torch transformers trl peft datasets accelerate numpy pandas scipy s
 
 
 def needs_cuda(settings: Settings) -> bool:
-    """Whether the profile trains or samples on a CUDA device."""
-    return settings.backend == "unsloth" or settings.use_vllm
+    """Whether the profile trains or samples on a CUDA device: float16 is scaled there only."""
+    return settings.backend == "unsloth" or settings.use_vllm or settings.device_dtype == "float16"
 
 
 EXTENDABLE = ("seeds", "methods", "benchmarks", "outside")

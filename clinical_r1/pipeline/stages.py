@@ -326,7 +326,7 @@ STAGES = (
         "01_data_curation",
         reads=("clinical_r1/data/**/*", f"${DATA_VARIABLE}/**/*"),
         writes=("runs/{profile}/questions/*.jsonl",),
-        minutes={"smoke": 0.3, "cpu": 0.3, "laptop": 0.5, "colab": 5, "paper": 10},
+        minutes={"smoke": 0.3, "cpu": 0.3, "laptop": 0.5, "colab": 1, "paper": 10},
     ),
     Stage(
         "02_reward_design",
@@ -345,7 +345,7 @@ STAGES = (
             "figures/{profile}/fig5_response_length.*",
         ),
         may_write=("runs/{profile}/models/*/seed*/policy/**/*", "runs/{profile}/models/*/seed*/start/**/*"),
-        minutes={"smoke": 0.5, "cpu": 3, "laptop": 55, "colab": 90, "paper": 3600},
+        minutes={"smoke": 0.5, "cpu": 3, "laptop": 55, "colab": 30, "paper": 3600},
         per_seed=True,
     ),
     Stage(
@@ -378,7 +378,7 @@ STAGES = (
         environment=tuple(
             f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
         ),
-        minutes={"smoke": 0.5, "cpu": 2.8, "laptop": 15, "colab": 25, "paper": 300},
+        minutes={"smoke": 0.5, "cpu": 2.8, "laptop": 15, "colab": 15, "paper": 300},
         per_seed=True,
     ),
     Stage(

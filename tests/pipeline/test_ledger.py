@@ -145,7 +145,7 @@ def test_tolerance_admits_the_nearest_count_and_not_the_next():
         (table_of("medqa", n=1270), PAPER, {}, "1,270 items here, 1,273 in the paper"),
         (
             table_of("medqa"),
-            settings_for("colab"),
+            replace(PAPER, base_model="Qwen/Qwen2.5-0.5B-Instruct"),
             {},
             "Qwen/Qwen2.5-0.5B-Instruct here, Qwen/Qwen2.5-3B-Instruct in the paper",
         ),
