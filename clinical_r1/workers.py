@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from clinical_r1.files import write_json
