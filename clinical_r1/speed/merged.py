@@ -1,18 +1,21 @@
-"""Rollouts from merged weights: during generation a LoRA layer is one matrix, not three.
+"""A LoRA layer as one matrix instead of three: in rollouts, and in the training pass where that is less work.
 
     with merged_adapter(model):
         model.generate(...)
 
 W + s·B·A is computed anew each time, so the next rollout sees the next step, into copies that take the places of the LoRA layers
 in their parents; afterwards the layers are back, the same objects, whatever happened within. No weight is written to, so
-nothing has to be subtracted again. The copies take as much memory as the adapted matrices for as long as the generation runs.
+nothing has to be subtracted again. The copies take as much memory as the adapted matrices for as long as the context lasts; in
+training, until the backward pass.
 
-Only sampling is concerned: log-probabilities are those of the adapter path, which merged weights equal up to rounding.
+Rollouts: only sampling is concerned; log-probabilities are of the adapter path, which merged weights equal up to rounding.
+Training: the sum is part of the graph, so gradients reach A and B. A token then costs a gradient of W, in·out products, and
+saves those of the adapter, 3r(in + out): less for small layers and large ranks only, such as the clinic's model.
 
 torch and peft are imported when called.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 HALF = "its weights are {0}, in which an adapter's small changes would be rounded away"
 
@@ -30,10 +33,43 @@ def merged_adapter(model, adapted=None):
         raise ValueError(f"the adapter cannot be merged: {reason}; generate without merged_adapter.")
     with torch.no_grad():
         places = [(parent, name, layer, _plain(layer)) for parent, name, layer in adapted]
+    with _in_place(places):
+        yield model
+
+
+def merged_for_training(model, decoder):
+    """A context for one forward pass with gradients: merged where that is less work and nothing is computed again later.
+
+    decoder: the transformers model inside `model`. Autocast would round the sum, checkpointing would meet other layers in the
+    backward pass, so either leaves the model as it is; so does all that `why_not` names.
+    """
+    import torch
+
+    if not torch.is_grad_enabled() or torch.is_autocast_enabled(decoder.device.type):
+        return nullcontext()
+    adapted = [] if decoder.is_gradient_checkpointing else adapted_layers(model)
+    if not adapted or why_not(adapted) or not less_work(adapted):
+        return nullcontext()
+    return _in_place([(parent, name, layer, _plain(layer)) for parent, name, layer in adapted])
+
+
+def less_work(adapted) -> bool:
+    """Whether a token's products for the gradients of the matrices are fewer than those for the adapters beside them."""
+    merged = beside = 0
+    for *_, layer in adapted:
+        size = layer.in_features, layer.out_features
+        merged += size[0] * size[1]
+        beside += 3 * sum(layer.r[name] for name in layer.active_adapters if name in layer.lora_A) * sum(size)
+    return merged < beside
+
+
+@contextmanager
+def _in_place(places):
+    """Within, the fourth of each (parent, name, layer, plain) stands where the third stood."""
     try:
         for parent, name, _, plain in places:
             parent._modules[name] = plain
-        yield model
+        yield
     finally:
         for parent, name, layer, _ in places:
             parent._modules[name] = layer
@@ -106,6 +142,7 @@ def _plain(layer):
     if not active:
         return base
     plain = torch.nn.Linear(base.in_features, base.out_features, bias=False, device="meta")
-    weight = base.weight + layer.get_delta_weight(active[0]).to(base.weight.dtype)
-    plain.weight, plain.bias = torch.nn.Parameter(weight, requires_grad=False), base.bias
+    del plain.weight  # not a parameter: in training it is part of the graph
+    plain.weight = base.weight + layer.get_delta_weight(active[0]).to(base.weight.dtype)
+    plain.bias = base.bias
     return plain.train(base.training)

@@ -32,6 +32,7 @@ from clinical_r1.speed.exactness import (
     rows_to_verify,
     unshareable,
 )
+from clinical_r1.speed.merged import merged_for_training
 from clinical_r1.speed.prefix_attention import CannotShare, PackedGroups, register, route_for
 
 THRESHOLD = 1.15  # predicted speed-up below which a micro-batch is left to the stock method
@@ -174,16 +175,18 @@ class SharedPrefixMixin(GroupShuffleMixin):
 
         layout.route = self.shared_prefix_route or route_for(layout.source.device.type)
         keep = {"logits_to_keep": layout.predict} if "logits_to_keep" in self.model_kwarg_keys else {}
-        output = model(
-            input_ids=layout.input_ids,
-            position_ids=layout.position_ids,
-            # Four dimensions tell transformers that nothing has to be made; the attention below never reads it.
-            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=layout.source.device),
-            use_cache=False,
-            shared_prefix=layout,
-            **keep,
-        )
-        layers = self._decoder(model).config.get_text_config().num_hidden_layers
+        decoder = self._decoder(model)
+        with merged_for_training(model, decoder):
+            output = model(
+                input_ids=layout.input_ids,
+                position_ids=layout.position_ids,
+                # Four dimensions tell transformers that nothing has to be made; the attention below never reads it.
+                attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=layout.source.device),
+                use_cache=False,
+                shared_prefix=layout,
+                **keep,
+            )
+        layers = decoder.config.get_text_config().num_hidden_layers
         if layout.calls != layers:
             raise CannotShare(f"{layout.calls} of its {layers} layers use transformers' attention interface")
         logits = output.logits if keep else output.logits[:, layout.predict]

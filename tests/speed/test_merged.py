@@ -4,10 +4,17 @@ Run: pytest tests/speed/test_merged.py
 """
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 
-from clinical_r1.speed.merged import adapted_layers, merged_adapter, why_not
+from clinical_r1.speed.merged import (
+    adapted_layers,
+    less_work,
+    merged_adapter,
+    merged_for_training,
+    why_not,
+)
 from clinical_r1.speed.prefill import SharedPrefillMixin
 
 torch = pytest.importorskip("torch")
@@ -195,6 +202,61 @@ def test_dropout_that_does_not_act_does_not_hinder():
     adapter = logps(model)
     with merged_adapter(model):
         assert (logps(model) - adapter).abs().max() < 2e-5
+
+
+# -------------------------------------------------------------------------------------------------------------- training
+
+
+def loss_and_gradients(model, context):
+    model.zero_grad()
+    with context:
+        loss = model(input_ids=IDS).logits.log_softmax(-1)[..., 5].sum()
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+@pytest.mark.parametrize("lora_dropout", [0.0, 0.1])
+def test_gradients_of_merged_weights_are_the_adapter_s(dtype, within, lora_dropout):
+    model = adapted(dtype, r=32, lora_dropout=lora_dropout).train()
+    model = model.eval() if lora_dropout else model
+    before = state(model)
+    loss, expected = loss_and_gradients(model, nullcontext())
+    context = merged_for_training(model, model.get_base_model())
+    assert not isinstance(context, nullcontext)
+    merged, got = loss_and_gradients(model, context)
+    assert_same(before, state(model))
+    assert abs(merged - loss) <= within * abs(loss)
+    largest = max(gradient.abs().max() for gradient in expected.values())
+    assert expected.keys() == got.keys() and largest > 0.1
+    assert max((got[name] - expected[name]).abs().max() for name in got) <= within * largest
+
+
+@pytest.mark.parametrize(
+    ("rank", "targets", "less"),
+    [(32, "all-linear", True), (4, "all-linear", False), (6, ["q_proj"], True), (5, ["q_proj"], False)],
+)
+def test_merged_where_that_is_less_work(rank, targets, less):
+    """in · out = 1,024 products of the 32 x 32 layer, against 3 · r · (in + out) = 192 r."""
+    adapted_there = adapted_layers(adapted(r=rank, target_modules=targets))
+    assert less_work(adapted_there) == less
+
+
+def test_left_as_it_is_in_training():
+    model = adapted(r=32)
+    bare = model.get_base_model()
+    with torch.no_grad():
+        assert isinstance(merged_for_training(model, bare), nullcontext)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert isinstance(merged_for_training(model, bare), nullcontext)
+    with model.disable_adapter():
+        assert isinstance(merged_for_training(model, bare), nullcontext)
+    model.gradient_checkpointing_enable()
+    assert isinstance(merged_for_training(model, bare), nullcontext)
+    model.gradient_checkpointing_disable()
+    assert not isinstance(merged_for_training(model, bare), nullcontext)
+    assert isinstance(merged_for_training(bare.model.norm, bare), nullcontext), "nothing is adapted"
+    assert isinstance(merged_for_training(adapted(torch.bfloat16, r=32), bare), nullcontext)
 
 
 # ---------------------------------------------------------------------------------------------------------- in a trainer

@@ -178,7 +178,7 @@ def model_of(family="qwen2", dtype=torch.float32, implementation="sdpa", **chang
     return AutoModelForCausalLM.from_config(config, attn_implementation=implementation, dtype=dtype)
 
 
-def trainer_of(folder, model=None, lora=False, mixin=SharedPrefixMixin, options=None, **changes):
+def trainer_of(folder, model=None, lora=0, mixin=SharedPrefixMixin, options=None, **changes):
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoTokenizer, set_seed
@@ -203,7 +203,9 @@ def trainer_of(folder, model=None, lora=False, mixin=SharedPrefixMixin, options=
         args=trl.GRPOConfig(**arguments),
         train_dataset=Dataset.from_list([{"prompt": f"{a} {b}"} for a in words[:4] for b in words[4:]]),
         processing_class=tokenizer,
-        peft_config=LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False) if lora else None,
+        peft_config=LoraConfig(r=lora, target_modules="all-linear", init_lora_weights=False)
+        if lora
+        else None,
         **(options or {}),
     )
     made.current_gradient_accumulation_steps = 1  # what train() sets
@@ -291,7 +293,7 @@ def test_groups_of_any_shape_in_double_precision(tmp_path, case):
 
 @pytest.mark.parametrize("route", ["flash", "sdpa"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("lora", [0, 2, 32], ids="rank {}".format)
 def test_adapters_and_gradient_checkpointing(tmp_path, route, checkpointing, lora):
     options = {"shared_prefix_route": route}
     made = trainer_of(tmp_path, model_of(), lora=lora, options=options, gradient_checkpointing=checkpointing)
@@ -599,15 +601,18 @@ def test_the_shuffle_keeps_groups_and_draws_once():
 
 
 @pytest.mark.parametrize(
+    "rank", [2, 32]
+)  # beside the layers, and merged: less work in layers as small as these
+@pytest.mark.parametrize(
     "changes", [{}, {"num_iterations": 2, "beta": 0.1}, {"per_device_train_batch_size": 4}]
 )
-def test_two_training_steps_end_in_the_same_weights(tmp_path, changes):
+def test_two_training_steps_end_in_the_same_weights(tmp_path, changes, rank):
     """Generation, rewards, shuffle, micro-batches and optimiser, with and without the mixin."""
     size = {"gradient_accumulation_steps": 16 // changes.get("per_device_train_batch_size", 8)}
     ends = []
     for mixin in (None, SharedPrefixMixin):
         options = {"shared_prefix_threshold": 0} if mixin else None
-        made = trainer_of(tmp_path, lora=True, mixin=mixin, options=options, **(size | changes))
+        made = trainer_of(tmp_path, lora=rank, mixin=mixin, options=options, **(size | changes))
         made.train()
         logs = made.state.log_history
         ends.append(({n: p.detach() for n, p in made.model.named_parameters() if p.requires_grad}, logs))
@@ -660,7 +665,7 @@ def test_out_of_memory_that_halving_cannot_avoid(tmp_path, monkeypatch):
             made.compute_loss(made.model, loss_inputs())
 
 
-@pytest.mark.parametrize(("lora", "failing"), [(True, 1), (True, 2), (False, 2)])
+@pytest.mark.parametrize(("lora", "failing"), [(2, 1), (2, 2), (0, 2)])
 def test_out_of_memory_in_the_backward_pass_repeats_the_step(tmp_path, caplog, lora, failing):
     """First or second micro-batch of the first step: gradients are kept, completions not drawn again, logs whole."""
     ends = []
