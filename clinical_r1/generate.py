@@ -42,6 +42,7 @@ from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
+from clinical_r1.workers import Progress
 
 GENERATED_WITH = RL_ON + (
     "n_test", "engine", "eval_temperature", "eval_top_p", "eval_samples", "eval_batch", "device_dtype", "load_in_4bit",
@@ -122,10 +123,13 @@ def complete_all(settings: Settings) -> list[Path]:
             replay(settings, model, benchmark, own.answers[model][benchmark])
     missing = [job for job in jobs if job[0] in ARMS and not is_complete(settings, *job)]
     loaded, engine = None, None
-    for job in tqdm(missing, desc="completions", unit="file"):
+    progress = Progress(settings.run_dir / "completions", "completions", len(missing))
+    for done, job in enumerate(tqdm(missing, desc="completions", unit="file"), 1):
         if job[:2] != loaded:
             loaded, engine = job[:2], load_method(settings, *job[:2])
         complete(settings, engine, *job)
+        progress.step(done)
+    progress.end()
     return [settings.completions_path(b, m, s, p) for m, s, b, p in jobs]
 
 

@@ -14,9 +14,9 @@ ASKED = 32  # questions of the RL half, in each style; never test questions
 
 
 def measure_start(model, tokenizer, settings) -> dict[str, dict]:
-    """{style: {"answers", "well_formed", "right"}}, counts, of answers sampled as the rollouts of the first step will be.
+    """{style: {"answers", "read", "well_formed", "right"}}, counts, of answers sampled as the first step's rollouts will be.
 
-    The first ASKED questions of the RL half are asked. "right": the letter that the parser reads is the answer's.
+    The first ASKED questions of the RL half are asked. "read": the parser finds one letter; "right": it is the answer's.
     """
     from dataclasses import replace
 
@@ -34,11 +34,8 @@ def measure_start(model, tokenizer, settings) -> dict[str, dict]:
             for answer, question in zip(answers, questions, strict=True)
         ]
         right = sum(one.letter == question.answer for one, question in zip(read, questions, strict=True))
-        found[style] = {
-            "answers": len(read),
-            "well_formed": sum(one.well_formed for one in read),
-            "right": right,
-        }
+        counts = {"answers": len(read), "read": sum(one.letter is not None for one in read)}
+        found[style] = counts | {"well_formed": sum(one.well_formed for one in read), "right": right}
     return found
 
 
@@ -49,7 +46,7 @@ def said_of(start: dict[str, dict]) -> list[str]:
         lacking = [name for name in ("well_formed", "right") if not found[name]]
         warning = "; groups of equal answers teach nothing: raise n_sft or sft_epochs" if lacking else ""
         sentences.append(
-            f"before RL, {found['well_formed']} of {found['answers']} sampled answers to training questions are well formed and "
-            f"{found['right']} right in style {style}{warning}"
+            f"before RL, of {found['answers']} sampled answers to training questions in style {style}, {found['read']} can be read, "
+            f"{found['well_formed']} are well formed and {found['right']} right{warning}"
         )
     return sentences

@@ -80,7 +80,7 @@ class Progress:
     """How far one piece of work is, and how long the rest takes at the speed of the steps that this process has made.
 
     Kept in `folder`/progress.json, which the pipeline's line reads, until `end`; said on stderr after the third step and at each
-    tenth of the way. of: steps in all; done: those made before this process.
+    tenth of the way, while a minute or more is left. of: steps in all; done: those made before this process.
     """
 
     def __init__(self, folder: Path, what: str, of: int, done: int = 0, clock=time.monotonic):
@@ -95,7 +95,7 @@ class Progress:
         write_json(
             self.path, {"sentence": sentence, "done": done, "of": self.of, "seconds_left": round(seconds, 1)}
         )
-        if made == 3 or done * 10 // self.of > (done - 1) * 10 // self.of:
+        if seconds >= 60 and (made == 3 or done * 10 // self.of > (done - 1) * 10 // self.of):
             print(sentence, file=sys.stderr, flush=True)
         return sentence
 

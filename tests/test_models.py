@@ -19,6 +19,7 @@ import pytest
 from clinical_r1 import generate, models, train
 from clinical_r1.clinic import base_model
 from clinical_r1.clinic.cases import LEVELS, load_set
+from clinical_r1.engines.local import Transformers
 from clinical_r1.prompts import STYLES, build_messages
 from clinical_r1.settings import COLAB, CPU, PAPER, PROFILES, SMOKE
 
@@ -439,7 +440,7 @@ def test_a_template_that_shows_no_question_is_refused_where_policies_are_asked(t
 
     def prompts():
         return generate._prompts(
-            replace(SMOKE, base_model="mine"), (roomy, tokenizer), tasks, "crpo", "clinic"
+            replace(SMOKE, base_model="mine"), Transformers(roomy, tokenizer), tasks, "crpo", "clinic"
         )
 
     if said is None:

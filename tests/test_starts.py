@@ -35,14 +35,16 @@ def test_the_start_is_counted_on_training_questions_in_both_styles(tmp_path, mon
     policy = models.load_policy(CLINIC_BASE, settings), models.load_tokenizer(CLINIC_BASE)
     found = starts.measure_start(*policy, settings)
     assert found["grpo"]["answers"] == 4 and found["grpo"]["well_formed"] == 2 and found["grpo"]["right"] == 4
-    assert found["crpo"]["well_formed"] == 0
+    assert found["crpo"] == {"answers": 4, "read": 4, "well_formed": 0, "right": 4}
     assert asked == [(3, "sampled", 1.0, 1.0, [0, 1, 2]), (1, "sampled", 1.0, 1.0, [3])] * 2
 
 
 @pytest.mark.parametrize("found, warned", [((0, 3), True), ((3, 0), True), ((3, 1), False)])
 def test_a_start_from_which_nothing_can_be_learned_is_said_with_its_numbers(found, warned):
-    (said,) = starts.said_of({"crpo": {"answers": 32, "well_formed": found[0], "right": found[1]}})
-    assert f"{found[0]} of 32" in said and f"{found[1]} right" in said
+    (said,) = starts.said_of(
+        {"crpo": {"answers": 32, "read": 30, "well_formed": found[0], "right": found[1]}}
+    )
+    assert "of 32 sampled" in said and f"{found[0]} are well formed and {found[1]} right" in said
     assert ("raise n_sft or sft_epochs" in said) == warned
 
 

@@ -1,0 +1,222 @@
+"""What the profile laptop did with SmolLM2: the facts of one run as a file, and the block of docs/real-model.md made of it.
+
+    python benchmarks/real_model.py runs/laptop --results benchmarks/results/real_model.json    read a finished run
+    python benchmarks/real_model.py --print                                                     the page's block
+
+Nothing is measured here: times, counts and answers are those that the run has left. The page must hold the lines
+<!-- real-model --> and <!-- /real-model --> once each.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean, median
+
+from measuring import RESULTS
+
+from clinical_r1.arms import ARMS
+from clinical_r1.artifacts import LOG
+from clinical_r1.bases.folders import hub_name
+from clinical_r1.files import read_csv, read_json, read_jsonl, replace_block, write_json, write_text
+from clinical_r1.models import resolve_base
+from clinical_r1.prompts import render_question
+from clinical_r1.questions import read_questions
+from clinical_r1.settings import settings_from_json
+from clinical_r1.tables import markdown
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "real-model.md"
+FILE = RESULTS / "real_model.json"
+BEGIN, END = "<!-- real-model -->", "<!-- /real-model -->"
+SHOWN = (
+    "n_sft", "sft_epochs", "sft_batch", "sft_learning_rate", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate",
+    "lora_rank", "max_completion_tokens", "n_test",
+)  # fmt: skip
+MEASURES = ("accuracy", "faithfulness", "hallucination", "drc")
+
+
+def facts_of(run: Path) -> dict:
+    """All that the page says of a finished run, from its own files."""
+    manifest = read_json(run / "manifest.json")
+    settings = settings_from_json(manifest["settings"], run.parents[1])
+    base = Path(resolve_base(settings.base_model))
+    record = base / "sha256.json"
+    return {
+        "base": dict(zip(("name", "revision"), hub_name(settings.base_model), strict=True)),
+        "source": read_json(record)["recipe"] if record.is_file() else None,
+        "precision": read_json(run / "precision.json"),
+        "settings": {name: getattr(settings, name) for name in SHOWN},
+        "hardware": manifest["hardware"],
+        "versions": manifest["versions"],
+        "minutes": {name: round(stage["seconds"] / 60, 1) for name, stage in manifest["stages"].items()},
+        "peak_memory_gb": {
+            name: round(s["peak_memory_mb"] / 1000, 1) for name, s in manifest["stages"].items()
+        },
+        "cold_start": _cold_start(settings),
+        "arms": {name: _arm(settings, name) for name in settings.methods if ARMS[name].stage == "rl"},
+        "table": _table(run),
+        "example": _example(settings),
+    }
+
+
+def _cold_start(settings) -> dict:
+    folder = settings.model_dir("cold_start", settings.seeds[0])
+    rows = read_jsonl(folder / LOG)
+    losses = [row["loss"] for row in rows]
+    start = read_json(folder / "done.json")["checked"].get("start")
+    return {
+        "steps": len(rows),
+        "first_loss": losses[0],
+        "last_losses": round(mean(losses[-10:]), 3),
+        "start": start,
+    }
+
+
+def _arm(settings, name: str) -> dict:
+    """Means over the first and the last quarter of the steps, and seconds a step."""
+    rows = read_jsonl(settings.model_dir(name, settings.seeds[0]) / LOG)
+    quarter = max(1, len(rows) // 4)
+    columns = [key for key in rows[0] if key.startswith("rewards/") and key.endswith("/mean")]
+    columns += ["reward", "completions/mean_length", "kl"]
+    means = {
+        key: [round(mean(row[key] for row in part), 3) for part in (rows[:quarter], rows[-quarter:])]
+        for key in columns
+    }
+    return {
+        "steps": len(rows),
+        "step_seconds": round(median(row["step_time"] for row in rows), 1),
+        "quarters": means,
+    }
+
+
+def _table(run: Path) -> list[dict]:
+    table = read_csv(run / "tables" / "table1.csv", ("benchmark", "method", "metric", "value"))
+    rows = table[table["metric"].isin(MEASURES) & table["method"].isin(list(ARMS))]
+    columns = ["benchmark", "method", "metric", "value", "ci_low", "ci_high", "n", "coverage"]
+    return json.loads(rows[columns].to_json(orient="records"))
+
+
+def _example(settings) -> dict:
+    """The first test question and every arm's answer to it, as the models wrote them."""
+    name = settings.benchmarks[0]
+    question = read_questions(settings.questions_path(name, "test"))[0]
+    answers = {}
+    for method in settings.methods:
+        rows = read_jsonl(settings.completions_path(name, method, settings.seeds[0]))
+        answers[method] = next(row["text"] for row in rows if row["id"] == question.id)
+    return {
+        "id": question.id,
+        "question": render_question(question),
+        "answer": question.answer,
+        "answers": answers,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ the page
+
+
+def block(facts: dict) -> str:
+    """The page's block as markdown."""
+    return "\n\n".join(
+        [_weights(facts), _settings(facts), _training(facts), _results(facts), _one_question(facts)]
+    )
+
+
+def _weights(facts) -> str:
+    source, precision = facts["source"], facts["precision"]
+    kinds = (
+        ", ".join(f"{count} tensors in {kind}" for kind, count in source["tensors"].items()) if source else ""
+    )
+    weights = (
+        f"`{source['source']}` (sha256 `{source['sha256']}`; {kinds}), converted once to float32: **quantised weights, not the "
+        "Hub's**"
+        if source
+        else f"revision `{facts['base']['revision']}` of the Hub"
+    )
+    times = " and ".join(
+        f"{1e3 * seconds:.0f} ms in {name}" for name, seconds in precision["seconds"].items()
+    )
+    return (
+        f"**Weights.** {facts['base']['name']}, from {weights}. **Numbers.** A product of "
+        f"{' × '.join(map(str, precision['shape']))} took {times}: {precision['dtype']} was used. **Machine.** {facts['hardware']['cores']} cores, "
+        f"{facts['hardware']['memory_gb']} GB, no GPU, shared with other work."
+    )
+
+
+def _settings(facts) -> str:
+    return (
+        "**Settings.** " + ", ".join(f"{name} {value:g}" for name, value in facts["settings"].items()) + "."
+    )
+
+
+def _training(facts) -> str:
+    cold = facts["cold_start"]
+    losses = f"{cold['first_loss']:.2f} at first, {cold['last_losses']:.2f} over the last ten"
+    said = f"**Cold start.** {cold['steps']} steps, loss {losses}."
+    for style, found in (cold["start"] or {}).items():
+        said += (
+            f" Before RL, of {found['answers']} answers to training questions sampled at temperature 1 in style {style}, "
+            f"{found['well_formed']} are well formed and {found['right']} right."
+        )
+    rows = []
+    for name, arm in facts["arms"].items():
+        for column, (first, last) in arm["quarters"].items():
+            rows.append([ARMS[name].label, column, f"{first:g}", f"{last:g}"])
+    steps = "; ".join(
+        f"{ARMS[name].label}: {arm['steps']} steps of {arm['step_seconds']:g} s (median)"
+        for name, arm in facts["arms"].items()
+    )
+    header = ["arm", "mean of", "first quarter of the steps", "last quarter"]
+    return f"{said}\n\n**Reinforcement learning.** {steps}.\n\n{markdown(header, rows)}"
+
+
+def _results(facts) -> str:
+    rows = {}
+    for row in facts["table"]:
+        key = row["benchmark"], ARMS[row["method"]].label
+        cells = rows.setdefault(key, {"n": f"{row['n']:.0f}"})
+        if row["metric"] == "accuracy":
+            cells |= {
+                "accuracy": f"{row['value']:.1f} ({row['ci_low']:.1f} to {row['ci_high']:.1f})",
+                "answers read": f"{100 * row['coverage']:.0f} %",
+            }
+        elif row["value"] is not None:
+            cells[row["metric"]] = f"{row['value']:.2f}"
+    columns = ["n", "accuracy", "answers read", *MEASURES[1:]]
+    lines = [[*key, *(cells.get(column, "–") for column in columns)] for key, cells in rows.items()]
+    minutes = ", ".join(
+        f"{name[:2]} {value:g} min and {facts['peak_memory_gb'][name]:g} GB"
+        for name, value in facts["minutes"].items()
+    )
+    return (
+        f"**Test questions**, one sampled answer each; accuracy in per cent with its 95 % interval.\n\n"
+        f"{markdown(['set', 'arm', *columns], lines)}\n\n**Time and memory of the notebooks**, all processes: {minutes}."
+    )
+
+
+def _one_question(facts) -> str:
+    shown = facts["example"]
+    parts = [
+        f"**One question, every arm's answer** (`{shown['id']}`, the first test question; right: {shown['answer']})."
+    ]
+    parts.append(f"```text\n{shown['question']}\n```")
+    parts += [f"{ARMS[method].label}:\n\n```text\n{text}\n```" for method, text in shown["answers"].items()]
+    return "\n\n".join(parts)
+
+
+def main(argv=None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", nargs="?", type=Path, help="folder of a finished run, such as runs/laptop")
+    parser.add_argument("--results", type=Path, default=FILE)
+    parser.add_argument("--print", action="store_true", help="print the block; write no page")
+    arguments = parser.parse_args(argv)
+    if arguments.run:
+        write_json(arguments.results, facts_of(arguments.run.resolve()))
+    text = block(read_json(arguments.results))
+    if arguments.print:
+        print(text)
+    else:
+        write_text(PAGE, replace_block(PAGE.read_text(encoding="utf-8"), BEGIN, END, text))
+
+
+if __name__ == "__main__":
+    main()
