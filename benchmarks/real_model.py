@@ -137,8 +137,8 @@ def _weights(facts) -> str:
     )
     return (
         f"**Weights.** {facts['base']['name']}, from {weights}. **Numbers.** A product of "
-        f"{' × '.join(map(str, precision['shape']))} took {times}: {precision['dtype']} was used. **Machine.** {facts['hardware']['cores']} cores, "
-        f"{facts['hardware']['memory_gb']} GB, no GPU, shared with other work."
+        f"{' × '.join(map(str, precision['shape']))} took {times}: {precision['dtype']} was used. "
+        f"**Machine.** {facts['hardware']['cores']} cores, {facts['hardware']['memory_gb']} GB, no GPU, shared with other work."
     )
 
 

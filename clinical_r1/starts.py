@@ -46,7 +46,7 @@ def said_of(start: dict[str, dict]) -> list[str]:
         lacking = [name for name in ("well_formed", "right") if not found[name]]
         warning = "; groups of equal answers teach nothing: raise n_sft or sft_epochs" if lacking else ""
         sentences.append(
-            f"before RL, of {found['answers']} sampled answers to training questions in style {style}, {found['read']} can be read, "
-            f"{found['well_formed']} are well formed and {found['right']} right{warning}"
+            f"before RL, of {found['answers']} sampled answers to training questions in style {style}, {found['read']} can be "
+            f"read, {found['well_formed']} are well formed and {found['right']} right{warning}"
         )
     return sentences

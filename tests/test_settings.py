@@ -9,6 +9,7 @@ import json
 import pytest
 
 from clinical_r1 import artifacts, files, train
+from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.settings import CPU, PROFILES, SMOKE, settings_for, settings_from_json
 
 
@@ -121,3 +122,19 @@ def test_long_profiles_lose_little_when_a_session_ends(profile):
     settings = PROFILES[profile]
     assert settings.save_steps * 5 < settings.rl_steps
     assert settings.n_test is None or settings.n_test % settings.eval_batch == 0
+
+
+def test_colab_is_laptop_on_a_card_and_needs_nothing_brought():
+    """No gated data, no traces, no package beyond what the notebooks' first cell installs."""
+    laptop, colab = PROFILES["laptop"], PROFILES["colab"]
+    assert colab.base_model == laptop.base_model and colab.methods == laptop.methods
+    assert (colab.backend, colab.use_vllm, colab.load_in_4bit, colab.teacher_traces) == (
+        "trl",
+        False,
+        False,
+        None,
+    )
+    assert colab.train_benchmark == "clinic" and set(colab.benchmarks) == set(CLINIC_BENCHMARKS)
+    assert len(colab.seeds) > len(laptop.seeds) and colab.device_dtype == "float16"
+    for name in ("n_sft", "n_rl", "n_test", "rl_steps", "rl_prompts"):
+        assert getattr(colab, name) > getattr(laptop, name)
