@@ -111,6 +111,8 @@ def test_answers_of_another_model_are_compared_by_the_notebook(mine, tmp_path):
         "METHODS": METHODS,
         "np": np,
         "metrics": metrics,
+        "tables": tables,
+        "ARMS": ARMS,
     }
     exec(cell, names)
     assert list(names["own"]) == ["gpt-4-32k against CRPO, clinic"]
