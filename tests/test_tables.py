@@ -74,3 +74,14 @@ def test_markdown_keeps_ours_and_theirs_apart():
     assert lines["chance"].split(" | ")[-4] == "25.00"
     assert "**" not in lines["majority letter"]  # a guesser at 100 % takes the bold from nobody
     assert lines["GRPO"].endswith("| 4 | 1 | 0.750 |")
+
+
+def test_arms_that_a_run_lacks_are_not_compared_and_named(capsys):
+    """Profile laptop has no arm without a cold start; its notebook goes on."""
+    scores = four_records(method="cold_start_crpo") + four_records(method="cold_start_grpo")
+    frame = pd.DataFrame(scores)
+    assert tables.compare_arms(frame, "crpo", "cold_start_grpo", ["accuracy"], rng()) is None
+    assert capsys.readouterr().out == "not in this run: CRPO; nothing is compared\n"
+    pair = ("cold_start_crpo", "cold_start_grpo")
+    expected = metrics.compare(frame, *pair, ["accuracy"], rng())
+    pd.testing.assert_frame_equal(tables.compare_arms(frame, *pair, ["accuracy"], rng()), expected)

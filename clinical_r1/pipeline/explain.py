@@ -117,7 +117,8 @@ def _file_lines(row, record, settings):
     if record["base_model"] == "clinic-base":
         wanted["base"] = f"{PACKAGE.name}/data/clinic_base/model.safetensors"
     else:
-        yield f"base       {record['base_model']}, fetched by name; no hash recorded"
+        how = "pinned by its revision" if "@" in record["base_model"] else "fetched by name; no hash recorded"
+        yield f"base       {record['base_model']}, {how}"
     for label, path in wanted.items():
         yield f"{label:10} {path}  sha256 {inputs.get(path) or 'not recorded'}"
     sources = {path: digest for path, digest in inputs.items() if f"/{row.benchmark}/" in path}
