@@ -268,10 +268,6 @@ class WatchMixin:
         if self.progress:
             self.progress.step(state.global_step)
 
-    def on_train_end(self, args, state, control, **kwargs):
-        if self.progress:
-            self.progress.end()
-
     def on_log(self, args, state, control, logs=None, model=None, optimizer=None, **kwargs):
         if "loss" not in logs:
             return  # an evaluation, or the summary at the end
@@ -342,7 +338,8 @@ def run(trainer) -> dict:
     from transformers import TrainerCallback
 
     before = _fingerprints(trainer.model)
-    trainer.add_callback(type("Watch", (WatchMixin, TrainerCallback), {})())
+    watch = type("Watch", (WatchMixin, TrainerCallback), {})()
+    trainer.add_callback(watch)
     whole = whole_checkpoints(Path(trainer.args.output_dir))
     try:
         trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
@@ -350,6 +347,9 @@ def run(trainer) -> dict:
         print(
             f"{trainer.args.run_name}: {whole[-1]} is that of the last step and is loaded.", file=sys.stderr
         )
+    finally:
+        if watch.progress:
+            watch.progress.end()
     return _checked(trainer, before)
 
 

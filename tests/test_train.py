@@ -95,6 +95,7 @@ def test_processes_share_a_step_in_whole_groups(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert train.reinforced_batch(TINY) == (4, 1)
     assert train.supervised_batch(replace(TINY, sft_batch=32, micro_batch=8)) == (8, 2)
+    assert train.supervised_batch(replace(TINY, sft_batch=32, micro_batch=8, sft_micro_batch=2)) == (2, 8)
     with pytest.raises(RuntimeError, match="launch one arm"):
         train.train_all(TINY)
     monkeypatch.setenv("WORLD_SIZE", "3")

@@ -29,7 +29,7 @@ from clinical_r1.completions import parse_completion
 from clinical_r1.engines.local import Transformers
 from clinical_r1.files import PipelineError, read_json, read_stamp, write_text
 from clinical_r1.generate import read_completions
-from clinical_r1.models import load_tokenizer, merge_adapter
+from clinical_r1.models import load_tokenizer, merge_adapter, precision
 from clinical_r1.pipeline.ledger import read_tables
 from clinical_r1.pipeline.manifest import read_manifest
 from clinical_r1.questions import read_questions
@@ -354,7 +354,7 @@ def _provenance(settings, method, seed, manifest) -> str:
         ],
         ["uncommitted changes", {True: "yes", False: "no"}.get(git.get("dirty"), "not recorded")],
         ["policy", policy_hash(settings, method, seed)],
-        ["precision", settings.device_dtype + (", trained on a 4-bit base" if settings.load_in_4bit else "")],
+        ["precision", precision(settings) + (", trained on a 4-bit base" if settings.load_in_4bit else "")],
     ]
     versions = read_json(settings.model_dir(method, seed) / DONE).get("versions", {})
     made += [[f"trained with {name}", version] for name, version in versions.items()]
