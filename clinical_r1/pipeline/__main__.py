@@ -5,6 +5,7 @@
     python -m clinical_r1.pipeline readme                                 rewrite the pages' generated results
     python -m clinical_r1.pipeline rescore [cpu] [--name today]           score again, no model; what has changed
     python -m clinical_r1.pipeline ablations [--seeds 3]                  the ablations the paper leaves out
+    python -m clinical_r1.pipeline traces paper --teacher MODEL           traces for the cold start, from a model or a server
     python -m clinical_r1.pipeline export --method crpo --to DIR          a trained arm as a plain model with its card
 
 A killed run goes on at the notebook it died in (and that notebook's functions go on from their own files); what is
@@ -174,6 +175,21 @@ ABLATIONS = (
     _argument("--summary-only", action="store_true", help="summarise what is on disk; train nothing"),
     _argument("--publish", action="store_true", help="copy the summary into the package"),
 )
+TRACES = (
+    PROFILE_FIRST,
+    _argument(
+        "--teacher", required=True, metavar="MODEL", help="Hub id or folder; with --server its name there"
+    ),
+    _argument(
+        "--server", metavar="URL", help="an OpenAI-compatible server, such as http://127.0.0.1:8000/v1"
+    ),
+    _argument("--key-variable", metavar="NAME", help="environment variable that holds the server's key"),
+    _argument("--tries", type=int, default=4, metavar="K", help="tries a question, at most (default 4)"),
+    _argument("--temperature", type=float, default=0.8, help="of every try (default 0.8)"),
+    _argument("--limit", type=int, metavar="N", help="only the first N questions of the SFT half"),
+    _argument("--to", type=Path, metavar="FILE", help="default: runs/<profile>/traces/<model>.jsonl"),
+    WITH,
+)
 EXPORT = (
     PROFILE_OPTION,
     _argument("--method", required=True, help="a trained arm, such as crpo, or cold_start"),
@@ -309,6 +325,25 @@ def ablations_command(arguments, *_) -> None:
     ablations.reproduce(settings, arguments.summary_only, arguments.publish)
 
 
+def traces_command(arguments, *_) -> None:
+    """Ask a teacher for traces of the SFT questions and keep those that are right."""
+    settings = settings_of(arguments)
+    if arguments.key_variable and not arguments.server:
+        raise ValueError("--key-variable names the key of a server; give the server with --server as well.")
+    if arguments.dry_run:
+        print(f"would ask {arguments.teacher} for traces of {settings.train_benchmark}'s SFT half")
+        return
+    from clinical_r1.pipeline import traces
+
+    to = arguments.to.resolve() if arguments.to else traces.default_file(settings, arguments.teacher)
+    request = traces.Request(to, arguments.tries, arguments.temperature, arguments.limit)
+    report = traces.make_traces(
+        settings, arguments.teacher, request, arguments.server, arguments.key_variable
+    )
+    print(traces.as_text(report))
+    print(f"traces in {to}: name it in teacher_traces of the settings")
+
+
 def export_command(arguments, *_) -> None:
     """Merge, save and describe one trained arm."""
     settings = settings_of(arguments, (arguments.seed,))
@@ -330,6 +365,11 @@ COMMANDS = {
     ),
     "rescore": ("score stored completions by today's rules, without a model", rescore_command, RESCORE),
     "ablations": ("train, answer and summarise what notebook 05 shows", ablations_command, ABLATIONS),
+    "traces": (
+        "ask a model or a server for the cold start's traces; keep those that are right",
+        traces_command,
+        TRACES,
+    ),
     "export": (
         "merge, save and describe one trained arm; push it to the Hub if asked",
         export_command,
