@@ -233,8 +233,9 @@ def check_lengths(arm: str, settings, tokenizer, conversations) -> None:
     stage, limit, names = ARMS[arm].stage, settings.max_prompt_tokens, "max_prompt_tokens"
     if stage == "sft":
         limit, names = limit + settings.max_completion_tokens, f"{names} + max_completion_tokens"
-    options = {"tokenize": True, "add_generation_prompt": stage == "rl"}
-    lengths = [len(tokenizer.apply_chat_template(each, **options)["input_ids"]) for each in conversations]
+    # Unsloth changes the default of return_dict for every tokenizer
+    options = {"tokenize": True, "add_generation_prompt": stage == "rl", "return_dict": False}
+    lengths = [len(tokenizer.apply_chat_template(each, **options)) for each in conversations]
     if longer := sum(length > limit for length in lengths):
         what, source = "prompts", settings.questions_path(settings.train_benchmark, stage)
         if stage == "sft":
