@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from dataclasses import replace
 
 import pytest
@@ -23,6 +24,7 @@ from clinical_r1.questions import write_questions
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import SMOKE
 from clinical_r1.speed.draws import DRAWS
+from clinical_r1.trainer import check_lengths
 
 TINY = replace(SMOKE, n_sft=64, n_rl=16, n_test=8, eval_batch=3, benchmarks=("clinic",), workers=1)
 
@@ -306,6 +308,20 @@ def test_prompts_that_do_not_fit_are_refused(tmp_path, limit):
     ) as caught:
         train.train_arm(settings, "crpo", 0)
     assert str(settings.questions_path("clinic", "rl")) in str(caught.value)
+
+
+@pytest.mark.parametrize("return_dict", [True, False], ids=["transformers", "unsloth"])
+def test_prompts_are_counted_whatever_a_template_returns_by_itself(tmp_path, return_dict):
+    """Unsloth sets return_dict of every tokenizer back to False (unsloth_zoo, temporary_patches/misc.py)."""
+
+    def applied(messages, tokenize, add_generation_prompt, return_dict=return_dict):
+        return {"input_ids": [1] * 7, "attention_mask": [1] * 7} if return_dict else [1] * 7
+
+    tokenizer = types.SimpleNamespace(apply_chat_template=applied)
+    settings = prepare(tmp_path, max_prompt_tokens=7)
+    check_lengths("crpo", settings, tokenizer, [[]])
+    with pytest.raises(ValueError, match="1 of 1 prompts are longer than max_prompt_tokens = 6"):
+        check_lengths("crpo", replace(settings, max_prompt_tokens=6), tokenizer, [[]])
 
 
 def test_an_arm_whose_start_is_not_trained_is_refused(tmp_path):

@@ -17,8 +17,9 @@ import pytest
 from clinical_r1 import generate
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.engines import protocol, vllm
-from clinical_r1.files import ROOT, read_jsonl, read_stamp, write_json
+from clinical_r1.files import ROOT, PipelineError, read_jsonl, read_stamp, write_json
 from clinical_r1.models import clinic_base_path, load_tokenizer
+from clinical_r1.pipeline import stages
 from clinical_r1.questions import write_questions
 from clinical_r1.settings import CLINIC_BASE, COLAB, PAPER, SMOKE
 
@@ -70,6 +71,7 @@ def library(monkeypatch):
     monkeypatch.setattr(StandIn, "started", [])
     monkeypatch.setattr(StandIn, "said", StandIn.said)
     monkeypatch.setattr(vllm, "_requests", {})
+    monkeypatch.setattr(stages, "find_spec", lambda name: object())
     yield
     vllm.close()
 
@@ -209,6 +211,14 @@ def test_no_adapter_and_no_vllm_are_one_sentence_each(tmp_path, monkeypatch):
         ImportError, match=r"engine 'vllm' is not installed; pip install 'clinical_r1\[vllm\]'"
     ):
         vllm.load(CLINIC_BASE, SETTINGS)
+
+
+def test_a_run_is_not_begun_without_the_vllm_it_would_answer_with(tmp_path, monkeypatch):
+    settings = replace(SETTINGS, out=str(tmp_path))
+    stages.check_machine(settings)
+    monkeypatch.setattr(stages, "find_spec", lambda name: None)
+    with pytest.raises(PipelineError, match="engine 'vllm' is not installed"):
+        stages.check_machine(settings)
 
 
 def test_an_engine_is_one_of_two_and_paper_takes_vllm():
