@@ -17,8 +17,9 @@ from clinical_r1 import extensions, metrics, paper, plots, tables
 from clinical_r1.arms import ARMS, METHODS
 from clinical_r1.artifacts import reward_set
 from clinical_r1.clinic import load_set
-from clinical_r1.engines.replay import AnswerFile
+from clinical_r1.engines.replay import AnswerFile, replayed_rows
 from clinical_r1.files import PACKAGE, ROOT, write_jsonl
+from clinical_r1.questions import Question
 from clinical_r1.settings import PROFILES
 
 PYTHON = blocks(page("docs/recipes.md"), "python")
@@ -77,9 +78,38 @@ def test_an_own_base_model_is_taken(mine, tmp_path):
 
 
 def test_answers_of_another_model_stand_under_its_own_name(mine, tmp_path):
-    own = mine("ANSWERS")
+    own = mine("gpt-4-32k")
     assert own.answers == {"gpt-4-32k": {"clinic": AnswerFile(tmp_path.resolve() / "answers.jsonl")}}
     assert extensions.settings_for("smoke", own=own.path).outside == (("gpt-4-32k", "clinic"),)
+
+
+def test_answers_of_any_schema_are_told_field_by_field(mine, tmp_path):
+    write_jsonl(tmp_path / "medqa.jsonl", [{"qid": "test_0000", "response": "the answer is C.", "key": "C"}])
+    own = mine("another-model")
+    assert extensions.settings_for("smoke", own=own.path).outside == (("another-model", "medqa"),)
+    options = {"A": "Gout", "B": "Lupus", "C": "Sepsis"}
+    asked = Question("medqa-test-0000", "medqa", "test", "A red knee.", options, "C", {})
+    source = own.answers["another-model"]["medqa"]
+    (row,) = replayed_rows(source, [asked])
+    assert source.read(row["text"], "crpo", options).letter == "C"
+    with pytest.raises(
+        ValueError, match="has the right answer 'C' for 'medqa-test-0000', which has 'A' here"
+    ):
+        replayed_rows(source, [replace(asked, answer="A")])
+
+
+def test_servers_are_asked_for_the_benchmarks_of_the_run(mine):
+    own = mine("SERVERS")
+    settings = extensions.settings_for("smoke", own=own.path)
+    assert ("gpt-4o", "clinic-expert") in settings.outside and (
+        "served-here",
+        "clinic-expert",
+    ) not in settings.outside
+    assert own.servers["o-mini"].sampling(settings, "sampled") == {
+        "temperature": None,
+        "top_p": None,
+        "max_tokens": 8000,
+    }
 
 
 def handmade_scores(benchmark="clinic"):
@@ -99,7 +129,7 @@ def handmade_scores(benchmark="clinic"):
 
 def test_answers_of_another_model_are_compared_by_the_notebook(mine, tmp_path):
     """The cell of notebook 04, on scores made by hand: beside one seed, exactly, and into comparisons.csv and figure 4."""
-    settings = extensions.settings_for("smoke", out=str(tmp_path), own=mine("ANSWERS").path)
+    settings = extensions.settings_for("smoke", out=str(tmp_path), own=mine("gpt-4-32k").path)
     settings = replace(settings, seeds=(0, 1))
     cells = json.loads((ROOT / "notebooks" / "04_benchmark_evaluation.ipynb").read_text())["cells"]
     (cell,) = [source for c in cells if "settings.outside" in (source := "".join(c["source"]))]
@@ -156,7 +186,7 @@ def test_a_model_named_like_a_column_is_refused_by_name(name):
 
 
 def test_every_own_file_of_the_page_was_loaded_above():
-    assert len(OWN_FILES) == 4
+    assert len(OWN_FILES) == 6
 
 
 @pytest.mark.parametrize("number", range(len(PYTHON)))

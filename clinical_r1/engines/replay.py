@@ -50,6 +50,8 @@ class AnswerFile:
     tokens, prompt: fields that are kept where they are there.
     parser: one of `PARSERS`, or a function (text, style, options) -> Completion; named in Table 1 unless it is "box".
     style: of the format that the text is read in.
+    gold: a field, or a function of the row, with the right letter as the file knows it: answers to the same stems with other
+        options, as MedQA with four and with five has them, are refused.
     others: True where the file may also answer questions that this run does not ask.
     """
 
@@ -60,14 +62,15 @@ class AnswerFile:
     prompt: str = "prompt"
     parser: str | Callable = "box"
     style: str = "crpo"
+    gold: str | Callable | None = None
     others: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "file", Path(self.file))
-        for name in ("id", "text", "tokens", "prompt"):
+        for name in ("id", "text", "tokens", "prompt", "gold"):
             value = getattr(self, name)
-            named = isinstance(value, str) and value or callable(value) and name in ("id", "text")
-            if not named and not (name == "text" and value is None):
+            named = isinstance(value, str) and value or callable(value) and name in ("id", "text", "gold")
+            if not named and not (name in ("text", "gold") and value is None):
                 raise ValueError(f"{name} is {value!r}; expected the name of a field.")
         if not callable(self.parser) and self.parser not in PARSERS:
             raise ValueError(
@@ -142,14 +145,21 @@ def _is_made_from(path: Path, made_from: dict) -> bool:
 def replayed_rows(source: AnswerFile, questions: Sequence[Question]) -> list[dict]:
     """{"id", "text", "prompt", "tokens"} of every question, in the questions' order. ValueError as in `replay`."""
     file, given = source.file, {}
+    keys = {question.id: question.answer for question in questions}
     for number, row in _rows(file):
         where = f"{file}, line {number}"
         name, text = _value(where, row, source.id), _text(where, row, source)
         name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
         if not isinstance(name, str) or not isinstance(text, str):
             raise ValueError(
-                f"{where} holds {list(row)}, with {source.id} {name!r} and a text of kind {type(text).__name__}; expected an id "
-                "and a text: name their fields with id and text."
+                f"{where} holds {list(row)}, with the id {name!r} and a text of kind {type(text).__name__}; expected an id and a "
+                "text: name their fields with id and text, or make them of the row with a function. A call that failed has the "
+                'text "".'
+            )
+        if source.gold is not None and (said := _value(where, row, source.gold)) != keys.get(name, said):
+            raise ValueError(
+                f"{where} has the right answer {said!r} for {name!r}, which has {keys[name]!r} here; these answers are to "
+                "other questions, or to other options: give matching ones."
             )
         if name in given:
             raise ValueError(f"{where} answers {name!r} again; keep one answer to each question.")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from clinical_r1.arms import STYLES
-from clinical_r1.engines.chat import ChatError, ChatServer, Spent, is_model
+from clinical_r1.engines.chat import ChatError, ChatServer, Spent, is_model, say_once
 from clinical_r1.engines.replies import Reply
 from clinical_r1.engines.store import Store, digest
 from clinical_r1.files import locked, read_stamp, sha256, write_stamped
@@ -27,6 +27,7 @@ from clinical_r1.settings import PROTOCOLS, Settings
 from clinical_r1.workers import in_threads
 
 SAMPLING = ("temperature", "top_p", "seed", "max_tokens")
+LONG = 80  # characters; two draws of so long a text that are equal were not drawn
 NO_TEXT = (
     "content_filter",
     "refusal",
@@ -212,14 +213,17 @@ def ask_server(settings: Settings, name: str, benchmark: str, server: Server) ->
     """A server's answers to a benchmark's test questions as completions of this run, under `name`; returns their file.
 
     Prompts are the full ones, whatever the run's own base model reads. A file that was made from the same answers is returned
-    as it is; else it is made anew, from the store as far as that reaches. Prints what was asked and what it cost. ChatError
-    when the server gives no answer; the same call continues there.
+    as it is; else it is made anew, from the store as far as that reaches. Prints what was asked and what it cost. One question
+    is put once more with another seed, to notice a server that does not sample. ChatError when the server gives no answer; the
+    same call continues there.
     """
     path = settings.completions_path(benchmark, name, settings.seeds[0])
     asked_file = settings.questions_path(benchmark, "test")
     tasks = [(q, sample) for sample in range(settings.eval_samples) for q in read_questions(asked_file)]
     prompts = [server.prompt(build_messages(question, server.style, "full")) for question, _ in tasks]
     seeds = [_seed(settings.seeds[0], benchmark, question.id, sample) for question, sample in tasks]
+    prompts.append(prompts[0])
+    seeds.append(_seed(settings.seeds[0], benchmark, tasks[0][0].id, "again"))
     made_from = {"asked": server.identity, "style": server.style, "test_questions": sha256(asked_file)[:16]}
     made_from["answers"] = digest(server.keys(prompts, settings, "sampled", seeds))
     with locked(path.with_name(f".{path.stem}.lock"), str(path)):
@@ -230,14 +234,21 @@ def ask_server(settings: Settings, name: str, benchmark: str, server: Server) ->
             answers = server.answer(prompts, settings, "sampled", seeds, spent)
         except ChatError as error:
             raise ChatError(f"{name}, {benchmark}: {error}") from None
+        again = answers.pop()["text"]
+        cold = len(again) >= LONG and again == answers[0]["text"] and settings.eval_temperature > 0
         common = {"benchmark": benchmark, "method": name, "seed": settings.seeds[0]}
-        how = {"protocol": "sampled", "style": server.style, "note": _note(server, answers)}
+        how = {"protocol": "sampled", "style": server.style, "note": _note(server, answers, cold)}
         rows = [
             {"id": question.id, **common, "sample": sample, **how, "prompt": prompt} | answer
-            for (question, sample), prompt, answer in zip(tasks, prompts, answers, strict=True)
+            for (question, sample), prompt, answer in zip(tasks, prompts[:-1], answers, strict=True)
         ]
         reasons = Counter(row["finish_reason"] for row in rows)
         print(_bill(f"{name}, {benchmark}", spent, reasons), flush=True)
+        if cold:
+            say_once(
+                f"{name}: the server does not sample, though it was asked to with temperature {settings.eval_temperature:g}; "
+                "`transformers serve` needs do_sample in the model's generation_config.json."
+            )
         return write_stamped(path, rows, made_from | {"finish_reasons": dict(sorted(reasons.items()))})
 
 
@@ -253,12 +264,13 @@ def _is_made_from(path: Path, made_from: dict) -> bool:
         return False  # made anew: its answers are in the store
 
 
-def _note(server: Server, answers: Sequence[dict]) -> str:
+def _note(server: Server, answers: Sequence[dict], cold: bool) -> str:
     """What Table 1 says beside the name."""
     served = sorted({answer["model"] for answer in answers if answer["model"]}) or [server.model]
     left = [name for name in ("temperature", "top_p", "max_tokens") if name in server.leave_out]
     own = f", with the server's own {' and '.join(left)}" if left else ""
-    return f"answered through a server by {' and '.join(served)}{own}"
+    same = ", which gives the same words whatever the seed: it does not sample" if cold else ""
+    return f"answered through a server by {' and '.join(served)}{own}{same}"
 
 
 def _bill(what: str, spent: Spent, reasons: Counter) -> str:

@@ -1,22 +1,35 @@
 """A model behind a server answers the test questions: what is sent, kept, paid and refused; and a real server."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from judge_server import KEY, answer, refusal, serving
 
+from clinical_r1 import extensions
 from clinical_r1.clinic.cases import load_set
+from clinical_r1.curation.splits import write_splits
 from clinical_r1.engines import transport
 from clinical_r1.engines.chat import ChatError, Spent
+from clinical_r1.engines.local import Transformers
 from clinical_r1.engines.server import Server, ask_server
 from clinical_r1.engines.store import read_store
 from clinical_r1.files import read_jsonl, read_stamp
-from clinical_r1.generate import read_completions
+from clinical_r1.generate import complete_all, read_completions
+from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import write_questions
+from clinical_r1.score import score_all
 from clinical_r1.settings import SMOKE
+from clinical_r1.tables import build_table1
 
 VARIABLE = "CLINICAL_R1_TEST_KEY"
 
@@ -72,9 +85,11 @@ def test_answers_become_completions_under_their_own_name_and_nothing_is_asked_tw
         assert {name: first[name] for name in first if name not in ("messages", "seed")} == {
             "model": "tiny", "temperature": 0.8, "top_p": 0.95, "max_tokens": settings.max_completion_tokens,
         }  # fmt: skip
-        assert len({body["seed"] for body in server.bodies}) == 4 and server.most_in_flight <= 2
+        assert (
+            len({body["seed"] for body in server.bodies}) == 5 and server.most_in_flight <= 2
+        )  # one once more
         told = capsys.readouterr().out
-        assert "gpt-x, clinic: 4 asked now (400 + 40 tokens, 0.0012 dollars), 0 known before." in told
+        assert "gpt-x, clinic: 5 asked now (500 + 50 tokens, 0.0015 dollars), 0 known before." in told
 
         whole = path.read_bytes()
         ask_server(settings, "gpt-x", "clinic", model)
@@ -82,10 +97,10 @@ def test_answers_become_completions_under_their_own_name_and_nothing_is_asked_tw
         path.unlink()
         ask_server(settings, "gpt-x", "clinic", model)
         assert path.read_bytes() == whole
-        assert "0 asked now (0 + 0 tokens, 0.0000 dollars), 4 known before" in capsys.readouterr().out
+        assert "0 asked now (0 + 0 tokens, 0.0000 dollars), 5 known before" in capsys.readouterr().out
         # other settings are other answers; another address or key is not
         ask_server(replace(settings, eval_temperature=0.5), "gpt-x", "clinic", model)
-        assert len(server.bodies) == 8
+        assert len(server.bodies) == 10
         path.unlink()
         with serving(good) as other:
             ask_server(settings, "gpt-x", "clinic", engine(other, timeout=4.0, at_once=1))
@@ -107,8 +122,8 @@ def test_a_killed_run_goes_on_where_it_stopped_to_the_same_bytes(run, tmp_path):
         server.play = good
         path = ask_server(elsewhere, "gpt-x", "clinic", engine(server, at_once=1))
         assert (
-            path.read_bytes() == whole and len(server.bodies) == 5
-        )  # two, the refused one, the two that lacked
+            path.read_bytes() == whole and len(server.bodies) == 6
+        )  # two, the refused one, the three that lacked
 
 
 def half(handler):
@@ -129,7 +144,7 @@ def test_what_may_pass_is_asked_again(run, pauses, fault):
     settings, _ = run
     with serving(lambda messages, number: fault if number == 1 else good(messages, number)) as server:
         rows = read_jsonl(ask_server(settings, "gpt-x", "clinic", engine(server, at_once=1)))
-        assert all(row["text"].endswith("{A}") for row in rows) and len(server.bodies) == 5
+        assert all(row["text"].endswith("{A}") for row in rows) and len(server.bodies) == 6
     assert len(pauses) == 1
 
 
@@ -186,7 +201,7 @@ def test_how_an_answer_ended_is_kept_and_a_count_that_is_not_given_is_none(run, 
     reply, expected = ENDS[kind]
     with serving(lambda messages, number: reply) as server:
         path = ask_server(settings, "gpt-x", "clinic", engine(server))
-        assert len(server.bodies) == 4
+        assert len(server.bodies) == 5
     rows = read_jsonl(path)
     assert {(row["text"], row["finish_reason"], row["tokens"]) for row in rows} == {expected}
     assert read_stamp(path, "")["finish_reasons"] == {expected[1]: 4}
@@ -225,9 +240,23 @@ def test_more_samples_of_a_question_have_seeds_of_their_own(run):
     with serving(good) as server:
         rows = read_jsonl(ask_server(replace(settings, eval_samples=2), "gpt-x", "clinic", engine(server)))
         assert [row["sample"] for row in rows] == [0] * 4 + [1] * 4
-        assert len({body["seed"] for body in server.bodies}) == 8
+        assert len({body["seed"] for body in server.bodies}) == 9
         ask_server(replace(settings, eval_samples=3), "gpt-x", "clinic", engine(server))
-        assert len(server.bodies) == 12  # the first two samples are known
+        assert len(server.bodies) == 13  # the first two samples are known
+
+
+def test_a_server_that_does_not_sample_is_noticed_and_table_1_says_so(run, capsys):
+    settings, _ = run
+    with serving(lambda messages, number: answer("the same words " * 9)) as server:
+        (note,) = {row["note"] for row in read_jsonl(ask_server(settings, "cold", "clinic", engine(server)))}
+        assert note.endswith("gives the same words whatever the seed: it does not sample")
+        assert (
+            "cold: the server does not sample, though it was asked to with temperature 0.8"
+            in capsys.readouterr().err
+        )
+        server.play = lambda messages, number: answer(f"{number} is another number " * 9)
+        rows = read_jsonl(ask_server(settings, "warm", "clinic", engine(server, extra={"top_k": 0})))
+        assert {row["note"] for row in rows} == {"answered through a server by tiny"}
 
 
 def test_a_greedy_answer_has_no_seed(run):
@@ -282,3 +311,83 @@ def test_the_key_is_named_and_never_shown(run, monkeypatch):
 def test_a_field_that_makes_no_sense_is_refused(options, sentence):
     with pytest.raises(ValueError, match=f"^the server's {sentence}"):
         Server("http://127.0.0.1:1/v1", "tiny", **options)
+
+
+# ------------------------------------------------------------------------------------------------------- a real server
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory):
+    """A folder of SmolLM2-135M-Instruct in float32, or a skip that says why there is none."""
+    source = os.environ.get("CLINICAL_R1_MODELS")
+    if not source or not Path(source, GGUF).is_file():
+        pytest.skip(f"CLINICAL_R1_MODELS names no folder with {GGUF}")
+    pytest.importorskip("gguf", reason="the package gguf, which reads that file, is not installed")
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
+    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF)
+    del model.config.quantization_config
+    model.hf_quantizer, model.is_quantized = None, False
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def transformers_serve(smollm2, tmp_path_factory):
+    """Its base_url: the OpenAI-compatible server that Transformers ships, with SmolLM2."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("serve") / "log.txt"
+    command = [Path(sys.executable).with_name("transformers"), "serve", smollm2, "--dtype", "float32"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with open(log, "w") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT) as server:
+        try:
+            deadline = time.monotonic() + 300
+            while server.poll() is None and time.monotonic() < deadline:
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            else:
+                pytest.fail(f"transformers serve did not start:\n{log.read_text()}")
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+
+
+@pytest.mark.slow
+def test_a_real_server_answers_table_1_under_its_own_name_and_as_transformers_does(
+    smollm2, transformers_serve, tmp_path, monkeypatch
+):
+    monkeypatch.delenv(extensions.VARIABLE, raising=False)
+    own = tmp_path / "mine.py"
+    entry = {"base_url": transformers_serve, "model": str(smollm2), "at_once": 2, "benchmarks": ["clinic"]}
+    own.write_text(
+        f"SERVERS = {{'smollm2-served': {entry!r}}}\nSETTINGS = {{'max_completion_tokens': 24, 'n_test': 4}}\n"
+    )
+    try:
+        settings = extensions.settings_for("smoke", tmp_path, own=own)
+        settings = replace(settings, methods=(), benchmarks=("clinic",), eval_greedy=False)
+        write_splits(settings)
+        complete_all(settings)
+        rows = read_completions(settings, "clinic", "smollm2-served", 0)
+        assert len(rows) == 4 and all(row["text"] and row["tokens"] <= 24 for row in rows)
+        assert {row["model"] for row in rows} == {f"{smollm2}@main"}
+        table = build_table1(settings, score_all(settings), np.random.default_rng(0))
+        assert "smollm2-served" in set(table["method"])
+        engine = extensions.loaded().servers["smollm2-served"]
+    finally:
+        extensions.unload()
+    local = Transformers(load_policy(str(smollm2), settings), load_tokenizer(str(smollm2)))
+    messages = [json.loads(row["prompt"]) for row in rows[:2]]
+    prompts, seeds = [engine.prompt(each) for each in messages], [0] * 2
+    served = engine.answer(prompts, settings, "greedy", seeds)
+    here = local.answer([local.prompt(each) for each in messages], settings, "greedy", seeds)
+    assert [answer["text"] for answer in served] == [answer["text"] for answer in here]
+    assert [answer["finish_reason"] for answer in served] == [answer["finish_reason"] for answer in here]
