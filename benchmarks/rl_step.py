@@ -2,14 +2,16 @@
 
     python benchmarks/rl_step.py [--repeats 15] [--profile cpu]
 
-The shipped clinic model with a fresh LoRA adapter, the rewards and prompts of CRPO, 8 prompts x 8 completions. Two trainers
-live in one process and make one step each in turn, from the same weights, the same questions and the same draws:
+The shipped clinic model with a fresh LoRA adapter, the rewards and prompts of CRPO, 8 prompts x 8 completions. Three trainers
+live in one process and make one step each in turn, from the same weights and the same questions:
 
-stock   MultiObjectiveMixin on TRL's GRPOTrainer (the rewards' anatomy is logged by both)
-ours    the same with SharedPrefixMixin and SharedPrefillMixin before it
+stock         MultiObjectiveMixin on TRL's GRPOTrainer (the rewards' anatomy is logged by all)
+stock_draws   the same with SharedPrefixMixin and SharedPrefillMixin before it, which draws as stock does: the same completions
+ours          with its cheap draws, as training uses them: other completions of the same distribution
 
 A step's parts: generation; forward, log-probabilities with and without gradient and the loss; backward; rest, which is the
-optimiser, rewards, advantages, shuffling and logging.
+optimiser, rewards, advantages, shuffling and logging. Seconds are CPU time of the process, which others disturb less than time
+on the clock; with the one thread of the profile an idle machine shows the same on both.
 """
 
 import argparse
@@ -36,10 +38,11 @@ from clinical_r1.trainer import build_trainer_class
 METHOD = "crpo"
 PARTS = ("generation", "forward", "backward")
 NOTES = {
-    "seconds": "one whole step each in turn, after one round that is not counted",
+    "seconds": "CPU time of one whole step each in turn, after one round that is not counted",
     "speed_up": "stock over ours within a round: median, low, high, n",
+    "speed_up_stock_draws": "stock over ours with stock draws, the same completions",
     "parts": "median seconds of a step's parts; rest is what remains of the step",
-    "tokens": "mean completion tokens a step: the same on both sides when every draw agreed",
+    "tokens": "mean completion tokens a step: the same for stock and stock_draws when every draw agreed",
 }
 
 
@@ -55,12 +58,12 @@ class Stopwatch:
         def timed(*args, **kwargs):
             if self.running:
                 return call(*args, **kwargs)
-            self.running, start = True, time.perf_counter()
+            self.running, start = True, time.process_time()
             try:
                 return call(*args, **kwargs)
             finally:
                 self.running = False
-                self.seconds[part] += time.perf_counter() - start
+                self.seconds[part] += time.process_time() - start
 
         setattr(owner, method, timed)
 
@@ -68,7 +71,7 @@ class Stopwatch:
 class Side:
     """One trainer with its stopwatch; every `step` is a train() of one step, timed without its preparations."""
 
-    def __init__(self, bases: tuple, settings, rows: list[dict], folder: str):
+    def __init__(self, bases: tuple, settings, rows: list[dict], folder: str, **options):
         import trl
         from datasets import Dataset
         from transformers import PrinterCallback, TrainerCallback, set_seed
@@ -84,6 +87,7 @@ class Side:
             train_dataset=Dataset.from_list(rows),
             processing_class=load_tokenizer("clinic-base"),
             peft_config=lora_config(settings),
+            **options,
         )
         self.watch = Stopwatch()
         self.watch.wrap(self.trainer, "_generate", "generation")
@@ -93,10 +97,10 @@ class Side:
 
         class Clock(TrainerCallback):
             def on_step_begin(self, *args, **kwargs):
-                side.start = time.perf_counter()
+                side.start = time.process_time()
 
             def on_step_end(self, *args, **kwargs):
-                side.total = time.perf_counter() - side.start
+                side.total = time.process_time() - side.start
 
         self.trainer.add_callback(Clock())
         self.trainer.remove_callback(PrinterCallback)
@@ -138,38 +142,42 @@ def question_rows(count: int) -> list[dict]:
 
 
 def measure(settings, repeats: int) -> dict:
-    """Steps in turn; after each round both sides go on from stock's weights."""
+    """Steps in turn; after each round all sides go on from stock's weights."""
     import torch
     from tqdm.auto import tqdm
 
-    rows = question_rows(max(16, 4 * settings.rl_prompts))
-    taken = {"stock": [], "ours": []}
+    torch.set_num_threads(settings.threads)
+    rows, ours = question_rows(max(16, 4 * settings.rl_prompts)), (SharedPrefixMixin, SharedPrefillMixin)
     with tempfile.TemporaryDirectory() as folder:
         sides = {
             "stock": Side((), settings, rows, folder),
-            "ours": Side((SharedPrefixMixin, SharedPrefillMixin), settings, rows, folder),
+            "stock_draws": Side(ours, settings, rows, folder, draws="stock"),
+            "ours": Side(ours, settings, rows, folder),
         }
+        taken = {name: [] for name in sides}
         for number in tqdm(range(repeats + 1), unit="round"):
             for name, side in sides.items():
                 step = side.step(number)
                 if number:
                     taken[name].append(step)
             with torch.no_grad():
-                for ours, stock in zip(sides["ours"].weights(), sides["stock"].weights(), strict=True):
-                    ours.copy_(stock)
+                for side in (sides["stock_draws"], sides["ours"]):
+                    for weight, stock in zip(side.weights(), sides["stock"].weights(), strict=True):
+                        weight.copy_(stock)
         shared = sides["ours"].trainer.state.log_history[0].get("shared_prefix/tokens", 1.0)
     seconds = {name: [step["seconds"] for step in steps] for name, steps in taken.items()}
+    means = {
+        key: {name: statistics.fmean(step[key] for step in steps) for name, steps in taken.items()}
+        for key in ("tokens", "reward")
+    }
     return {
         "repeats": repeats,
         "seconds": {name: [round(value, 4) for value in values] for name, values in seconds.items()},
-        "speed_up": {"step": speed_up(seconds, "stock", "ours"), **_part_speed_ups(taken)},
+        "speed_up": _speed_ups(taken, seconds, "ours"),
+        "speed_up_stock_draws": _speed_ups(taken, seconds, "stock_draws"),
         "parts": {name: _parts(steps) for name, steps in taken.items()},
-        "tokens": {
-            name: round(statistics.fmean(s["tokens"] for s in steps), 2) for name, steps in taken.items()
-        },
-        "reward": {
-            name: round(statistics.fmean(s["reward"] for s in steps), 4) for name, steps in taken.items()
-        },
+        "tokens": {name: round(value, 2) for name, value in means["tokens"].items()},
+        "reward": {name: round(value, 4) for name, value in means["reward"].items()},
         "shared_tokens": shared,
     }
 
@@ -179,12 +187,13 @@ def _parts(steps):
     return {name: round(statistics.median(step["parts"][name] for step in steps), 5) for name in names}
 
 
-def _part_speed_ups(taken):
-    values = {
-        part: {name: [step["parts"][part] for step in steps] for name, steps in taken.items()}
-        for part in PARTS
+def _speed_ups(taken, seconds, name):
+    """Of the whole step, and of its parts."""
+    parts = {
+        part: {way: [step["parts"][part] for step in taken[way]] for way in ("stock", name)} for part in PARTS
     }
-    return {part: speed_up(seconds, "stock", "ours") for part, seconds in values.items()}
+    ratios = {part: speed_up(values, "stock", name) for part, values in parts.items()}
+    return {"step": speed_up(seconds, "stock", name), **ratios}
 
 
 def run(arguments) -> Path:
@@ -214,6 +223,7 @@ def run(arguments) -> Path:
         point = results.add(sizes, arguments.repeats, measure(settings, arguments.repeats))
     ratios, parts = point["speed_up"], point["parts"]
     print(f"a whole step of {sizes['profile']}: {as_text(ratios['step'])} times faster than stock TRL")
+    print(f"  with stock draws: {as_text(point['speed_up_stock_draws']['step'])}")
     for part in PARTS:
         print(
             f"  {part}: {as_text(ratios[part])}; {parts['stock'][part]:.3f} s against {parts['ours'][part]:.3f} s"

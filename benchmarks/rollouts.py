@@ -45,7 +45,7 @@ def measure(model, settings: dict, repeats: int) -> dict:
         )
 
     def shared():
-        with shared_prefill(model):
+        with shared_prefill(model, draws="stock"):
             generate("shared")
 
     seconds = in_turn({"plain": lambda: generate("plain"), "shared": shared}, repeats)

@@ -254,9 +254,9 @@ def fabricated(folder):
     step = {
         "settings": {"profile": "cpu", "rl_prompts": 8, "num_generations": 8},
         "repeats": 3,
-        "seconds": {"stock": [2.0] * 3, "ours": [1.0] * 3},
+        "seconds": {"stock": [2.0] * 3, "stock_draws": [1.5] * 3, "ours": [1.0] * 3},
         "speed_up": {part: ratio(2.0) for part in ("step", "generation", "forward", "backward")},
-        "parts": {"stock": parts, "ours": parts},
+        "parts": dict.fromkeys(("stock", "stock_draws", "ours"), parts),
     }
     rollout = {
         "settings": {"P": 512, "G": 8, "new": 64},
@@ -282,7 +282,7 @@ def test_the_block_is_made_from_the_files_alone(tmp_path):
     assert "| 1024 256 8 | 16.38 | 2.75 (2.65–2.85) | 3.00 | 0.92 | 2.00 (1.90–2.10) | 0.31 | 0.52 |" in block
     assert "1.00 (0.90–1.10) (stock's own method) | 3.00 | – |" in block
     assert "| 4096 256 16 | stock needs about 30 GiB |" in block
-    assert "| step | 2.000 | 1.000 | 2.00 (1.90–2.10) |" in block
+    assert "| step | 2.000 | 1.500 | 1.000 | 2.00 (1.90–2.10) |" in block
     assert "| 512 64 8 | 1,000 | 1,500 | 1.50 (1.40–1.60) |" in block
     assert "| crpo set | 500 | 0.50 |" in block
     assert "No GPU could be had" in block and "Predicted, not measured" in block
