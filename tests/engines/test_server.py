@@ -15,6 +15,7 @@ import pytest
 from judge_server import KEY, answer, refusal, serving
 
 from clinical_r1 import extensions
+from clinical_r1.bases import folders
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.curation.splits import write_splits
 from clinical_r1.engines import transport
@@ -24,11 +25,11 @@ from clinical_r1.engines.server import Server, ask_server
 from clinical_r1.engines.store import read_store
 from clinical_r1.files import read_jsonl, read_stamp
 from clinical_r1.generate import complete_all, read_completions
-from clinical_r1.models import load_policy, load_tokenizer
+from clinical_r1.models import load_policy, load_tokenizer, resolve_base
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import write_questions
 from clinical_r1.score import score_all
-from clinical_r1.settings import SMOKE
+from clinical_r1.settings import LAPTOP, SMOKE
 from clinical_r1.tables import build_table1
 
 VARIABLE = "CLINICAL_R1_TEST_KEY"
@@ -315,25 +316,19 @@ def test_a_field_that_makes_no_sense_is_refused(options, sentence):
 
 # ------------------------------------------------------------------------------------------------------- a real server
 
-GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
 
 @pytest.fixture(scope="module")
 def smollm2(tmp_path_factory):
-    """A folder of SmolLM2-135M-Instruct in float32, or a skip that says why there is none."""
-    source = os.environ.get("CLINICAL_R1_MODELS")
-    if not source or not Path(source, GGUF).is_file():
-        pytest.skip(f"CLINICAL_R1_MODELS names no folder with {GGUF}")
-    pytest.importorskip("gguf", reason="the package gguf, which reads that file, is not installed")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("models") / "SmolLM2-135M-Instruct"
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF)
-    del model.config.quantization_config
-    model.hf_quantizer, model.is_quantized = None, False
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=GGUF).save_pretrained(folder)
-    return folder
+    """The folder that SmolLM2's GGUF file is converted into, or a skip that says why there is none."""
+    given = os.environ.get(folders.MODELS_VARIABLE)
+    if not given or not list(Path(given).glob("SmolLM2-135M-Instruct*.gguf")):
+        pytest.skip("CLINICAL_R1_MODELS names no folder with SmolLM2-135M-Instruct*.gguf")
+    pytest.importorskip("gguf", reason="the package gguf is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        folders.converted.cache_clear()
+        yield Path(resolve_base(LAPTOP.base_model))
+        folders.converted.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +364,7 @@ def test_a_real_server_answers_table_1_under_its_own_name_and_as_transformers_do
     own = tmp_path / "mine.py"
     entry = {"base_url": transformers_serve, "model": str(smollm2), "at_once": 2, "benchmarks": ["clinic"]}
     own.write_text(
-        f"SERVERS = {{'smollm2-served': {entry!r}}}\nSETTINGS = {{'max_completion_tokens': 24, 'n_test': 4}}\n"
+        f"SERVERS = {{'smollm2-served': {entry!r}}}\nSETTINGS = {{'max_completion_tokens': 32, 'n_test': 4}}\n"
     )
     try:
         settings = extensions.settings_for("smoke", tmp_path, own=own)
@@ -377,8 +372,12 @@ def test_a_real_server_answers_table_1_under_its_own_name_and_as_transformers_do
         write_splits(settings)
         complete_all(settings)
         rows = read_completions(settings, "clinic", "smollm2-served", 0)
-        assert len(rows) == 4 and all(row["text"] and row["tokens"] <= 24 for row in rows)
+        assert len(rows) == 4 and all(row["text"] and row["tokens"] <= 32 for row in rows)
         assert {row["model"] for row in rows} == {f"{smollm2}@main"}
+        # its generation_config.json says nothing of do_sample, without which this server answers greedily
+        assert {row["note"].rpartition(", ")[2] for row in rows} == {
+            "which gives the same words whatever the seed: it does not sample"
+        }
         table = build_table1(settings, score_all(settings), np.random.default_rng(0))
         assert "smollm2-served" in set(table["method"])
         engine = extensions.loaded().servers["smollm2-served"]
