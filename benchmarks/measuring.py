@@ -100,26 +100,28 @@ def results_folder(folder: Path, smoke: bool) -> Path:
     return Path(tempfile.mkdtemp()) if smoke and Path(folder) in (RESULTS, MEASURED) else Path(folder)
 
 
-def in_turn(runs: dict, repeats: int, synchronise=None, long: float = LONG) -> dict:
+def in_turn(runs: dict, repeats: int, synchronise=None, long: float = LONG, clock=time.perf_counter) -> dict:
     """{name: [seconds]} of callables run A B A B …, after one round that warms up.
+
+    clock: time.process_time counts CPU seconds, where other work shares the machine.
 
     When the first round's first run takes longer than `long` seconds, that round is the measurement.
     """
-    first = _round(runs, synchronise)
+    first = _round(runs, synchronise, clock)
     if repeats < 1 or first[next(iter(runs))] > long:
         return {name: [value] for name, value in first.items()}
-    rounds = [_round(runs, synchronise) for _ in range(repeats)]
+    rounds = [_round(runs, synchronise, clock) for _ in range(repeats)]
     return {name: [values[name] for values in rounds] for name in runs}
 
 
-def _round(runs, synchronise):
+def _round(runs, synchronise, clock):
     seconds = {}
     for name, run in runs.items():
-        start = time.perf_counter()
+        start = clock()
         run()
         if synchronise is not None:
             synchronise()
-        seconds[name] = time.perf_counter() - start
+        seconds[name] = clock() - start
     return seconds
 
 
@@ -141,12 +143,15 @@ def as_text(ratio: dict, places: int = 2) -> str:
 
 # ------------------------------------------------------------------------------------------------ a model to measure
 
-SHAPES = {  # layer shapes of Qwen2-0.5B and of Qwen2.5-3B
+SHAPES = {  # layer shapes of Qwen2-0.5B, of Qwen2.5-3B and of SmolLM2-135M
     "0.5B": dict(
         hidden_size=896, num_attention_heads=14, num_key_value_heads=2, intermediate_size=4864, num_hidden_layers=24
     ),
     "3B": dict(
         hidden_size=2048, num_attention_heads=16, num_key_value_heads=2, intermediate_size=11008, num_hidden_layers=36
+    ),
+    "SmolLM2": dict(
+        hidden_size=576, num_attention_heads=9, num_key_value_heads=3, intermediate_size=1536, num_hidden_layers=30
     ),
     "tiny": dict(
         hidden_size=64, num_attention_heads=4, num_key_value_heads=2, intermediate_size=96, num_hidden_layers=2

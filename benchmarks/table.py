@@ -93,6 +93,64 @@ def _shared_prefix_line(point):
     ]
 
 
+def against_package_table(values: dict) -> str:
+    """Ours beside the package prefix_grouper: all layers, and attention alone."""
+    lines = []
+    for point in sorted(
+        values["points"], key=lambda p: (p["settings"]["part"] != "model", str(p["settings"]))
+    ):
+        size = point["settings"]
+        alone = size["part"] == "attention"
+        what = "attention alone" if alone else f"{size['shape']} × {size['layers']}, V {size['vocabulary']:,}"
+        memory = point.get("memory_ratio")
+        lines.append(
+            [
+                what,
+                " ".join(str(size[key]) for key in "PRG"),
+                "–"
+                if alone
+                else as_text(point["speed_up"]["ours"]) + (" (stock's own)" if point["fell_back"] else ""),
+                "–" if alone else f"{point['predicted']:.2f}",
+                "–" if alone else as_text(point["speed_up"]["package"]),
+                as_text(point["over_package"]),
+                f"{memory['ours']:.2f}, {memory['package']:.2f}" if memory else "–",
+            ]
+        )
+    head = (
+        f"**Beside the package** prefix_grouper 0.0.1.post1: loss + backward, LoRA, float32, fewer layers than the models have, "
+        f"their whole vocabulary where it says so ({machine_text(values['hardware'])}). CPU seconds in turn in one process, on a "
+        "machine with other work."
+    )
+    header = "|P R G|ours / stock|predicted|package / stock|ours / package|memory, ours and package".split(
+        "|"
+    )
+    return f"{head}\n\n{markdown(header, lines)}"
+
+
+def head_table(values: dict) -> str:
+    """The last layer in chunks."""
+    lines = []
+    for point in values["points"]:
+        size, peak = point["settings"], point["peak_bytes"]
+        kind = "frozen (LoRA)" if size["frozen"] else "trained"
+        lines.append(
+            [
+                f"V {size['vocabulary']:,}, h {size['hidden']}, {kind}",
+                f"{float(np.median(point['seconds']['whole'])):.2f}",
+                as_text(point["speed_up"]),
+                f"{peak['whole'] / 2**20:,.0f}",
+                f"{peak['chunks'] / 2**20:,.0f}",
+            ]
+        )
+    tokens = values["points"][0]["settings"]["tokens"]
+    head = (
+        f"**The last layer in chunks**, {tokens:,} tokens, forward + backward, float32 ({machine_text(values['hardware'])}). CPU "
+        "seconds in turn; memory: growth of a fresh process's largest resident size."
+    )
+    header = ["", "whole, s", "times faster in chunks", "whole, MiB", "chunks, MiB"]
+    return f"{head}\n\n{markdown(header, lines)}"
+
+
 def rl_step_table(values: dict) -> str:
     """Whole steps and their parts."""
     blocks = []
@@ -176,6 +234,8 @@ def gpu_table(values: dict) -> str:
 
 TABLES = {
     "shared_prefix": shared_prefix_tables,
+    "against_package": against_package_table,
+    "head": head_table,
     "rl_step": rl_step_table,
     "rollouts": rollouts_table,
     "rewards": rewards_table,

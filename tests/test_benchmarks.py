@@ -4,6 +4,7 @@ Run: pytest tests/test_benchmarks.py
 """
 
 import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -23,7 +24,16 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("measuring", "shared_prefix", "rl_step", "rollouts", "gpu", "table"):
+    for name in (
+        "measuring",
+        "shared_prefix",
+        "rl_step",
+        "rollouts",
+        "gpu",
+        "table",
+        "against_package",
+        "head",
+    ):
         sys.modules.pop(name, None)
 
 
@@ -88,7 +98,7 @@ def test_a_trial_is_not_kept_among_the_results():
         assert measuring.results_folder(folder, smoke=True) != folder
 
 
-@pytest.mark.parametrize("name", ["gpu", "rl_step", "rollouts", "shared_prefix"])
+@pytest.mark.parametrize("name", ["against_package", "gpu", "head", "rl_step", "rollouts", "shared_prefix"])
 def test_a_measurement_does_not_change_what_the_speed_page_speaks_of(name):
     text = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
     assert "default=MEASURED" in text and "RESULTS" not in text
@@ -139,6 +149,58 @@ def test_saved_bytes_counts_each_storage_once():
     Trainer.model.weight = weight
     x = torch.ones(4, 8)
     assert shared_prefix.saved_bytes(Trainer(), x) == 2 * 4 * 8 * 4  # x, and the detached product
+
+
+def test_the_last_layer_in_chunks(tmp_path, capsys):
+    assert script("head").main(["--smoke", "--results", str(tmp_path)]) == 0
+    (path,) = tmp_path.iterdir()
+    values = json.loads(path.read_text())
+    assert [point["settings"]["frozen"] for point in values["points"]] == [True, False]
+    assert all(point["peak_bytes"].keys() == {"whole", "chunks"} for point in values["points"])
+    assert "frozen: chunks" in capsys.readouterr().out
+    table = script("table").head_table(values)
+    assert "| V 64, h 8, frozen (LoRA) |" in table and "16 tokens" in table
+
+
+def test_beside_the_package(tmp_path, capsys, monkeypatch):
+    """With the package where it is installed; without it nothing is measured and the script says so."""
+    against = script("against_package")
+    if importlib.util.find_spec("prefix_grouper"):
+        path = against.run(against.parsed(["--smoke", "--results", str(tmp_path)]))
+        point = the_point(path)
+        assert point["loss_difference"] < 1e-4 and point["over_package"]["n"] == 1
+        assert "times the package" in capsys.readouterr().out
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert against.main([]) == 0
+    assert capsys.readouterr().out.startswith("The package prefix_grouper is not installed")
+    sizes = [point["vocabulary"] for point in against.points() if point["part"] == "model"]
+    assert {1024, 49_152, 151_936} == set(sizes)
+
+
+def test_the_table_beside_the_package():
+    ratio = {"median": 2.0, "low": 1.9, "high": 2.1, "n": 2}
+    model = {
+        "part": "model",
+        "shape": "0.5B",
+        "layers": 2,
+        "vocabulary": 151_936,
+        "P": 350,
+        "R": 600,
+        "G": 5,
+        "lora": True,
+    }
+    points = [
+        {"settings": {"part": "attention", "shape": "0.5B", "P": 128, "R": 64, "G": 8}, "over_package": ratio},
+        {
+            "settings": model, "speed_up": {"ours": ratio, "package": ratio}, "over_package": ratio, "predicted": 1.3,
+            "fell_back": False, "memory_ratio": {"ours": 0.5, "package": 0.6},
+        },
+    ]  # fmt: skip
+    machine = {"name": "Abacus 9", "cores": 4, "threads": 1, "torch": "2.0"}
+    text = script("table").against_package_table({"points": points, "hardware": machine})
+    two = "2.00 (1.90–2.10)"
+    assert f"| 0.5B × 2, V 151,936 | 350 600 5 | {two} | 1.30 | {two} | {two} | 0.50, 0.60 |" in text
+    assert f"| attention alone | 128 64 8 | – | – | – | {two} | – |" in text
 
 
 def test_rollouts(tmp_path, capsys):

@@ -11,6 +11,9 @@ the device could have done meanwhile. The backward pass costs twice the forward 
     shared   tokens P + ΣR_i     pairs P²/2 + PΣR_i + ΣR_i²/2        (a group; a micro-batch holds several)
 """
 
+import math
+import statistics
+import time
 from dataclasses import dataclass
 
 # c: what the log-softmax and the entropy of one logit cost, in operations; measured on a CPU
@@ -43,10 +46,16 @@ def shape_of(model) -> ModelShape:
     tables = {
         id(embedding.weight) for embedding in (model.get_input_embeddings(), model.get_output_embeddings())
     }
-    weights = sum(p.numel() for p in model.parameters() if p.ndim == 2 and id(p) not in tables)
+    weights = sum(_numbers(p) for p in model.parameters() if p.ndim == 2 and id(p) not in tables)
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return ModelShape(weights, config.num_hidden_layers, heads * size, config.hidden_size, config.vocab_size)
+
+
+def _numbers(p) -> int:
+    """Weights that a parameter stands for: bitsandbytes packs two into a byte and keeps their shape in quant_state."""
+    shape = getattr(getattr(p, "quant_state", None), "shape", None)
+    return math.prod(shape) if shape else p.numel()
 
 
 def stock_cost(
@@ -89,3 +98,24 @@ def predicted_speed_up(
 def token_saving(prompt: int, completion: int, group: int) -> float:
     """ρ = G(P+R)/(P+GR) (Prefix Grouper, arXiv 2506.05433, A.2): the limit where attention and head cost nothing."""
     return group * (prompt + completion) / (prompt + group * completion)
+
+
+def seconds_in_turn(runs: list, device, rounds: int = 3) -> list[float]:
+    """Median seconds of callables without gradients, run A B A B … after one round that warms up and compiles."""
+    import torch
+
+    wait = (
+        getattr(torch.get_device_module(device), "synchronize", lambda: None)
+        if device.type != "cpu"
+        else lambda: None
+    )
+    seconds = [[] for _ in runs]
+    with torch.no_grad():
+        for _ in range(rounds + 1):
+            for kept, run in zip(seconds, runs, strict=True):
+                wait()
+                start = time.perf_counter()
+                run()
+                wait()
+                kept.append(time.perf_counter() - start)
+    return [statistics.median(kept[1:]) for kept in seconds]

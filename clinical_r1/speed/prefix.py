@@ -16,30 +16,34 @@ torch, transformers and trl are imported when called.
 """
 
 import logging
+import math
 from collections import defaultdict
+from contextlib import nullcontext
 from functools import partial
 
-from clinical_r1.speed.cost import shape_of, shared_cost, stock_cost
+from clinical_r1.speed.cost import seconds_in_turn, shape_of, shared_cost, stock_cost
 from clinical_r1.speed.exactness import (
-    HALF_TOLERANCE,
-    TOLERANCE,
     active_dropout,
-    apart,
-    differentiable,
-    first_matrices,
-    gradients_apart,
+    agreed,
+    differences,
+    draws_are_kept,
+    draws_are_noticed,
     rope_limit,
     rows_to_verify,
+    unlike,
     unshareable,
+    ways_to_verify,
 )
+from clinical_r1.speed.head import chunk_tokens, is_frozen, scorer, scores_are_left_alone, scores_for_logits
 from clinical_r1.speed.merged import merged_for_training
-from clinical_r1.speed.prefix_attention import CannotShare, PackedGroups, register, route_for
+from clinical_r1.speed.prefix_attention import CannotShare, Layouts, register, route_for
 
 THRESHOLD = 1.15  # predicted speed-up below which a micro-batch is left to the stock method
 
 # Compared with the stock trainer in the tests, on a CPU. Another family, or another device, is compared at first use.
 VERIFIED_FAMILIES = ("qwen2", "qwen3", "llama", "mistral")
 
+OTHER_PROCESS = "another process cannot share its rows"
 STOCK_KEYWORDS = ("batch_size", "compute_entropy", "compute_aux_loss")
 log = logging.getLogger(__name__)
 
@@ -70,17 +74,28 @@ class SharedPrefixMixin(GroupShuffleMixin):
 
     shared_prefix_threshold: predicted speed-up from which a micro-batch is shared (default THRESHOLD; 0: always).
     shared_prefix_route: one of `prefix_attention.ROUTES`; None (default) takes the device's own.
+    shared_prefix_measure: whether predictions are corrected by one measurement, both ways in turn on the first micro-batch;
+        None (default): on every device but the CPU, whose costs were fitted.
 
     The models' attention implementation becomes "shared_prefix", which is SDPA unless a layout comes with the call.
     ValueError when micro-batches would cut groups into unequal parts, or when rows of a group differ in their prompt.
     """
 
-    def __init__(self, *args, shared_prefix_threshold=THRESHOLD, shared_prefix_route=None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        shared_prefix_threshold=THRESHOLD,
+        shared_prefix_route=None,
+        shared_prefix_measure=None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
+        self.shared_prefix_measure = shared_prefix_measure
         self.shared_prefix_threshold = shared_prefix_threshold
         self.shared_prefix_route = shared_prefix_route
         self._prefix_reasons, self._prefix_models, self._decoders = [], {}, {}
         self._row_limit, self._prepared = None, (None, {})
+        self._layouts = Layouts(2 * self.args.steps_per_generation)
         rows, group = self.args.per_device_train_batch_size, self.num_generations
         if rows % group and group % rows:
             raise ValueError(
@@ -121,88 +136,90 @@ class SharedPrefixMixin(GroupShuffleMixin):
         logps, entropies, _ = zip(*parts, strict=True)
         return torch.cat(logps), None if entropies[0] is None else torch.cat(entropies), None
 
-    def _logps(
-        self,
-        model,
-        input_ids,
-        attention_mask,
-        logits_to_keep,
-        batch_size=None,
-        compute_entropy=False,
-        compute_aux_loss=False,
-        **images,
-    ):
-        """Shared where that is exact and pays, stock otherwise."""
-        stock = dict(
-            batch_size=batch_size, compute_entropy=compute_entropy, compute_aux_loss=compute_aux_loss
-        )
+    def _logps(self, model, input_ids, attention_mask, logits_to_keep, batch_size=None, **kwargs):
+        """Shared where that is exact and pays, stock otherwise: the same for all processes, or one would wait for another."""
         call = (input_ids, attention_mask, logits_to_keep)
-        reason = self._why_not(model, input_ids.shape[1], compute_aux_loss, images)
+        layouts, costs, reason = [], (0.0, 0.0), self._why_not(model, input_ids.shape[1], kwargs)
         if reason is None:
             try:
-                return self._shared_logps(model, *call, batch_size, compute_entropy)
+                layouts = self._layouts.of(*call, batch_size or len(input_ids))
+                costs = self._costs(model, layouts, input_ids.shape[1] - logits_to_keep, logits_to_keep)
             except CannotShare as problem:
                 reason = str(problem)
-        self._say_once(reason)
+        anywhere, stock, shared = agreed((float(reason is not None), *costs), self.accelerator)
+        if not anywhere:
+            answer, reason = self._shared_logps(model, *call, layouts, stock, shared, kwargs)
+            if reason is None:
+                self._log_tokens(sum(x.tokens for x in layouts), sum(x.padded_tokens for x in layouts))
+                return answer
+        self._say_once(reason or OTHER_PROCESS)
         self._log_tokens(1, 1)
-        return super()._get_per_token_logps_and_entropies(model, *call, **stock, **images)
+        return super()._get_per_token_logps_and_entropies(model, *call, batch_size=batch_size, **kwargs)
 
-    def _shared_logps(self, model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy):
+    def _shared_logps(self, model, input_ids, attention_mask, logits_to_keep, layouts, stock, shared, kwargs):
+        """(what TRL's method returns, None), or (None, why not) on every process. stock, shared: predicted, the slowest's."""
         import torch
 
-        rows = len(input_ids)
-        size = batch_size or rows
-        layouts = [
-            PackedGroups(
-                input_ids[start : start + size], attention_mask[start : start + size], logits_to_keep
-            )
-            for start in range(0, rows, size)
-        ]
-        self._check_that_it_pays(model, layouts, input_ids.shape[1] - logits_to_keep, logits_to_keep)
-        self._verify_once(model, input_ids, attention_mask, logits_to_keep, layouts[0])
-        parts = [
-            self._packed_logps(model, layout, ids[:, -logits_to_keep:], compute_entropy)
-            for layout, ids in zip(layouts, input_ids.split(size), strict=True)
-        ]
-        self._log_tokens(sum(x.tokens for x in layouts), sum(x.padded_tokens for x in layouts))
-        logps = torch.cat([part[0] for part in parts])
-        return logps, torch.cat([part[1] for part in parts]) if compute_entropy else None, None
+        call = (input_ids, attention_mask, logits_to_keep)
+        with draws_are_kept(input_ids.device):
+            self._verify_once(model, *call, layouts[0])
+            reason = self._why_not(model, 0, kwargs) or self._why_slow(model, *call, layouts, stock / shared)
+        if reason is not None:
+            return None, reason
+        parts, entropy = [], kwargs.get("compute_entropy", False)
+        try:
+            with draws_are_noticed(input_ids.device):
+                for layout, ids in zip(layouts, input_ids.split(len(layouts[0].lengths)), strict=True):
+                    parts.append(self._packed_logps(model, layout, ids[:, -logits_to_keep:], entropy))
+        except CannotShare as problem:
+            reason = str(problem)
+            if problem.always or problem.drawn:
+                self._state(model)["why_training" if problem.drawn and model.training else "why"] = reason
+        if any(agreed((float(reason is not None),), self.accelerator)):
+            return None, reason or OTHER_PROCESS
+        logps, entropies = zip(*parts, strict=True)
+        return (torch.cat(logps), torch.cat(entropies) if entropy else None, None), None
 
-    def _packed_logps(self, model, layout, completion_ids, compute_entropy):
-        """One micro-batch: ((N, R), (N, R) or None)."""
+    def _packed_logps(self, model, layout, completion_ids, compute_entropy, call=None, chunk=None):
+        """One micro-batch: ((N, R), (N, R) or None). call: what to call in the model's place; chunk: tokens of the head's."""
         import torch
-        from trl.trainer.utils import selective_log_softmax, selective_log_softmax_and_entropy
 
-        layout.route = self.shared_prefix_route or route_for(layout.source.device.type)
+        decoder, state = self._decoder(model), self._state(model)
+        layout.calls, device = 0, layout.source.device
+        layout.route = self.shared_prefix_route or route_for(device.type, state["head_size"], layout.tokens)
         keep = {"logits_to_keep": layout.predict} if "logits_to_keep" in self.model_kwarg_keys else {}
-        decoder = self._decoder(model)
-        with merged_for_training(model, decoder):
-            output = model(
-                input_ids=layout.input_ids,
-                position_ids=layout.position_ids,
-                # Four dimensions tell transformers that nothing has to be made; the attention below never reads it.
-                attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=layout.source.device),
-                use_cache=False,
-                shared_prefix=layout,
-                **keep,
-            )
+        target = completion_ids.reshape(-1)[layout.cell][None]
+        score = scorer(compute_entropy, self.temperature, self._entropy_bonus_enabled)
+        bonus = compute_entropy and self._entropy_bonus_enabled
+        frozen = not torch.is_grad_enabled() or (is_frozen(decoder.get_output_embeddings()) and not bonus)
+        if not (keep and state["chunks"]):
+            chunk = None
+        elif chunk is None:
+            size = state["shape"].vocabulary, next(decoder.parameters()).element_size()
+            chunk = chunk_tokens(len(layout.cell), *size, frozen)
+        # What is compared at first use computes in a precision of its own, which merged layers do not know.
+        with merged_for_training(model, decoder) if call is None else nullcontext():
+            with scores_for_logits(decoder.get_output_embeddings(), score, target, chunk, frozen):
+                output = (call or model)(
+                    input_ids=layout.input_ids,
+                    position_ids=layout.position_ids,
+                    # Four dimensions tell transformers that nothing has to be made; the attention below never reads it.
+                    attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+                    use_cache=False,
+                    shared_prefix=layout,
+                    **keep,
+                )
         layers = decoder.config.get_text_config().num_hidden_layers
         if layout.calls != layers:
-            raise CannotShare(f"{layout.calls} of its {layers} layers use transformers' attention interface")
+            interface = f"{layout.calls} of its {layers} layers use transformers' attention interface"
+            raise CannotShare(interface, always=True)
         logits = output.logits if keep else output.logits[:, layout.predict]
-        target = completion_ids.reshape(-1)[layout.cell][None]
-        if compute_entropy:
-            values = selective_log_softmax_and_entropy(
-                logits,
-                target,
-                entropy_requires_grad=self._entropy_bonus_enabled,
-                temperature=self.temperature,
-            )
-        else:
-            values = (selective_log_softmax(logits, target, temperature=self.temperature),)
+        values = logits.unbind(-1) if chunk else score(logits, target)
         empty = values[0].new_zeros(completion_ids.numel())
         placed = [empty.index_copy(0, layout.cell, value[0]).view(completion_ids.shape) for value in values]
-        return placed[0], placed[1] if compute_entropy else None
+        if not compute_entropy:
+            return placed[0], None
+        return placed[0], placed[1] if bonus else placed[1].detach()
 
     # --- when not
 
@@ -214,32 +231,44 @@ class SharedPrefixMixin(GroupShuffleMixin):
             self._decoders[id(model)] = model, bare  # the wrapper is kept, so that no other can have its id
         return self._decoders[id(model)][1]
 
-    def _why_not(self, model, length, compute_aux_loss, images) -> str | None:
-        """Why this call must go to the stock method, or None. Prepares a model at its first call."""
-        if compute_aux_loss:
-            return "the router's auxiliary loss counts every row's tokens"
-        if any(value is not None for value in images.values()):
-            return "prompts hold images"
-        if getattr(self, "use_liger_kernel", False):
-            return "use_liger_kernel scores completions its own way"
+    def _state(self, model) -> dict:
+        """What is known of a model; it is prepared at its first call."""
         decoder = self._decoder(model)
         state = self._prefix_models.get(id(decoder))
         if state is None:
-            state = self._prefix_models[id(decoder)] = {"why": unshareable(decoder), "verified": False}
-            if state["why"] is None:
+            why = unshareable(decoder)
+            state = self._prefix_models[id(decoder)] = {"why": why, "why_training": None, "speed": None}
+            if why is None:
+                config = decoder.config.get_text_config()
                 decoder.set_attn_implementation(register())
-                state["shape"] = shape_of(decoder)
-                state["rope_limit"] = rope_limit(decoder.config.get_text_config())
-                met = decoder.config.get_text_config().model_type in VERIFIED_FAMILIES
+                state["shape"], state["rope_limit"] = shape_of(decoder), rope_limit(config)
+                state["head_size"] = state["shape"].attention // config.num_attention_heads
+                state["chunks"] = scores_are_left_alone(decoder)
+                met = config.model_type in VERIFIED_FAMILIES
                 state["verified"] = met and decoder.device.type == "cpu"
-        if state["why"] is None and model.training and (p := active_dropout(decoder)):
-            return f"dropout of {p} draws for every row"
+        return state
+
+    def _why_not(self, model, length, kwargs) -> str | None:
+        """Why this process must send this call to the stock method, or None."""
+        if kwargs.get("compute_aux_loss"):
+            return "the router's auxiliary loss counts every row's tokens"
+        if any(value is not None for key, value in kwargs.items() if key not in STOCK_KEYWORDS):
+            return "prompts hold images"
+        if getattr(self, "use_liger_kernel", False):
+            return "use_liger_kernel scores completions its own way"
+        state = self._state(model)
+        if state["why"] is None and model.training:
+            if p := active_dropout(self._decoder(model)):
+                return f"dropout of {p} draws for every row"
+            if state["why_training"] is not None:
+                return state["why_training"]
         if state["why"] is None and state["rope_limit"] is not None and length >= state["rope_limit"]:
             return f"from {state['rope_limit']} tokens on, rotary angles depend on the length of the padded batch"
         return state["why"]
 
-    def _check_that_it_pays(self, model, layouts, prompt, completion):
-        shape = self._prefix_models[id(self._decoder(model))]["shape"]
+    def _costs(self, model, layouts, prompt, completion) -> tuple[float, float]:
+        """Predicted operations of stock and of ours."""
+        shape = self._state(model)["shape"]
         stock = shared = 0.0
         for layout in layouts:
             rows = len(layout.lengths)
@@ -248,44 +277,65 @@ class SharedPrefixMixin(GroupShuffleMixin):
             device = layout.source.device.type
             stock += stock_cost(shape, rows, prompt, completion, padded, device)
             shared += shared_cost(shape, layout.sizes(), device)
-        if stock / shared < self.shared_prefix_threshold:
-            raise CannotShare(
-                f"the predicted speed-up {stock / shared:.2f} is under {self.shared_prefix_threshold}"
-            )
+        return stock, shared
 
-    def _verify_once(self, model, input_ids, attention_mask, logits_to_keep, layout):
-        """A family or device that no test has met: two rows, and the same two left-padded, are computed both ways first.
+    def _why_slow(self, model, input_ids, attention_mask, logits_to_keep, layouts, predicted) -> str | None:
+        """Why sharing does not pay, or None. Where no cost model was fitted, the prediction is corrected by a measurement."""
+        state, device = self._state(model), input_ids.device
+        measured = device.type != "cpu" if self.shared_prefix_measure is None else self.shared_prefix_measure
+        if measured and state["speed"] is None:
+            rows = slice(0, len(layouts[0].lengths))
+            call = input_ids[rows], attention_mask[rows], logits_to_keep
+            ids = call[0][:, -logits_to_keep:]
+            stock = partial(super()._get_per_token_logps_and_entropies, model, *call)
+            shared = partial(self._packed_logps, model, layouts[0], ids, False)
+            stock, shared = seconds_in_turn([stock, shared], device)
+            stock, shared = agreed((stock, shared), self.accelerator)
+            state["speed"] = stock / shared / predicted
+            first = "shared prefix: %.2f times stock's speed on the first micro-batch, predicted %.2f"
+            log.info(first, stock / shared, predicted)
+        found = predicted * (state["speed"] or 1.0)
+        if found < self.shared_prefix_threshold:
+            return f"the predicted speed-up {found:.2f} is under {self.shared_prefix_threshold}"
+        return None
 
-        Gradients of two matrices as well, where one process holds the model; reentrant checkpointing gives none.
+    def _verify_once(self, model, input_ids, attention_mask, logits_to_keep, layout) -> None:
+        """A family or device that no test has met: rows computed alone and shared, in float32 and as the model runs.
+
+        Sets "verified" or "why" of the model, alike on all processes.
         """
-        decoder = self._decoder(model)
-        state = self._prefix_models[id(decoder)]
-        if state["verified"]:
+        state, decoder = self._state(model), self._decoder(model)
+        if state["verified"] or state["why"] is not None:
             return
-        ids, mask = rows_to_verify(input_ids, attention_mask, logits_to_keep, layout)
-        there = mask[:, -logits_to_keep:].bool()
         reentrant = (self.args.gradient_checkpointing_kwargs or {}).get("use_reentrant")
         reentrant = reentrant and model.training and decoder.is_gradient_checkpointing
-        alone = self.accelerator.num_processes == 1 and not reentrant
-        matrices = first_matrices(decoder) if alone else []
-        with differentiable(matrices):
-            packed = PackedGroups(ids, mask, logits_to_keep)
-            shared = self._packed_logps(model, packed, ids[:, -logits_to_keep:], False)[0][there]
-            stock = super()._get_per_token_logps_and_entropies(model, ids, mask, logits_to_keep)[0][there]
-            found = *apart(shared, stock), gradients_apart(shared, stock, matrices)
-        precision = str(next(model.parameters()).dtype).removeprefix("torch.")
-        allowed, family = (
-            TOLERANCE.get(precision, HALF_TOLERANCE),
-            decoder.config.get_text_config().model_type,
-        )
-        if not all(difference <= most for difference, most in zip(found, allowed, strict=True)):
-            state["why"] = (
-                f"log-probabilities of a {family} model differ by {found[0]:.2g} on average, {found[1]:.2g} at most, gradients "
-                f"by {found[2]:.2g} of the largest (allowed {allowed[0]:g}, {allowed[1]:g}, {allowed[2]:g})"
-            )
-            raise CannotShare(state["why"])
+        rows = rows_to_verify(input_ids, attention_mask, logits_to_keep, layout)
+        family = decoder.config.get_text_config().model_type
+        for precision, allowed, within in ways_to_verify(self.accelerator.unwrap_model(model), decoder):
+            with within as (call, leaves):
+                packed, alone = partial(self._four_packed, model, call), partial(self._row_alone, call)
+                try:
+                    found, reason = differences(packed, alone, rows, [] if reentrant else leaves), None
+                    drawn = False
+                except CannotShare as problem:
+                    found, reason = (math.inf,) * 3, str(problem)
+                    drawn = problem.drawn and model.training
+            found = agreed(found, self.accelerator)
+            if not all(difference <= most for difference, most in zip(found, allowed, strict=True)):
+                reason = reason or unlike(family, precision, found, allowed)
+                state["why_training" if drawn else "why"] = reason
+                return
+            log.info("shared prefix: %s verified in %s, largest difference %.2g", family, precision, found[1])
         state["verified"] = True
-        log.info("shared prefix: %s verified, largest difference %.2g", family, found[1])
+
+    def _four_packed(self, model, call, ids, mask, keep):
+        (layout,) = Layouts().of(ids, mask, keep, len(ids))
+        chunk = max(len(layout.cell) // 3, 1)
+        with draws_are_noticed(ids.device):
+            return self._packed_logps(model, layout, ids[:, -keep:], False, call, chunk)[0]
+
+    def _row_alone(self, call, ids, mask, keep):
+        return super()._get_per_token_logps_and_entropies(call, ids, mask, keep)[0]
 
     def _say_once(self, reason):
         if reason not in self._prefix_reasons:

@@ -23,7 +23,14 @@ ROUTES = ("flash", "flex", "sdpa")
 
 
 class CannotShare(Exception):
-    """This model or batch has no exact shared form; the message says why, as the end of "…: <message>"."""
+    """This model or batch has no exact shared form; the message says why, as the end of "…: <message>".
+
+    always: whatever the batch. drawn: because random numbers were drawn, as a model in training does.
+    """
+
+    def __init__(self, message: str, always: bool = False, drawn: bool = False):
+        super().__init__(message)
+        self.always, self.drawn = always, drawn
 
 
 # ------------------------------------------------------------------------------------------------------ the layout
@@ -79,7 +86,7 @@ class PackedGroups:
         self.position_ids = (self.source % length)[None]
         self.suffix = self.own[self.valid]  # (S,) packed index of every completion token, in order
         self.input_ids = input_ids.reshape(-1)[self.source][None]
-        self._flex_mask = None
+        self._flex_mask, self.route = None, None
 
     def _place(self, prompt_lengths, same, width, length, keep):
         import torch
@@ -140,23 +147,62 @@ class PackedGroups:
                 seen = (segment[key] == 0) | (segment[key] == segment[query])
                 return (key <= query) & (group[key] == group[query]) & seen
 
-            compiled = {"_compile": True} if device.type == "cuda" else {}
-            self._flex_mask = create_block_mask(
-                allowed, None, None, self.tokens, self.tokens, device=device.type, **compiled
-            )
+            make = _compiled(create_block_mask) if device.type == "cuda" else create_block_mask
+            self._flex_mask = make(allowed, None, None, self.tokens, self.tokens, device=device.type)
         return self._flex_mask
+
+
+@cache
+def _compiled(function):
+    """A function compiled once for every length."""
+    import torch
+
+    return torch.compile(function, dynamic=True)
+
+
+class Layouts:
+    """Layouts of micro-batches, the last `most` kept: policy, old policy and reference see the same tokens in a step.
+
+    A layout is found again by its tokens, not by the tensors that held them: those may be made anew or written over.
+    """
+
+    def __init__(self, most: int = 0):
+        self.most, self._kept = most, []
+
+    def of(self, input_ids, attention_mask, logits_to_keep: int, size: int) -> list[PackedGroups]:
+        """One for every `size` rows of (N, L) ids and mask. CannotShare as PackedGroups."""
+        batch = zip(input_ids.split(size), attention_mask.split(size), strict=True)
+        return [self._one(ids, mask, logits_to_keep) for ids, mask in batch]
+
+    def _one(self, ids, mask, logits_to_keep):
+        import torch
+
+        tokens = ids.masked_fill(mask == 0, -1)
+        for known, keep, layout in self._kept:
+            if keep == logits_to_keep and torch.equal(known, tokens):
+                return layout
+        layout = PackedGroups(ids, mask, logits_to_keep)
+        if self.most:
+            self._kept = [*self._kept, (tokens, logits_to_keep, layout)][-self.most :]
+        return layout
 
 
 # ------------------------------------------------------------------------------------------------------- attention
 
 
-def route_for(device_type: str) -> str:
-    """The kernel to use: "flash" on a CPU, "flex" on CUDA with Triton, "sdpa" (the prompt's keys copied) anywhere else."""
+def route_for(device_type: str, head_size: int = 16, tokens: int = 128) -> str:
+    """The kernel to use: "flash" on a CPU, "flex" on CUDA with Triton, "sdpa" (the prompt's keys copied) anywhere else.
+
+    FlexAttention needs 16 dimensions a head, and PyTorch 2.6: before it, fewer than 128 tokens went to a decoding kernel that
+    refuses some numbers of heads (7 for a key head, as Qwen2.5-0.5B has); so few tokens are left to "sdpa" in any version.
+    """
     import torch
 
     if device_type == "cpu" and hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu"):
         return "flash"
-    return "flex" if device_type == "cuda" and importlib.util.find_spec("triton") else "sdpa"
+    recent = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
+    flex = recent and head_size >= 16 and tokens >= 128 and importlib.util.find_spec("triton")
+    return "flex" if device_type == "cuda" and flex else "sdpa"
 
 
 def attend(query, key, value, layout: PackedGroups, scale: float | None = None, route: str | None = None):
@@ -173,10 +219,14 @@ def attend(query, key, value, layout: PackedGroups, scale: float | None = None, 
         lower = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(lower), key.to(lower), value.to(lower)
     if value.shape[-1] != query.shape[-1]:
-        raise CannotShare(f"values have {value.shape[-1]} dimensions a head and queries {query.shape[-1]}")
+        sizes = f"values have {value.shape[-1]} dimensions a head and queries {query.shape[-1]}"
+        raise CannotShare(sizes, always=True)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    if route == "flex" and query.is_cuda and query.dtype == torch.float32:
+        route = "sdpa"  # as in the comparison at first use; Flex's tiles may not fit a card's shared memory in float32
     if route == "flex" and query.shape[-1] < 16:
-        raise CannotShare(f"FlexAttention needs 16 dimensions a head, and queries have {query.shape[-1]}")
+        small = f"FlexAttention needs 16 dimensions a head, and queries have {query.shape[-1]}"
+        raise CannotShare(small, always=True)
     if route == "flex":
         return _flex()(query, key, value, block_mask=layout.flex_mask(), scale=scale, enable_gqa=True)
     if route == "sdpa":
@@ -184,13 +234,12 @@ def attend(query, key, value, layout: PackedGroups, scale: float | None = None, 
     return _grouped_attention().apply(query, key, value, layout, scale)
 
 
-@cache
 def _flex():
     import torch
     from torch.nn.attention.flex_attention import flex_attention
 
     # One graph for every length: without dynamic shapes each new micro-batch would be compiled again.
-    return torch.compile(flex_attention, dynamic=True) if torch.cuda.is_available() else flex_attention
+    return _compiled(flex_attention) if torch.cuda.is_available() else flex_attention
 
 
 def _heads(tensor, repeats):
@@ -363,7 +412,7 @@ def attention_forward(
         return stock(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     extras = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
     if extras:
-        raise CannotShare(f"its attention uses {', '.join(extras)}")
+        raise CannotShare(f"its attention uses {', '.join(extras)}", always=True)
     if dropout:
         raise CannotShare(f"attention dropout is {dropout}")
     window = kwargs.get("sliding_window")

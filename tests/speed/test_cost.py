@@ -80,6 +80,28 @@ def test_the_shape_of_a_model_leaves_out_embeddings_and_counts_adapters():
     assert shape_of(adapted.get_base_model()).weights == 2 * (attention + mlp + 2 * (8 + 8))
 
 
+def test_packed_weights_count_as_what_they_stand_for():
+    """bitsandbytes keeps two 4-bit weights in a byte, in a column, and their shape beside them."""
+    torch = pytest.importorskip("torch")
+    from types import SimpleNamespace
+
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    size = dict(
+        hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1
+    )
+    model = Qwen2ForCausalLM(Qwen2Config(vocab_size=30, **size))
+    whole = shape_of(model)
+    for layer in model.model.layers:
+        shape = layer.mlp.up_proj.weight.shape
+        packed = torch.nn.Parameter(
+            torch.zeros(shape.numel() // 2, 1, dtype=torch.uint8), requires_grad=False
+        )
+        packed.quant_state = SimpleNamespace(shape=shape)
+        layer.mlp.up_proj.weight = packed
+    assert shape_of(model) == whole
+
+
 def test_a_shape_that_cannot_be():
     with pytest.raises(ValueError, match="layers is 0, expected at least 1"):
         ModelShape(1, 0, 1, 1, 1)
