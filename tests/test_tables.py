@@ -85,3 +85,8 @@ def test_arms_that_a_run_lacks_are_not_compared_and_named(capsys):
     pair = ("cold_start_crpo", "cold_start_grpo")
     expected = metrics.compare(frame, *pair, ["accuracy"], rng())
     pd.testing.assert_frame_equal(tables.compare_arms(frame, *pair, ["accuracy"], rng()), expected)
+
+
+def test_a_bar_in_a_name_ends_no_cell():
+    shown = tables.markdown(["Method", "n"], [["k = 1 | short", "3"]])
+    assert shown.splitlines()[2] == r"| k = 1 \| short | 3 |"

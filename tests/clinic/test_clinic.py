@@ -3,8 +3,11 @@
 Run: pytest tests/clinic/test_clinic.py
 """
 
+import os
 import random
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -25,6 +28,7 @@ from clinical_r1.clinic.cases import (
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import BASE, HONEST, TEACHER, first_impression, write_trace
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS, Claim, measure, read_claims, verdict
+from clinical_r1.files import ROOT
 from clinical_r1.questions import LETTERS
 
 CASES = {name: draw_cases(name, "validation", 1000) for name in LEVELS}
@@ -394,6 +398,15 @@ def test_pretrain_takes_the_steps_it_is_given(monkeypatch):
     assert main(["pretrain", "--out", "folder", "--steps", "3"]) == 0
     assert main(["pretrain", "--out", "folder"]) == 0
     assert given == [("folder", shorter_phases(3)), ("folder", PHASES)]
+
+
+def test_show_ends_quietly_when_its_reader_wants_no_more():
+    show = [sys.executable, "-m", "clinical_r1.clinic", "show", "clinic"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(show, stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_show_prints_a_case_and_an_honest_answer(capsys):

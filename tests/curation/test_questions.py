@@ -998,3 +998,10 @@ def test_a_file_in_a_folder_that_is_not_looked_in_is_told_where_to_lie(tmp_path,
     write_rows(tmp_path / folder / "test.jsonl", [medqa()])
     with pytest.raises(FileNotFoundError, match=r"expected test.jsonl .* in it or in US, medqa, MedQA/US, "):
         load_benchmark("medqa", "test", tmp_path)
+
+
+def test_no_source_is_named_as_such():
+    with pytest.raises(
+        FileNotFoundError, match="source is None; give the folder or a file of official files"
+    ):
+        releases.find_files(None)

@@ -1,5 +1,6 @@
 """Where an answer ends and what a model can read; answers of other models, or a sentence that says what is wrong with them."""
 
+import json
 import types
 from dataclasses import replace
 
@@ -128,6 +129,55 @@ def test_of_two_texts_that_differ_none_is_taken(run, fields):
     )  # text is the name we ask for
     written = read_jsonl(replay(settings, "gpt-4", "clinic", source))
     assert [row["id"] for row in written if row["text"] == "mine"] == [rows[0]["id"]]
+
+
+CSV = "id,text,tokens,right\n" + "".join(f"clinic-test-{i:05d},B,{i or ''},{{{i}}}\n" for i in range(4))
+
+
+def test_a_csv_table_and_a_json_list_are_read_and_another_key_is_refused(run, tmp_path):
+    settings, source, questions = run
+    table = tmp_path / "answers.csv"
+    table.write_text(CSV.format(*(question.answer for question in questions)))
+    rows = read_jsonl(replay(settings, "csv", "clinic", AnswerFile(table, gold="right")))
+    assert [(row["text"], row["tokens"]) for row in rows] == [("B", None), ("B", 1), ("B", 2), ("B", 3)]
+    listed = tmp_path / "answers.json"
+    listed.write_text(json.dumps(read_jsonl(source)))
+    assert [row["text"] for row in read_jsonl(replay(settings, "list", "clinic", AnswerFile(listed)))] == [
+        row["text"] for row in read_jsonl(replay(settings, "lines", "clinic", AnswerFile(source)))
+    ]
+    wrong = [question.answer for question in questions]
+    wrong[2] = "A" if wrong[2] != "A" else "B"
+    table.write_text(CSV.format(*wrong))
+    with pytest.raises(ValueError, match=f"line 4 has the right answer '{wrong[2]}' for 'clinic-test-00002'"):
+        replay(settings, "csv", "clinic", AnswerFile(table, gold="right"))
+
+
+@pytest.mark.parametrize("name", ["CRPO", "Baseline", "Chance", "x.seed0", "x.greedy", "x."])
+def test_a_name_that_a_runs_files_or_arms_use_is_refused(run, name):
+    settings, source, _ = run
+    with pytest.raises(ValueError, match="in case alone|which a run's files use|no '.' at the end"):
+        replay(settings, name, "clinic", source)
+    assert not (settings.run_dir / "completions").exists()
+
+
+def test_more_answers_than_are_asked_are_passed_over_where_that_is_said(run):
+    settings, source, _ = run
+    write_jsonl(source, [*read_jsonl(source), {"id": "x9", "text": ""}])
+    with pytest.raises(ValueError, match="or, if the file answers more than is asked, add others=True"):
+        replay(settings, "gpt-4", "clinic", source)
+    assert len(read_jsonl(replay(settings, "gpt-4", "clinic", AnswerFile(source, others=True)))) == 4
+    with pytest.raises(ValueError, match="the function that reads it fails .KeyError"):
+        replay(settings, "gpt-4", "clinic", AnswerFile(source, id=lambda row: row["qid"]))
+
+
+def test_the_parser_is_part_of_what_replayed_answers_are_made_from(run):
+    settings, source, _ = run
+    path = replay(settings, "gpt-4", "clinic", source)
+    boxed = path.read_bytes()
+    assert b"parser" not in boxed and b"note" not in boxed
+    replay(settings, "gpt-4", "clinic", AnswerFile(source, parser="free_text"))
+    assert {row["parser"] for row in read_jsonl(path)} == {"free_text"}
+    assert replay(settings, "gpt-4", "clinic", source).read_bytes() == boxed
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,13 @@ def test_good_verdicts_are_counted_priced_and_cached(tmp_path):
     assert [row["count"] for row in rows] == list(first.values())
 
 
+def test_a_judge_that_another_model_answers_for_is_said_once(tmp_path, capsys):
+    with serving(good) as server:
+        judge = rubric_judge(OpenAIServer(server.url, "gpt-4o", timeout=5.0), tmp_path, TWO)
+        assert judge(QUESTION, TEXTS[0]) == truth(TEXTS[:1])[0]
+    assert capsys.readouterr().err.count("was asked for 'gpt-4o' and answers as 'tiny'") == 1
+
+
 def test_an_unknown_price_or_missing_usage_is_not_zero(tmp_path):
     with serving(lambda messages, number: answer(verdict(messages), usage=number == 1)) as server:
         judge = rubric_judge(asker(server), tmp_path, TWO)
