@@ -39,10 +39,11 @@ def facts_of(run: Path) -> dict:
     manifest = read_json(run / "manifest.json")
     settings = settings_from_json(manifest["settings"], run.parents[1])
     base = Path(resolve_base(settings.base_model))
-    record = base / "sha256.json"
+    record = base / "sha256.json"  # of a converted file, and of the clinic's own base
+    recipe = read_json(record)["recipe"] if record.is_file() else {}
     return {
         "base": dict(zip(("name", "revision"), hub_name(settings.base_model), strict=True)),
-        "source": read_json(record)["recipe"] if record.is_file() else None,
+        "source": recipe if "tensors" in recipe else None,
         "precision": read_json(run / "precision.json"),
         "settings": {name: getattr(settings, name) for name in SHOWN},
         "hardware": manifest["hardware"],
@@ -183,6 +184,7 @@ def _results(facts) -> str:
             cells[row["metric"]] = f"{row['value']:.2f}"
     columns = ["n", "accuracy", "answers read", *MEASURES[1:]]
     lines = [[*key, *(cells.get(column, "–") for column in columns)] for key, cells in rows.items()]
+    beside = "".join(f"\n- {what}: {value}" for what, value in (facts.get("measured") or {}).items())
     minutes = ", ".join(
         f"{name[:2]} {value:g} min and {facts['peak_memory_gb'][name]:g} GB"
         for name, value in facts["minutes"].items()
@@ -190,6 +192,7 @@ def _results(facts) -> str:
     return (
         f"**Test questions**, one sampled answer each; accuracy in per cent with its 95 % interval.\n\n"
         f"{markdown(['set', 'arm', *columns], lines)}\n\n**Time and memory of the notebooks**, all processes: {minutes}."
+        + (f" Measured beside the run:\n{beside}" if beside else "")
     )
 
 
@@ -207,10 +210,14 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", nargs="?", type=Path, help="folder of a finished run, such as runs/laptop")
     parser.add_argument("--results", type=Path, default=FILE)
+    parser.add_argument(
+        "--measured", type=Path, help="JSON of {what was measured beside the run: its value in words}"
+    )
     parser.add_argument("--print", action="store_true", help="print the block; write no page")
     arguments = parser.parse_args(argv)
     if arguments.run:
-        write_json(arguments.results, facts_of(arguments.run.resolve()))
+        measured = read_json(arguments.measured) if arguments.measured else None
+        write_json(arguments.results, facts_of(arguments.run.resolve()) | {"measured": measured})
     text = block(read_json(arguments.results))
     if arguments.print:
         print(text)

@@ -56,7 +56,7 @@ def folder(tmp_path, question):
     fast.chat_template = TEMPLATE
     fast.save_pretrained(tmp_path)
     torch.manual_seed(0)
-    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 8}
+    shape = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "head_dim": 16}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True}
     config = LlamaConfig(
         vocab_size=len(fast), max_position_embeddings=4096, bos_token_id=1, eos_token_id=2, **shape, **heads
@@ -144,7 +144,7 @@ def test_it_goes_from_the_cold_start_to_an_answer(folder, tmp_path_factory):
     settings = replace(
         SMOKE, base_model=str(folder), out=str(tmp_path_factory.mktemp("out")), methods=("baseline", "cold_start_crpo"), n_sft=8,
         sft_batch=4, sft_micro_batch=2, rl_steps=1, rl_prompts=1, num_generations=2, micro_batch=2, n_rl=4, sft_epochs=1.0,
-        max_prompt_tokens=1024, max_completion_tokens=512,
+        max_prompt_tokens=1024, max_completion_tokens=512, gradient_checkpointing=True,
     )  # fmt: skip
     assert settings.prompt_layout == "full"
     ensure_splits(settings)
