@@ -266,7 +266,9 @@ def _is_made_from(path: Path, made_from: dict) -> bool:
 
 def _note(server: Server, answers: Sequence[dict], cold: bool) -> str:
     """What Table 1 says beside the name."""
-    served = sorted({answer["model"] for answer in answers if answer["model"]}) or [server.model]
+    named = {answer["model"] for answer in answers if answer["model"]} or {server.model}
+    # a table names no folder of the machine that serves
+    served = sorted(name.rpartition("/")[2] if name.startswith("/") else name for name in named)
     left = [name for name in ("temperature", "top_p", "max_tokens") if name in server.leave_out]
     own = f", with the server's own {' and '.join(left)}" if left else ""
     same = ", which gives the same words whatever the seed: it does not sample" if cold else ""
