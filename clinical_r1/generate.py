@@ -5,10 +5,14 @@ Questions are answered in fixed batches and each has a seed of its own, so a run
 same bytes as one that was not. Two more protocols serve `probes`: options shuffled, reasoning removed.
 """
 
+import argparse
 import hashlib
+import importlib
+import json
 import os
 import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clinical_r1 import extensions
@@ -23,11 +27,11 @@ from clinical_r1.artifacts import (
     policy_of,
     same_settings,
 )
-from clinical_r1.engines import vllm
-from clinical_r1.engines.local import Transformers
+from clinical_r1.engines import local, vllm
 from clinical_r1.engines.replay import replay
 from clinical_r1.engines.server import ask_server
 from clinical_r1.files import (
+    PipelineError,
     json_line,
     locked,
     read_json,
@@ -38,15 +42,16 @@ from clinical_r1.files import (
     write_json,
     write_stamp,
 )
-from clinical_r1.models import load_policy, load_tokenizer
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
-from clinical_r1.settings import Settings
-from clinical_r1.workers import Progress
+from clinical_r1.settings import Settings, settings_from_json
+from clinical_r1.workers import given_jobs, in_children, watched
 
 GENERATED_WITH = RL_ON + (
     "n_test", "engine", "eval_temperature", "eval_top_p", "eval_samples", "eval_batch", "device_dtype", "load_in_4bit",
 )  # fmt: skip
+
+EMPTY = "all {} answers are empty: the model ends at once; look at its chat template and its end tokens."
 
 
 def made_from(settings, method, seed, benchmark, **more) -> dict:
@@ -111,9 +116,10 @@ def _is_finished(path: Path, settings, made: dict) -> bool:
 
 
 def complete_all(settings: Settings) -> list[Path]:
-    """Answer every benchmark with every method and seed, unless the answers are on disk. Returns all the files."""
-    from tqdm.auto import tqdm
+    """Answer every benchmark with every method and seed, unless the answers are on disk. Returns all the files.
 
+    `settings.workers` processes share the files out; which of them answers changes no byte. Errors as `answer_jobs`.
+    """
     jobs = settings.evaluations()
     own = extensions.loaded()
     for model, benchmark in settings.outside:
@@ -122,27 +128,71 @@ def complete_all(settings: Settings) -> list[Path]:
         else:
             replay(settings, model, benchmark, own.answers[model][benchmark])
     missing = [job for job in jobs if job[0] in ARMS and not is_complete(settings, *job)]
-    loaded, engine = None, None
-    progress = Progress(settings.run_dir / "completions", "completions", len(missing))
-    for done, job in enumerate(tqdm(missing, desc="completions", unit="file"), 1):
-        if job[:2] != loaded:
-            loaded, engine = job[:2], load_method(settings, *job[:2])
-        complete(settings, engine, *job)
-        progress.step(done)
-    progress.end()
+    if missing:
+        asked = {job: _asked(settings, *job[2:]) for job in missing}
+
+        def done() -> int:
+            return sum(_on_disk(settings, job, asked[job]) for job in missing)
+
+        with watched(done, sum(asked.values()), settings.run_dir / "completions", "completions", "answer"):
+            answer_jobs(settings, missing)
     return [settings.completions_path(b, m, s, p) for m, s, b, p in jobs]
 
 
-def load_method(settings: Settings, method: str, seed: int) -> Transformers | vllm.Vllm:
-    """The engine of a method. ValueError when it has not been trained yet, and as `engines.vllm.load`."""
+def _asked(settings, benchmark: str, protocol: str) -> int:
+    """How many answers a file of `complete_all` is going to hold."""
+    questions = len(read_questions(settings.questions_path(benchmark, "test")))
+    return questions * (settings.eval_samples if protocol == "sampled" else 1)
+
+
+def _on_disk(settings, job: tuple, asked: int) -> int:
+    """How many of a file's answers are written."""
+    method, seed, benchmark, protocol = job
+    path = settings.completions_path(benchmark, method, seed, protocol)
+    begun = path.with_suffix(".partial.json")
+    if path.exists():
+        return asked
+    try:
+        return min(asked, len(read_json(begun)["batches"]) * settings.eval_batch)
+    except FileNotFoundError:  # not begun, or finished in this moment
+        return asked if path.exists() else 0
+
+
+def answer_jobs(settings: Settings, jobs: Sequence[tuple], function: Callable | None = None) -> None:
+    """function(settings, engine, method, seed, ...) for each job (method, seed, ...), every engine loaded once a process.
+
+    function: of a module of this package; None means `complete`. jobs: those of one engine together. One worker, or vLLM, which
+    takes the whole card, stays in this process; more are children, and a job is done by whichever is free (`workers.Jobs`).
+    RuntimeError names a child's log and its last lines; what was answered stays.
+    """
+    function = function or complete
+    count = 1 if settings.engine == "vllm" else min(settings.workers, len(jobs))
+    if count > 1:
+        arguments = ["--settings", json.dumps(settings.to_json()), "--out", settings.out]
+        arguments += ["--function", f"{function.__module__}:{function.__qualname__}"]
+        folder = settings.run_dir / "completions"
+        in_children("clinical_r1.generate", arguments, jobs, count, settings.threads, folder)
+        return
+    _answer_here(settings, jobs, function)
+
+
+def _answer_here(settings, jobs, function) -> None:
+    loaded, engine = None, None
+    for job in jobs:
+        if tuple(job[:2]) != loaded:
+            engine = None  # before the next is loaded: two may not fit
+            loaded, engine = tuple(job[:2]), load_method(settings, *job[:2])
+        function(settings, engine, *job)
+
+
+def load_method(settings: Settings, method: str, seed: int) -> local.Transformers | vllm.Vllm:
+    """The engine of a method. ValueError when it has not been trained yet, and as `engines.local.load`, `engines.vllm.load`."""
     if method != "baseline" and not is_trained(settings, method, seed):
         raise ValueError(
             f"{method} with seed {seed} is not trained in {settings.run_dir}; run the training stage first."
         )
     base, adapter = policy_of(settings, method, seed)
-    if settings.engine == "vllm":
-        return vllm.load(base, settings, adapter)
-    return Transformers(load_policy(base, settings, adapter), load_tokenizer(base))
+    return {"vllm": vllm, "transformers": local}[settings.engine].load(base, settings, adapter)
 
 
 def complete(
@@ -151,7 +201,8 @@ def complete(
     """Answer one benchmark's test questions; continues a file that a killed run left half-way."""
     samples = settings.eval_samples if protocol == "sampled" else 1
     questions = read_questions(settings.questions_path(benchmark, "test"))
-    tasks = [(question, {"sample": sample}) for sample in range(samples) for question in questions]
+    # A question's samples stand together, so that a batch encodes its prompt once
+    tasks = [(question, {"sample": sample}) for question in questions for sample in range(samples)]
     return answer_questions(settings, engine, method, seed, benchmark, protocol, tasks)
 
 
@@ -203,8 +254,11 @@ def _write_batches(path: Path, settings, engine, asked, names: dict, fields: dic
             running.update(written)
             ends.append([out.tell(), running.hexdigest()])
             write_json(begun, stamp | {"batches": ends})
-    stamp["finish_reasons"] = dict(Counter(row.get("finish_reason", "given") for row in read_jsonl(partial)))
+    rows = read_jsonl(partial)
+    stamp["finish_reasons"] = dict(Counter(row.get("finish_reason", "given") for row in rows))
     _say_if_cut(path, stamp["finish_reasons"], settings)
+    if rows and not any(row["text"].strip() for row in rows):
+        print(f"{path}: {EMPTY.format(len(rows))}", file=sys.stderr)
     write_stamp(path, stamp, partial)
     os.replace(partial, path)
     begun.unlink()
@@ -259,7 +313,13 @@ def _answered(settings, engine, batch, protocol: str, names: dict):
         if "text" not in extra
     ]
     prompts, seeds = zip(*asked, strict=True) if asked else ((), ())
-    answers = iter(engine.answer(prompts, settings, protocol, seeds) if asked else ())
+    given = engine.answer(prompts, settings, protocol, seeds) if asked else ()
+    if len(given) != len(asked):
+        raise RuntimeError(
+            f"{names['method']} gave {len(given)} answers to {len(asked)} prompts of {names['benchmark']}; expected one each: "
+            "nothing of this batch is kept, run it again."
+        )
+    answers = iter(given)
     for (question, extra), prompt in batch:
         answer = extra if "text" in extra else _joined(next(answers), extra)
         shown = prompt.removesuffix(extra.get("forced") or "")
@@ -277,3 +337,27 @@ def _joined(answer: dict, extra: dict) -> dict:
     forced = extra.get("forced")
     text = f"{forced} {answer['text']}" if forced else answer["text"]
     return {**answer, "text": text} | {key: extra[key] for key in extra if key != "sample"}
+
+
+def main(argv=None) -> int:
+    """Answer the jobs that come over the standard input: what `answer_jobs` starts. It ends when that closes."""
+    parser = argparse.ArgumentParser(prog="python -m clinical_r1.generate", description=main.__doc__)
+    parser.add_argument("--settings", required=True, help="settings as JSON (Settings.to_json)")
+    parser.add_argument("--out", default=".", help="folder that holds runs/")
+    parser.add_argument("--function", required=True, help="module:name of what answers a job")
+    args = parser.parse_args(argv)
+    module, name = args.function.split(":")
+    if module.split(".")[0] != "clinical_r1":
+        parser.error(f"--function is {args.function!r}; expected one of clinical_r1.")
+    extensions.load_from_environment()
+    settings = settings_from_json(json.loads(args.settings), args.out)
+    try:
+        _answer_here(settings, given_jobs(), getattr(importlib.import_module(module), name))
+    except (PipelineError, StaleError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -310,3 +310,73 @@ def test_answers_cut_by_the_limit_are_said(run, monkeypatch, capsys, cut, said):
     assert stamp["finish_reasons"]["length"] == cut
     err = capsys.readouterr().err
     assert (f"{said} answers were cut at max_completion_tokens = 80" in err) if said else not err
+
+
+# --- answers that do not come
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_a_batch_that_lacks_answers_is_an_error_and_what_came_before_stays(run, monkeypatch, lost):
+    whole = (path := complete(run)).read_bytes()
+    path.unlink()
+    path.with_suffix(".json").unlink()
+    run[1].calls.clear()
+
+    def lossy(*arguments):
+        rows = Scripted.answer(run[1], *arguments)
+        return rows if len(run[1].calls) < 3 else rows[lost:]
+
+    with monkeypatch.context() as changed:
+        changed.setattr(run[1], "answer", lossy)
+        with pytest.raises(
+            RuntimeError, match=f"baseline gave {2 - lost} answers to 2 prompts of clinic; expected one each"
+        ):
+            complete(run)
+    assert len(read_jsonl(path.with_suffix(".partial"))) == 4
+    assert complete(run).read_bytes() == whole
+
+
+def test_a_model_that_says_nothing_is_said(run, monkeypatch, capsys):
+    def silent(*arguments):
+        return [row | {"text": " "} for row in Scripted.answer(run[1], *arguments)]
+
+    monkeypatch.setattr(run[1], "answer", silent)
+    path = complete(run)
+    assert f"{path}: all 6 answers are empty: the model ends at once" in capsys.readouterr().err
+
+
+def test_the_samples_of_a_question_stand_together(run):
+    rows = read_jsonl(complete(run, eval_samples=2))
+    assert [row["sample"] for row in rows] == [0, 1] * 6
+    assert all(a["id"] == b["id"] for a, b in zip(rows[::2], rows[1::2], strict=True))
+    assert {len(set(batch)) for batch in run[1].calls} == {1}
+
+
+@pytest.mark.slow
+def test_one_worker_and_two_write_the_same_bytes(tmp_path):
+    """The base model answers as two seeds, in this process and in two children; then a half of a killed run is gone on with."""
+    written = {}
+    for workers in (1, 2):
+        settings = replace(
+            SMOKE, out=str(tmp_path / str(workers)), seeds=(0, 1), methods=("baseline",), workers=workers,
+            benchmarks=("clinic", "clinic-shift"), n_test=6, eval_batch=4, max_completion_tokens=20,
+        )  # fmt: skip
+        for name in settings.benchmarks:
+            write_questions(settings.questions_path(name, "test"), load_set(name, "test", 6))
+        if workers == 2:  # as a kill leaves it: the record of no batch, and bytes of one
+            path = settings.completions_path("clinic", "baseline", 0)
+            path.parent.mkdir(parents=True)
+            path.with_suffix(".partial").write_bytes(b"half a row")
+        files = generate.complete_all(settings)
+        assert len(files) == 8 and generate.complete_all(settings) == files
+        written[workers] = [path.read_bytes() for file in files for path in (file, file.with_suffix(".json"))]
+        logs = settings.run_dir / "completions"
+        assert len(list(logs.glob("worker*.log"))) == (2 if workers == 2 else 0)
+        assert not list(logs.rglob("*.partial*")) and not list(logs.rglob("progress.json"))
+    assert written[1] == written[2]
+    damaged = settings.questions_path("clinic", "test")
+    files[0].unlink()
+    files[-1].unlink()
+    damaged.write_text("not json\n")
+    with pytest.raises((RuntimeError, ValueError), match="clinic.test.jsonl"):
+        generate.complete_all(settings)

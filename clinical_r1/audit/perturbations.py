@@ -11,11 +11,12 @@ from clinical_r1.audit.options import read_mentions
 from clinical_r1.completions import ANALYTICAL_MARKER, INTUITIVE_MARKER, SECTIONS, parse_completion
 from clinical_r1.curation.checks import CHECKS, pointing_options
 from clinical_r1.files import sha256
-from clinical_r1.generate import answer_questions, load_method, read_answers, read_completions
+from clinical_r1.generate import answer_jobs, answer_questions, read_answers, read_completions
 from clinical_r1.intervals import mcnemar_exact, named_bootstrap, paired_bootstrap, wilson_interval
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import is_correct
 from clinical_r1.settings import Settings
+from clinical_r1.workers import watched
 
 # ------------------------------------------------------------------------------------------------- shuffled options
 
@@ -254,11 +255,26 @@ def probe_answers(settings: Settings, seed: int, n: int = 200) -> dict[str, dict
 
     Needs the run's greedy completions (ValueError otherwise). Each model is loaded once; resumable.
     """
-    from tqdm.auto import tqdm
+    benchmark = settings.benchmarks[0]
+    jobs = [(method, seed, benchmark, n) for method in settings.methods]
+    names = {"shuffled": "shuffled", "own": "own-reasoning", "none": "no-reasoning"}
+    files = {
+        method: {key: settings.completions_path(benchmark, method, seed, name) for key, name in names.items()}
+        for method in settings.methods
+    }
 
-    benchmark, files = settings.benchmarks[0], {}
-    for method in tqdm(settings.methods, desc="probes", unit="arm"):
-        job = (settings, load_method(settings, method, seed), method, seed, benchmark)
-        own, none = conclude_without_reasoning(*job, n=n)
-        files[method] = {"shuffled": complete_shuffled(*job, n=n), "own": own, "none": none}
+    def done() -> int:
+        return sum(path.exists() for paths in files.values() for path in paths.values())
+
+    total = len(jobs) * len(names)
+    if done() == total:  # they are only looked at: no process is started for that
+        settings = replace(settings, workers=1)
+    with watched(done, total, settings.run_dir / "completions", "probes", "file"):
+        answer_jobs(settings, jobs, ask_both)
     return files
+
+
+def ask_both(settings: Settings, engine, method: str, seed: int, benchmark: str, n: int) -> None:
+    """All three files of `probe_answers` of one method."""
+    conclude_without_reasoning(settings, engine, method, seed, benchmark, n)
+    complete_shuffled(settings, engine, method, seed, benchmark, n)

@@ -7,11 +7,9 @@ Same questions, steps and evaluation as profile `cpu`. Resumable: an arm that is
 them: it renders without training anything.
 """
 
-import argparse
 import gzip
 import shutil
 import statistics
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +17,16 @@ from clinical_r1.arms import ARMS, LABORATORY, MAIN
 from clinical_r1.artifacts import policy_of
 from clinical_r1.completions import parse_completion
 from clinical_r1.curation.splits import ensure_splits
-from clinical_r1.engines.local import Transformers
+from clinical_r1.engines import local
 from clinical_r1.files import read_jsonl, read_stamp, read_stamped, replacing, write_stamped, write_text
-from clinical_r1.generate import complete, is_complete, load_method, made_from, read_completions
+from clinical_r1.generate import answer_jobs, is_complete, made_from, read_completions
 from clinical_r1.laboratory.records import FILES, SHIPPED
-from clinical_r1.models import load_policy, load_tokenizer
-from clinical_r1.prompts import build_messages, render_chat
+from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.score import exact_judge, is_correct
 from clinical_r1.settings import CPU, Settings
 from clinical_r1.train import train_all
 from clinical_r1.trainer import whole_checkpoints
-from clinical_r1.workers import start_child, stop_with_parent
 
 BENCHMARK = "clinic"
 WORKERS = 2
@@ -63,25 +59,8 @@ def run(settings: Settings) -> None:
 
 def answer(settings: Settings) -> None:
     """Completions of every arm and seed that are not on disk, `WORKERS` processes at a time."""
-    jobs = [(method, seed) for seed in settings.seeds for method in settings.methods]
-    jobs = [job for job in jobs if not is_complete(settings, *job, BENCHMARK, "sampled")]
-    shares = [jobs[i::WORKERS] for i in range(WORKERS)]
-    children = []
-    for share in filter(None, shares):
-        listed = [f"{method}:{seed}" for method, seed in share]
-        arguments = ("--out", settings.out, "--answer", *listed)
-        children.append(start_child("clinical_r1.laboratory.ablations", *arguments, threads=settings.threads))
-    codes = [child.wait() for child in children]
-    if any(codes):
-        raise RuntimeError(f"answering ended with exit statuses {codes}; run the same command to go on.")
-
-
-def answer_share(settings: Settings, jobs: list[tuple[str, int]]) -> None:
-    """What one process of `answer` does."""
-    from tqdm.auto import tqdm
-
-    for method, seed in tqdm(jobs, desc="answers", unit="arm"):
-        complete(settings, load_method(settings, method, seed), method, seed, BENCHMARK, "sampled")
+    jobs = [(method, seed, BENCHMARK, "sampled") for seed in settings.seeds for method in settings.methods]
+    answer_jobs(settings, [job for job in jobs if not is_complete(settings, *job)])
 
 
 # --- the summary
@@ -215,17 +194,15 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
             raise ValueError(f"{path} is of another policy or other questions; delete it and trace again.")
         return path
     base, _ = policy_of(settings, method, seed)
-    tokenizer, style = load_tokenizer(base), ARMS[method].style
+    style, rows = ARMS[method].style, []
     questions = list(_questions(settings).values())[:TRAJECTORY_QUESTIONS]
-    prompts = [
-        render_chat(tokenizer, build_messages(question, style, settings.prompt_layout))
-        for question in questions
-    ]
-    rows = []
     for folder in whole_checkpoints(settings.model_dir(method, seed) / "checkpoints"):
-        step, model = int(folder.name.split("-")[1]), load_policy(base, settings, folder)
+        step, engine = int(folder.name.split("-")[1]), local.load(base, settings, folder)
+        prompts = [
+            engine.prompt(build_messages(question, style, settings.prompt_layout)) for question in questions
+        ]
         seeds = [TRAJECTORY_SEED + i for i in range(len(prompts))]
-        answers = Transformers(model, tokenizer).answer(prompts, settings, "sampled", seeds)
+        answers = engine.answer(prompts, settings, "sampled", seeds)
         for question, given in zip(questions, answers, strict=True):
             judged = _judged(given["text"], style, question)
             kept = {name: judged[name] for name in ("correct", *TRAJECTORY_MEASURES)}
@@ -245,24 +222,3 @@ def reproduce(settings: Settings, summary_only=False, publish=False) -> None:
         print(f"  {path.stat().st_size / 1000:8.1f} kB  {path.name}")
         if publish:
             shutil.copy(path, SHIPPED / path.name)
-
-
-def main(argv=None) -> int:
-    """What `answer` starts: one process that answers its share of arms and seeds."""
-    parser = argparse.ArgumentParser(
-        prog="python -m clinical_r1.laboratory.ablations", description=main.__doc__
-    )
-    parser.add_argument("--out", required=True, help="folder that holds runs/")
-    parser.add_argument("--answer", nargs="+", required=True, metavar="ARM:SEED")
-    arguments = parser.parse_args(argv)
-    stop_with_parent()
-    jobs = [(arm, int(seed)) for arm, seed in (job.split(":") for job in arguments.answer)]
-    settings = laboratory_settings(
-        arguments.out, sorted({seed for _, seed in jobs}), tuple({arm for arm, _ in jobs})
-    )
-    answer_share(settings, jobs)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

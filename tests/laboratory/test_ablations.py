@@ -4,8 +4,6 @@ python -m pytest tests/laboratory/test_ablations.py
 """
 
 import gzip
-import subprocess
-import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -24,7 +22,6 @@ from clinical_r1.pipeline import __main__ as command
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.settings import SMOKE
 from clinical_r1.train import train_arm
-from clinical_r1.workers import PARENT_GONE
 
 SETS = REWARD_SETS | VARIANT_SETS
 
@@ -105,9 +102,8 @@ def laboratory(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_tiny_laboratory(laboratory, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablations, "laboratory_settings", lambda *_: laboratory)
-    ablations.answer_share(laboratory, [(arm, 0) for arm in laboratory.methods])
+def test_a_tiny_laboratory(laboratory, tmp_path):
+    ablations.answer(replace(laboratory, workers=1))
     trace(laboratory, "crpo", 0)
     summarise(laboratory, tmp_path)
     scores, arms, training, way = (pd.read_csv(tmp_path / name) for name in FILES.values())
@@ -123,17 +119,3 @@ def test_an_arm_trained_as_another_is_refused(laboratory, monkeypatch):
     monkeypatch.setitem(ARMS, "k0", replace(ARMS["k0"], weights=(1.0, 1.0, 0.5)))
     with pytest.raises(ValueError, match="weights was"):
         is_trained(laboratory, "k0", 0)
-
-
-def test_a_process_that_answers_ends_with_its_parent(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "clinical_r1.laboratory.ablations",
-        "--out",
-        str(tmp_path),
-        "--answer",
-        "k0:0",
-    ]
-    closed = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
-    assert closed.returncode == PARENT_GONE
