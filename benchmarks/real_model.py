@@ -54,8 +54,9 @@ def facts_of(run: Path) -> dict:
         },
         "cold_start": _cold_start(settings),
         "arms": {name: _arm(settings, name) for name in settings.methods if ARMS[name].stage == "rl"},
-        "table": _table(run),
-        "example": _example(settings),
+        # None where notebook 04 has not finished: a run of which only the training is told
+        "table": _table(run) if (run / "tables" / "table1.csv").is_file() else None,
+        "example": _example(settings) if (run / "tables" / "table1.csv").is_file() else None,
     }
 
 
@@ -116,10 +117,11 @@ def _example(settings) -> dict:
 
 
 def block(facts: dict) -> str:
-    """The page's block as markdown."""
-    return "\n\n".join(
-        [_weights(facts), _settings(facts), _training(facts), _results(facts), _one_question(facts)]
-    )
+    """The page's block as markdown; without a table where the run has answered no test questions yet."""
+    parts = [_weights(facts), _settings(facts), _training(facts), _times(facts)]
+    if facts["table"] is None:
+        return "\n\n".join([*parts, "**Test questions**: not answered in this run."])
+    return "\n\n".join([*parts, _results(facts), _one_question(facts)])
 
 
 def _weights(facts) -> str:
@@ -184,15 +186,20 @@ def _results(facts) -> str:
             cells[row["metric"]] = f"{row['value']:.2f}"
     columns = ["n", "accuracy", "answers read", *MEASURES[1:]]
     lines = [[*key, *(cells.get(column, "–") for column in columns)] for key, cells in rows.items()]
+    return (
+        "**Test questions**, one sampled answer each; accuracy in per cent with its 95 % interval.\n\n"
+        f"{markdown(['set', 'arm', *columns], lines)}"
+    )
+
+
+def _times(facts) -> str:
     beside = "".join(f"\n- {what}: {value}" for what, value in (facts.get("measured") or {}).items())
     minutes = ", ".join(
         f"{name[:2]} {value:g} min and {facts['peak_memory_gb'][name]:g} GB"
         for name, value in facts["minutes"].items()
     )
-    return (
-        f"**Test questions**, one sampled answer each; accuracy in per cent with its 95 % interval.\n\n"
-        f"{markdown(['set', 'arm', *columns], lines)}\n\n**Time and memory of the notebooks**, all processes: {minutes}."
-        + (f" Measured beside the run:\n{beside}" if beside else "")
+    return f"**Time and memory of the notebooks**, all processes: {minutes}." + (
+        f" Beside that:\n{beside}" if beside else ""
     )
 
 

@@ -400,3 +400,34 @@ def test_the_page_shows_the_results_that_lie_here():
     table = script("table")
     text = table.PAGE.read_text(encoding="utf-8")
     assert replace_block(text, table.BEGIN, table.END, table.block()) == text
+
+
+# --- the real model
+
+
+def test_the_page_of_the_real_model_is_made_of_its_file_and_names_whose_weights_ran():
+    real_model = script("real_model")
+    facts, text = json.loads(real_model.FILE.read_text()), (ROOT / "docs" / "real-model.md").read_text()
+    block = real_model.block(facts)
+    assert replace_block(text, real_model.BEGIN, real_model.END, block) == text
+    assert "quantised weights, not the Hub's" in block and facts["source"]["sha256"] in block
+    assert facts["precision"]["dtype"] in text and str(ROOT) not in real_model.FILE.read_text()
+    for arm in facts["arms"].values():
+        assert arm["steps"] >= 15
+
+
+def test_a_run_without_answers_says_so_and_one_with_them_shows_every_arm():
+    real_model = script("real_model")
+    facts = json.loads(real_model.FILE.read_text())
+    assert "not answered in this run" in real_model.block(facts | {"table": None, "example": None})
+    row = {
+        "benchmark": "clinic",
+        "method": "crpo",
+        "metric": "accuracy",
+        "value": 25.0,
+        "n": 4,
+        "coverage": 0.75,
+    }
+    example = {"id": "q1", "question": "What?", "answer": "B", "answers": {"crpo": "it is \\boxed{B}"}}
+    shown = real_model.block(facts | {"table": [row | {"ci_low": 4.6, "ci_high": 69.9}], "example": example})
+    assert "| clinic | CRPO | 4 | 25.0 (4.6 to 69.9) | 75 % |" in shown and "it is \\boxed{B}" in shown
