@@ -24,6 +24,7 @@ from clinical_r1.curation.splits import curate
 from clinical_r1.files import write_json
 from clinical_r1.questions import Question
 
+FILE = RESULTS / "curate.json"
 SIZES = (45_000, 91_000, 182_822)
 TEST_ROWS = 4183  # held out: the rows that a training pool is checked against, as many as MedMCQA's dev set
 VOCABULARY = 40_000
@@ -120,7 +121,7 @@ def sentence(points: list[dict]) -> str:
     """What docs/benchmarks.md says of a result."""
     small, large = min(points, key=_rows), max(points, key=_rows)
     return (
-        f"Curating {large['rows']:,} made-up rows of that kind against {TEST_ROWS:,} held-out ones takes "
+        f"Curating {large['rows']:,} made-up rows like MedMCQA's against {TEST_ROWS:,} held-out ones takes "
         f"{large['cpu_seconds']:.0f} s of one core and {large['peak_mib'] / 1024:.1f} GiB; {large['rows'] / small['rows']:.1f} "
         f"times the rows take {large['cpu_seconds'] / small['cpu_seconds']:.1f} times as long (`benchmarks/curate.py`)."
     )
@@ -145,4 +146,4 @@ if __name__ == "__main__":
         points = measure(arguments.rows)
         if arguments.save:
             machine = {key: value for key, value in hardware().items() if key in ("name", "cores", "python")}
-            write_json(RESULTS / "curate.json", {"hardware": machine, "points": points})
+            write_json(FILE, {"hardware": machine, "points": points})

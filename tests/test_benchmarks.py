@@ -9,9 +9,16 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from clinical_r1.clinic.cases import Case, load_set
+from clinical_r1.clinic.traces import BASE, write_trace
+from clinical_r1.curation.folding import match_keys
 from clinical_r1.files import ROOT, replace_block
+from clinical_r1.judges.rubric import Totals
+from clinical_r1.metrics import PROCESS_METRICS
+from clinical_r1.score import exact_judge
 from clinical_r1.settings import PROFILES
 
 torch = pytest.importorskip("torch")
@@ -33,6 +40,8 @@ def scripts(monkeypatch):
         "table",
         "against_package",
         "head",
+        "curate",
+        "local_judge",
     ):
         sys.modules.pop(name, None)
 
@@ -431,3 +440,58 @@ def test_a_run_without_answers_says_so_and_one_with_them_shows_every_arm():
     example = {"id": "q1", "question": "What?", "answer": "B", "answers": {"crpo": "it is \\boxed{B}"}}
     shown = real_model.block(facts | {"table": [row | {"ci_low": 4.6, "ci_high": 69.9}], "example": example})
     assert "| clinic | CRPO | 4 | 25.0 (4.6 to 69.9) | 75 % |" in shown and "it is \\boxed{B}" in shown
+
+
+# --- curation, and a small model as judge
+
+
+def test_made_up_rows_are_of_medmcqas_kind_and_equal_for_equal_seeds():
+    curate = script("curate")
+    rows = curate.synthetic_rows(2000)
+    assert rows == curate.synthetic_rows(2000) != curate.synthetic_rows(2000, 1)
+    keys = list(map(match_keys, rows))
+    lengths = sorted(len(own.stem) for own in keys)
+    assert 9 <= lengths[1000] <= 13 and 45 <= lengths[1980] <= 70
+    assert {len(row.options) for row in rows} == {4}
+    assert len({own.exact for own in keys}) < 2000
+
+
+def test_a_point_says_what_curation_found():
+    point = script("curate").measure_one(1500)
+    assert point["rows"] == 1500 and point["before_curate_mib"] <= point["peak_mib"]
+    assert point["found"]["near_duplicate"] > point["found"]["exact_duplicate"] > 0
+
+
+def test_a_judge_is_compared_with_the_exact_counts():
+    local_judge = script("local_judge")
+    rng = np.random.default_rng(0)
+    pairs = [
+        (question, write_trace(Case.from_json(question.meta["case"]), "crpo", BASE, rng))
+        for question in load_set("clinic", "validation", 12)
+    ]
+
+    def judge(question, text):
+        counts = exact_judge(question, text)
+        return counts | {"drc": None}
+
+    judge.measures = PROCESS_METRICS
+    judge.totals = Totals(requests=96)
+    judge.totals.outcomes.update({("faithfulness", "counted"): 84, ("drc", "unreadable"): 12})
+    result = local_judge.measure(judge, pairs)
+    rows = {row["measure"]: row for row in result["agreement"]}
+    assert rows["faithfulness"]["kappa"] == 1 and rows["faithfulness"]["n"] == 12
+    assert rows["drc"]["kappa"] is None and rows["drc"]["n"] == 0  # no verdict is no agreement
+    assert result["outcomes"] == {"counted": 84, "unreadable": 12} and result["verdicts"] == 96
+    said = local_judge.sentence(result)
+    assert said.startswith(
+        "Of 96 replies (12 completions, eight measures), 84 hold a count that can be read."
+    )
+    assert "faithfulness 1.00" in said and "drc" not in said
+    blind = result | {"agreement": [row | {"kappa": None} for row in result["agreement"]]}
+    assert "defined for none of the eight measures" in local_judge.sentence(blind)
+
+
+def test_the_page_says_what_the_result_of_curation_says():
+    curate = script("curate")
+    points = json.loads(curate.FILE.read_text(encoding="utf-8"))["points"]
+    assert curate.sentence(points) in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
