@@ -97,7 +97,7 @@ def _cited(completion: Completion, question: "_Question") -> tuple[frozenset[str
     kinds, said, votes, naming = question.kinds_with(_contents(sentences)), [], Counter(), set()
     for words in sentences:
         found, cues, named, _ = _read(words, kinds)
-        sides = question.sides(named, cues)
+        sides = question.sides(named, cues) if named else {}
         naming.update(sides)
         votes.update(sides)
         said += [word for word, _ in found]
@@ -122,32 +122,36 @@ def _reasons(completion: Completion, cited: frozenset[str], concluded: bool, que
 
     concluded: the conclusion names the boxed option, so that reasoning which names none ("a whoop points to pertussis") will do.
     """
-    roots = question.content or _forms(word.removeprefix("no_") for word in cited)
-    kinds, relevant = question.kinds_with(roots), question.naming.union(roots)
+    kinds, relevant = question.kinds_of_content, question.relevant
+    if not question.content:
+        roots = _forms(word.removeprefix("no_") for word in cited)
+        kinds, relevant = question.kinds_with(roots), question.naming.union(roots)
     votes, said, related, shared = dict.fromkeys(question.names, 0), set(), set(), set()
     for words in _passages(completion.analytical, question.joined):
         if relevant.isdisjoint(words):
             continue
         found, cues, named, mood = _read(words, kinds)
-        if mood == _IF or len(cues) > max(3, len(words) // 5):
+        if mood == _IF or len(cues) > 3 and len(cues) > len(words) // 5:
             continue
-        sides = question.sides(named, cues)
+        sides = question.sides(named, cues) if named else {}
         if not (sides or found) or question.copied(words):
             continue
         findings = [word for word, _ in found]
         unnamed = concluded and not sides and len(frozenset(words) - question.words) > 2  # words of its own
-        sides = {x: side for x, side in sides.items() if side < 0 or not mood or x == completion.letter}
-        plain = found or any(
-            side for _, side in cues
-        )  # "gout shows crystals" speaks for gout if the vignette does
-        for letter, side in sides.items() if cues else ():
-            votes[letter] += side if side < 0 or plain else 0
+        if mood:
+            sides = {x: side for x, side in sides.items() if side < 0 or x == completion.letter}
+        if cues and sides:
+            # "gout shows crystals" speaks for gout if the vignette does
+            plain = found or any(side for _, side in cues)
+            for letter, side in sides.items():
+                votes[letter] += side if side < 0 or plain else 0
         boxed = sides.pop(completion.letter, 0)
-        if max(sides.values(), default=0) > 0:
+        if sides and max(sides.values()) > 0:
             shared.update(findings)
         elif boxed >= 0 and len(words) <= MAX_INFERENCE_WORDS:
             said.update(findings)
-            related.update(findings if cues and (boxed or sides or unnamed) else ())
+            if cues and (boxed or sides or unnamed):
+                related.update(findings)
     lead, best = votes.pop(completion.letter), max(votes.values(), default=-1)
     related = (related & cited) - shared
     decided = lead > best or (concluded and lead == best == 0 and not question.exception)
@@ -183,14 +187,19 @@ def _read(words: list[str], kinds: Mapping[str, object]) -> tuple[list, list, di
     """
     found, cues, named, mood = [], [], {}, 0
     denied, lists, last, clause, run = False, False, -9, 0, None  # clause, run: where in `found` these begin
-    for i, kind in [(i, kind) for i, kind in enumerate(map(kinds.get, words)) if kind is not None]:
+    for i, kind in enumerate(map(kinds.get, words)):
+        if kind is None:
+            continue
         if kind.__class__ is str:
             found.append((_opposite(kind) if denied else kind, i))
         elif kind.__class__ is tuple:
             if i - last < _REACH:  # "not gout"
                 cues.append((i, _AGAINST))
             for letter in kind[1]:
-                named.setdefault(letter, {}).setdefault(kind[0], i)
+                if letter in named:
+                    named[letter].setdefault(kind[0], i)
+                else:
+                    named[letter] = {kind[0]: i}
         elif kind <= _FOR:
             turned = i - last <= _REACH and (not found or found[-1][1] < last)  # "does not cause"
             cues.append((i, -kind if turned else kind))
@@ -231,7 +240,8 @@ class _Question:
     """What the rule has to know of a question."""
 
     names: Mapping[str, frozenset[str]]  # letter -> the words that name it
-    within: Mapping[str, frozenset[str]]  # letter -> the options that hold all its words
+    enough: Mapping[str, float]  # letter -> how many of them name it
+    within: Mapping[str, frozenset[str]]  # letter -> the options that hold all its words, if any
     naming: frozenset[str]  # those words in all forms, and "option b"
     kinds: Mapping[
         str, object
@@ -244,34 +254,40 @@ class _Question:
     around: Mapping[str, frozenset[str]]  # word -> those that stand less near
     words: frozenset[str]  # all that the vignette says
     content: Mapping[str, str]  # what can be cited of it, in any form -> its root
-    told: tuple[frozenset[str], ...]  # the words of its longer sentences
+    told: tuple[tuple[float, frozenset[str]], ...]  # its longer sentences: how many words copy it, its words
+    kinds_of_content: Mapping[str, object]  # `kinds_with` what can be cited
+    relevant: frozenset[str]  # a sentence without one of these says nothing of options or vignette
 
     def kinds_with(self, roots: Mapping[str, str]) -> dict[str, object]:
         """What every word does when these can be cited; an option's own words cannot."""
-        kinds = dict(self.kinds)
-        for form, root in roots.items():
-            kinds.setdefault(form, root)
-        return kinds
+        return {**roots, **self.kinds}
 
     def sides(self, named: Mapping[str, dict[str, int]], cues: list[tuple[int, int]]) -> dict[str, int]:
         """Letter -> 1 if a sentence speaks for a named option, -1 if against: the side of the sided cue nearest to its name."""
-        sided, sides = [cue for cue in cues if cue[1]] if named else (), {}
+        sided, sides = [cue for cue in cues if cue[1]], {}
         for letter, words in named.items():
-            if len(words) >= NAMED_SHARE * len(self.names[letter]) or _LETTER in words:
-                place, side = min(words.values()), _FOR
-                if sided:
+            if len(words) >= self.enough[letter] or _LETTER in words:
+                side = _FOR
+                if len(sided) == 1:
+                    side = sided[0][1]
+                elif sided:
+                    place = min(words.values())
                     side = min([(abs(at - place), side) for at, side in sided])[1]
                 sides[letter] = -side if self.exception else side
-        for letter in self.within.keys() & sides.keys() if len(sides) > 1 else ():
-            if not sides.keys().isdisjoint(
-                self.within[letter]
-            ):  # "septic arthritis" does not name "arthritis"
-                del sides[letter]
+        if self.within and len(sides) > 1:
+            for letter in self.within.keys() & sides.keys():
+                # "septic arthritis" does not name "arthritis"
+                if not sides.keys().isdisjoint(self.within[letter]):
+                    del sides[letter]
         return sides
 
     def copied(self, words: list[str]) -> bool:
         """Most words of one of the vignette's longer sentences."""
-        return any(len(own.intersection(words)) >= COPIED_SHARE * len(own) for own in self.told)
+        length = len(words)
+        for most, own in self.told:
+            if length >= most and len(own.intersection(words)) >= most:
+                return True
+        return False
 
     def holds_together(self, found: list[tuple[str, int]]) -> bool:
         """Words said side by side stand near each other in the vignette too, if it has them."""
@@ -313,10 +329,14 @@ def _question(prompt: str | None, options: tuple[tuple[str, str], ...]) -> _Ques
                 near |= {(a, b), (b, a)} if j - i <= NEAR else set()
                 for one, other in ((a, b), (b, a)) if a != b and j - i <= NEAR_CITED else ():
                     around.setdefault(one, set()).add(other)
+    content = _forms(roots.values())
+    naming = frozenset(word for word, kind in kinds.items() if kind.__class__ is tuple)
+    longer = [frozenset(words) for words in told if len(words) >= COPIED_WORDS]
     return _Question(
         names=names,
-        within=within,
-        naming=frozenset(word for word, kind in kinds.items() if kind.__class__ is tuple),
+        enough={letter: NAMED_SHARE * len(words) for letter, words in names.items()},
+        within={letter: others for letter, others in within.items() if others},
+        naming=naming,
         kinds=kinds,
         joined=joined,
         exception=exception,
@@ -325,8 +345,10 @@ def _question(prompt: str | None, options: tuple[tuple[str, str], ...]) -> _Ques
         near=frozenset(near),
         around=around,
         words=all_words,
-        content=_forms(roots.values()),
-        told=tuple(frozenset(words) for words in told if len(words) >= COPIED_WORDS),
+        content=content,
+        told=tuple((COPIED_SHARE * len(words), words) for words in longer),
+        kinds_of_content={**content, **kinds},
+        relevant=naming.union(content),
     )
 
 
