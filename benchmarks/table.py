@@ -192,6 +192,24 @@ def rollouts_table(values: dict) -> str:
     return f"{head}\n\n{markdown(header, lines)}"
 
 
+def evaluation_table(values: dict) -> str:
+    """CPU time of an answer, before and now."""
+    lines = []
+    for point in values["points"]:
+        size = point["settings"]
+        times = [
+            f"{1000 * float(np.median(point['seconds'][way])) / size['batch']:.2f}"
+            for way in ("before", "now")
+        ]
+        lines.append([size["adapter"], size["protocol"], *times, as_text(point["speed_up"]["now"])])
+    head = (
+        "**Evaluation**: CPU time of an answer to `cpu`'s questions; before, with Transformers' `generate` and the adapter "
+        f"beside its base ({machine_text(values['hardware'])})."
+    )
+    header = ["adapter", "", "before, ms", "now, ms", "times less"]
+    return f"{head}\n\n{markdown(header, lines)}"
+
+
 def rewards_table(values: dict) -> str:
     """Completions scored a second."""
     point = values["points"][-1]
@@ -238,6 +256,7 @@ TABLES = {
     "head": head_table,
     "rl_step": rl_step_table,
     "rollouts": rollouts_table,
+    "evaluation": evaluation_table,
     "rewards": rewards_table,
     "gpu": gpu_table,
 }

@@ -36,6 +36,7 @@ def scripts(monkeypatch):
         "shared_prefix",
         "rl_step",
         "rollouts",
+        "evaluation",
         "gpu",
         "table",
         "against_package",
@@ -334,11 +335,22 @@ def fabricated(folder):
         "tokens_per_second": {"plain": 1000.0, "shared": 1500.0},
         "speed_up": {"shared": ratio(1.5)},
     }
+    evaluation = {
+        "settings": {"profile": "cpu", "adapter": "none", "protocol": "greedy", "batch": 100},
+        "seconds": {"before": [2.0] * 3, "now": [0.5] * 3},
+        "speed_up": {"now": ratio(4.0)},
+    }
     rewards = {
         "words per completion": 1200,
         "completions per second": {"crpo set": 500, "grpo set": 900, "official rule": 1000},
     }
-    files = {"shared_prefix": grid, "rl_step": [step], "rollouts": [rollout], "rewards": [rewards]}
+    files = {
+        "evaluation": [evaluation],
+        "shared_prefix": grid,
+        "rl_step": [step],
+        "rollouts": [rollout],
+        "rewards": [rewards],
+    }
     for question, points in files.items():
         values = {"question": question, "hardware": cpu, "notes": {}, "points": points}
         (folder / f"{question}.abacus-9-2-threads.json").write_text(json.dumps(values))
@@ -356,6 +368,7 @@ def test_the_block_is_made_from_the_files_alone(tmp_path):
     assert "| step | 2.000 | 1.500 | 1.000 | 2.00 (1.90–2.10) |" in block
     assert "| 512 64 8 | 1,000 | 1,500 | 1.50 (1.40–1.60) |" in block
     assert "| crpo set | 500 | 0.50 |" in block
+    assert "| none | greedy | 20.00 | 5.00 | 4.00 (3.90–4.10) |" in block
     assert "No GPU could be had" in block and "Predicted, not measured" in block
     widths = {line.count("|") for line in block.splitlines() if line.startswith("| 1024") or "P R G" in line}
     assert len(widths) == 1
@@ -495,3 +508,11 @@ def test_the_page_says_what_the_result_of_curation_says():
     curate = script("curate")
     points = json.loads(curate.FILE.read_text(encoding="utf-8"))["points"]
     assert curate.sentence(points) in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+
+def test_evaluation_before_and_now(tmp_path, capsys):
+    evaluation = script("evaluation")
+    point = the_point(evaluation.run_grid(evaluation.parsed(["--smoke", "--results", str(tmp_path)])))
+    assert point["settings"] == {"profile": "cpu", "adapter": "none", "protocol": "sampled", "batch": 4}
+    assert point["speed_up"]["now"]["n"] == 1 and point["tokens"].keys() == {"now", "before"}
+    assert capsys.readouterr().out.count("times less CPU time") == 4
