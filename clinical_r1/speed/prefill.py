@@ -19,6 +19,7 @@ from itertools import count
 
 from clinical_r1.speed.draws import Draws, check_draws
 from clinical_r1.speed.exactness import rope_limit
+from clinical_r1.speed.grouped import grouped_heads
 from clinical_r1.speed.merged import adapted_layers, merged_adapter, why_not
 from clinical_r1.speed.prefix import VERIFIED_FAMILIES
 from clinical_r1.speed.prefix_attention import NAME
@@ -152,12 +153,12 @@ def decode_shared(
         )
     mask = model_kwargs["attention_mask"]
     position = mask.long().cumsum(-1) - 1  # as `generate` counts them
-    if width > 1:
-        fill_cache(model, cache, input_ids, mask, position.clamp(min=0))
     # Models that the tests know keep nothing of a call for later, so that autograd need not be able to use it.
     known = model.config.get_text_config().model_type in VERIFIED_FAMILIES
     known = known and model.config._attn_implementation in ("sdpa", NAME)
-    with torch.inference_mode() if known else nullcontext():
+    with torch.inference_mode() if known else nullcontext(), grouped_heads(model) if known else nullcontext():
+        if width > 1:
+            fill_cache(model, cache, input_ids, mask, position.clamp(min=0))
         state = _mask_of(mask, generation_config.max_length, known), position[:, -1:]
         answer = _decode(
             model, cache, input_ids, state, logits_processor, stopping_criteria, draw, generation_config
