@@ -183,30 +183,24 @@ def _opposite(word: str) -> str:
 def _read(words: list[str], kinds: Mapping[str, object]) -> tuple[list, list, dict, int]:
     """One sentence: findings (word, place), "no_fever" where denied; cues (place, side); letter -> {word that names it: place};
     _MAY or _IF where it supposes, else 0. A negation reaches up to a comma, 'and', 'but', a place or a cue; through a list up to
-    its 'or'; back from 'is absent', 'was not seen', 'was ruled out'.
-    """
+    its 'or'; back from 'is absent', 'was not seen', 'was ruled out'."""
     found, cues, named, mood = [], [], {}, 0
     denied, lists, last, clause, run = False, False, -9, 0, None  # clause, run: where in `found` these begin
-    for i, kind in enumerate(map(kinds.get, words)):
-        if kind is None:
-            continue
+    for i, kind in [(i, kind) for i, kind in enumerate(map(kinds.get, words)) if kind is not None]:
         if kind.__class__ is str:
             found.append((_opposite(kind) if denied else kind, i))
         elif kind.__class__ is tuple:
             if i - last < _REACH:  # "not gout"
                 cues.append((i, _AGAINST))
             for letter in kind[1]:
-                if letter in named:
-                    named[letter].setdefault(kind[0], i)
-                else:
-                    named[letter] = {kind[0]: i}
+                named.setdefault(letter, {}).setdefault(kind[0], i)
         elif kind <= _FOR:
             turned = i - last <= _REACH and (not found or found[-1][1] < last)  # "does not cause"
             cues.append((i, -kind if turned else kind))
             denied, run, clause = turned and not kind, None, len(found)
         elif kind <= _AND and not (lists and kind == _AND):  # "no crystals in the fluid": there is fluid
-            denied, run = False, run if kind == _COMMA else None
             clause = clause if kind == _AND else len(found)
+            denied, run = False, run if kind == _COMMA else None
         elif kind <= _OR:  # "no fever, chills, or cough"
             if run is not None and i - last <= _LIST:
                 _deny(found, run)
@@ -317,18 +311,13 @@ def _question(prompt: str | None, options: tuple[tuple[str, str], ...]) -> _Ques
     names, within, kinds = _names(texts)
     told = _sentences(vignette, joined)
     exception = bool(parts) and bool(_EXCEPTION.search(parts[-1]))
-    stated, near, around, roots = set(), set(), {}, _contents(told)
+    stated, roots = set(), _contents(told)
     for words in told:
         found, *_ = _read(words, {**roots, **kinds})
         stated.update(word for word, _ in found)
         if exception and words is told[-1]:  # "Which is not a branch of ...?" denies nothing
             stated.update(_opposite(word) for word, _ in found)
-        spots = [(i, roots[word]) for i, word in enumerate(w for w in words if w != ",") if word in roots]
-        for n, (i, a) in enumerate(spots):
-            for j, b in spots[n + 1 : n + 1 + NEAR_CITED]:
-                near |= {(a, b), (b, a)} if j - i <= NEAR else set()
-                for one, other in ((a, b), (b, a)) if a != b and j - i <= NEAR_CITED else ():
-                    around.setdefault(one, set()).add(other)
+    near, around = _neighbours(told, roots)
     content = _forms(roots.values())
     naming = frozenset(word for word, kind in kinds.items() if kind.__class__ is tuple)
     longer = [frozenset(words) for words in told if len(words) >= COPIED_WORDS]
@@ -350,6 +339,19 @@ def _question(prompt: str | None, options: tuple[tuple[str, str], ...]) -> _Ques
         kinds_of_content={**content, **kinds},
         relevant=naming.union(content),
     )
+
+
+def _neighbours(told, roots) -> tuple[set, dict]:
+    """({pairs of words at most NEAR apart in a sentence}, word -> {others at most NEAR_CITED apart})."""
+    near, around = set(), {}
+    for words in told:
+        spots = [(i, roots[word]) for i, word in enumerate(w for w in words if w != ",") if word in roots]
+        for n, (i, a) in enumerate(spots):
+            for j, b in spots[n + 1 : n + 1 + NEAR_CITED]:
+                near |= {(a, b), (b, a)} if j - i <= NEAR else set()
+                for one, other in ((a, b), (b, a)) if a != b and j - i <= NEAR_CITED else ():
+                    around.setdefault(one, set()).add(other)
+    return near, around
 
 
 def _names(texts: Mapping[str, list[str]]) -> tuple[dict, dict, dict[str, object]]:
