@@ -56,7 +56,7 @@ def facts_of(run: Path) -> dict:
         "arms": {name: _arm(settings, name) for name in settings.methods if ARMS[name].stage == "rl"},
         # None where notebook 04 has not finished: a run of which only the training is told
         "table": _table(run) if (run / "tables" / "table1.csv").is_file() else None,
-        "example": _example(settings) if (run / "tables" / "table1.csv").is_file() else None,
+        "example": _example(settings),
     }
 
 
@@ -97,13 +97,16 @@ def _table(run: Path) -> list[dict]:
     return json.loads(rows[columns].to_json(orient="records"))
 
 
-def _example(settings) -> dict:
+def _example(settings) -> dict | None:
     """The first test question and every arm's answer to it, as the models wrote them."""
     name = settings.benchmarks[0]
     question = read_questions(settings.questions_path(name, "test"))[0]
     answers = {}
     for method in settings.methods:
-        rows = read_jsonl(settings.completions_path(name, method, settings.seeds[0]))
+        path = settings.completions_path(name, method, settings.seeds[0])
+        if not path.is_file():
+            return None
+        rows = read_jsonl(path)
         answers[method] = next(row["text"] for row in rows if row["id"] == question.id)
     return {
         "id": question.id,
@@ -119,9 +122,8 @@ def _example(settings) -> dict:
 def block(facts: dict) -> str:
     """The page's block as markdown; without a table where the run has answered no test questions yet."""
     parts = [_weights(facts), _settings(facts), _training(facts), _times(facts)]
-    if facts["table"] is None:
-        return "\n\n".join([*parts, "**Test questions**: not answered in this run."])
-    return "\n\n".join([*parts, _results(facts), _one_question(facts)])
+    parts.append("**Test questions**: no table in this run." if facts["table"] is None else _results(facts))
+    return "\n\n".join(parts + ([_one_question(facts)] if facts["example"] else []))
 
 
 def _weights(facts) -> str:

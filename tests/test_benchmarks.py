@@ -441,7 +441,7 @@ def test_the_page_of_the_real_model_is_made_of_its_file_and_names_whose_weights_
 def test_a_run_without_answers_says_so_and_one_with_them_shows_every_arm():
     real_model = script("real_model")
     facts = json.loads(real_model.FILE.read_text())
-    assert "not answered in this run" in real_model.block(facts | {"table": None, "example": None})
+    assert "no table in this run" in real_model.block(facts | {"table": None, "example": None})
     row = {
         "benchmark": "clinic",
         "method": "crpo",
