@@ -70,7 +70,7 @@ def measure(judge, pairs) -> dict:
 
 
 def sentence(result: dict) -> str:
-    """What docs/real-model.md says of a result."""
+    """A result in two sentences."""
     known = [row for row in result["agreement"] if row["kappa"] is not None]
     read = result["outcomes"].get("counted", 0)
     said = (
@@ -100,7 +100,7 @@ if __name__ == "__main__":
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--save", action="store_true", help="keep the result for docs/real-model.md")
+    parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results")
     arguments = parser.parse_args()
     model = LocalModel(arguments.folder, max_tokens=arguments.max_tokens)
     pairs = pairs_of(settings_for(arguments.profile, arguments.run), arguments.methods, arguments.questions)

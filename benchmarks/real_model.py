@@ -21,7 +21,7 @@ from clinical_r1.files import read_csv, read_json, read_jsonl, replace_block, wr
 from clinical_r1.models import resolve_base
 from clinical_r1.prompts import render_question
 from clinical_r1.questions import read_questions
-from clinical_r1.settings import settings_from_json
+from clinical_r1.settings import PROFILES, settings_from_json
 from clinical_r1.tables import markdown
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "real-model.md"
@@ -148,9 +148,10 @@ def _weights(facts) -> str:
 
 
 def _settings(facts) -> str:
-    return (
-        "**Settings.** " + ", ".join(f"{name} {value:g}" for name, value in facts["settings"].items()) + "."
-    )
+    used, profile = facts["settings"], PROFILES["laptop"]
+    said = "**Settings.** " + ", ".join(f"{name} {value:g}" for name, value in used.items()) + "."
+    others = [f"{name} {getattr(profile, name):g}" for name in used if getattr(profile, name) != used[name]]
+    return said + (f" **Other than the profile's**, which has {', '.join(others)}." if others else "")
 
 
 def _training(facts) -> str:

@@ -50,7 +50,7 @@ class Settings:
     sft_batch: int = 32
     sft_micro_batch: int | None = None  # rows per forward-backward pass; None means micro_batch
     sft_learning_rate: float = 1e-3
-    teacher_traces: str | None = None  # JSON Lines of id, text; None means the clinic's scripted teacher
+    teacher_traces: str | None = None  # JSON Lines: id, style, text; None: the clinic's scripted teacher
 
     # reinforcement learning; k of eq. 4 and the other weights live in rewards.REWARD_SETS
     rl_steps: int = 100
@@ -288,7 +288,7 @@ LAPTOP = replace(
 )
 
 # `laptop` on one T4: 16 GB, no bfloat16, with more of everything. Nothing has to be brought: the clinic's questions and its
-# teacher are part of the package, the model is free. A session may end at any time, so a checkpoint every 10 steps.
+# teacher are part of the package, the model is free. Colab may stop at any time, so a checkpoint every 10 steps.
 COLAB = replace(
     LAPTOP,
     profile="colab",

@@ -255,6 +255,80 @@ def test_every_point_of_the_grid_reaches_what_the_page_says():
     assert f"at least {int(lowest * 1000) / 1000:.2f} of its prediction" in page("docs/speed.md")
 
 
+# ---- engines.md, and what has run where ----
+
+
+def test_the_engines_page_says_what_the_parsers_read_in_real_answers(data_dir):
+    """MIRAGE's chains and medagents' letters, against the questions with four and with five options."""
+    from clinical_r1.audit.public_answers import CHAIN_MODELS
+    from clinical_r1.curation.releases import load_benchmark
+    from clinical_r1.engines.replay import PARSERS
+    from clinical_r1.files import read_csv, read_jsonl
+
+    folder, text = data_dir / "real_completions", one_line(page("docs/engines.md"))
+    sets = {"medqa-4": "test", "medmcqa": "dev", "medqa": "test"}
+    questions = {name: load_benchmark(name, split, source=data_dir) for name, split in sets.items()}
+
+    def shares(name, model, parser):
+        """(right, with a letter) in per cent of all questions."""
+        rows = read_jsonl(folder / f"mirage_cot_{name.removesuffix('-4')}_{model}.jsonl")
+        texts = {re.sub(r"^(dev|test)_", "", row["id"]): row["raw"] or "" for row in rows}
+        key = [q.id.removeprefix(f"{name}-test-") for q in questions[name]]
+        letters = [
+            PARSERS[parser](texts[k], "crpo", q.options).letter
+            for k, q in zip(key, questions[name], strict=True)
+        ]
+        right = [letter == q.answer for letter, q in zip(letters, questions[name], strict=True)]
+        return 100 * np.mean(right), 100 * np.mean([letter is not None for letter in letters])
+
+    cells = [(name, model) for name in ("medqa-4", "medmcqa") for model in reversed(CHAIN_MODELS)]
+    mirage, words = ([shares(*cell, parser) for cell in cells] for parser in ("mirage", "free_text"))
+    own = "{:.2f} and {:.2f} % on MedQA with four options, {:.2f} and {:.2f} % on MedMCQA"
+    assert own.format(*(right for right, _ in mirage)) in text
+    assert "with {:.2f}, {:.2f}, {:.2f} and {:.2f} %".format(*(right for right, _ in words)) in text
+    more = max(more - read for (_, more), (_, read) in zip(words, mirage, strict=True))
+    assert f"up to {more:.1f} percentage points more" in text
+    assert all(shares(*cell, "box")[1] == 0 for cell in cells)
+    right, read = shares("medqa", "gpt-4-32k", "mirage")
+    assert f"a letter in {read:.0f} % of its answers and {right:.0f} % right" in text
+    letters = read_csv(folder / "medagents_zeroshot_letters_medqa.csv", ("gpt-4o",))["gpt-4o"]
+    four, five = (
+        100 * np.mean(letters == [q.answer for q in questions[name]]) for name in ("medqa-4", "medqa")
+    )
+    assert f'{four:.2f} % right on four options, are {five:.2f} % "right" on five' in text
+
+
+def test_every_variable_that_a_reader_may_set_stands_in_the_readme():
+    sources = [*PACKAGE.rglob("*.py"), ROOT / "reproduce.sh"]
+    named = {
+        name for path in sources for name in re.findall(r"CLINICAL_R1_[A-Z_]*[A-Z]", path.read_text("utf-8"))
+    }
+    ours = {"CLINICAL_R1_WITH", "CLINICAL_R1_OWN_FILE"}  # set by the pipeline for its own kernels
+    judge = {name for name in named if name.startswith("CLINICAL_R1_JUDGE")}  # the rest is in recipes.md
+    assert ours < named and "CLINICAL_R1_MODELS" in named
+    for name in named - ours - judge:
+        assert f"| `{name}` |" in page("README.md"), name
+
+
+def test_what_was_measured_by_hand_says_so_and_tolerances_are_the_code_s():
+    from clinical_r1.engines import vllm
+    from clinical_r1.speed import exactness, head
+    from clinical_r1.starts import ASKED
+
+    speed, engines, real = (one_line(page(f"docs/{name}.md")) for name in ("speed", "engines", "real-model"))
+    assert (
+        f"and {exactness.TOLERANCE['float32'][0]:.4f} is allowed. These three were measured once, by hand"
+        in speed
+    )
+    assert f"from {head.WHOLE_BYTES[False] // 2**30} GiB of logits on only" in speed
+    assert f"an adapter above rank {max(vllm.RANKS)}" in engines
+    assert f"a temperature between 0 and {vllm.COLDEST} (vLLM would take {vllm.COLDEST})" in engines
+    assert f"cache of {vllm.ON_A_CPU['VLLM_CPU_KVCACHE_SPACE']} GiB" in engines
+    assert engines.count("nce, by hand; no test holds these numbers") == 1
+    assert f"answers to {ASKED} training questions in each style" in real
+    assert "It is never medical advice" in real
+
+
 # ---- trust.md ----
 
 

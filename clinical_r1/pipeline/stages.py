@@ -319,8 +319,8 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
 
 NOTEBOOKS = ROOT / "notebooks"
 
-# Minutes: smoke and cpu on two cores; colab and paper are estimates, not measurements (paper's 03: four arms
-# of 14 hours, as docs/speed.md predicts, and the cold start).
+# Minutes: smoke and cpu on two cores. laptop's 03 is predicted from measured steps (docs/real-model.md), its 04 an estimate.
+# colab and paper are estimates (paper's 03: four arms of 14 hours, as docs/speed.md predicts, and the cold start).
 STAGES = (
     Stage(
         "01_data_curation",

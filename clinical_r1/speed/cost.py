@@ -90,7 +90,7 @@ def _cost(shape, tokens, pairs, predictions):
 def predicted_speed_up(
     shape: ModelShape, prompt: int, completion: int, group: int, device: str = "cpu"
 ) -> float:
-    """Stock time over shared time for a group of G completions, all of `completion` tokens: what the README's plot draws."""
+    """Stock time over shared time for a group of G completions, all of `completion` tokens: what the page's plot draws."""
     stock = stock_cost(shape, group, prompt, completion, device=device)
     return stock / shared_cost(shape, [(prompt, [completion] * group)], device)
 
