@@ -1,14 +1,16 @@
 """How much faster are rollouts when each prompt is encoded once for all its completions?
 
     python benchmarks/rollouts.py [--repeats 5] [--prompts 1024] [--groups 8] [--new 64]
+    python benchmarks/rollouts.py --padded --distinct 4 --shape SmolLM2 --prompts 300 --groups 8 --layers 4
 
 Sampling of G completions, all of --new tokens (the end token is forbidden), for each of --distinct prompts of P tokens:
-`generate` of Transformers, plain and within `shared_prefill`, in turn and with the same draws. Layers of Qwen2-0.5B's
-shape, random weights.
+`generate` of Transformers, plain and within `shared_prefill`, in turn and with the same draws, in CPU time. Layers of
+Qwen2-0.5B's shape, random weights. --padded: the prompts have P/2 to P tokens, so that a mask comes with every call.
 """
 
 import argparse
 import itertools
+import time
 from pathlib import Path
 
 from measuring import MEASURED, SHAPES, Results, as_text, in_turn, random_model, results_folder, speed_up
@@ -17,7 +19,7 @@ from clinical_r1.speed.prefill import shared_prefill
 
 PROMPTS, GROUPS = (128, 512, 1024), (4, 8, 16)
 NOTES = {
-    "seconds": "one generate() each way in turn, after one round that is not counted",
+    "seconds": "CPU time of one generate() each way in turn, after one round that is not counted",
     "speed_up": "plain over shared within a round: median, low, high, n",
     "tokens_per_second": "new tokens over the median time",
     "same_tokens": "share of new tokens on which the two agree, same draws",
@@ -30,14 +32,18 @@ def measure(model, settings: dict, repeats: int) -> dict:
 
     draw = torch.Generator().manual_seed(2)
     ids = torch.randint(3, settings["vocabulary"], (settings["distinct"], settings["P"]), generator=draw)
-    ids = ids.repeat_interleave(settings["G"], dim=0).to(model.device)
+    lengths = torch.full((len(ids), 1), settings["P"])
+    if settings.get("padded"):
+        lengths = torch.linspace(settings["P"] / 2, settings["P"], len(ids)).long()[:, None]
+    mask = (torch.arange(settings["P"]) >= settings["P"] - lengths).long()
+    ids, mask = (each.repeat_interleave(settings["G"], dim=0).to(model.device) for each in (ids * mask, mask))
     answers = {}
 
     def generate(name):
         torch.manual_seed(3)
         answers[name] = model.generate(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=mask,
             do_sample=True,
             top_k=0,
             min_new_tokens=settings["new"],
@@ -48,7 +54,9 @@ def measure(model, settings: dict, repeats: int) -> dict:
         with shared_prefill(model, draws="stock"):
             generate("shared")
 
-    seconds = in_turn({"plain": lambda: generate("plain"), "shared": shared}, repeats)
+    seconds = in_turn(
+        {"plain": lambda: generate("plain"), "shared": shared}, repeats, clock=time.process_time
+    )
     ratio = speed_up(seconds, "plain", "shared")
     tokens = len(ids) * settings["new"]
     same = (answers["plain"] == answers["shared"])[:, settings["P"] :]
@@ -73,7 +81,7 @@ def run_grid(arguments) -> Path:
         "shape": arguments.shape,
         "layers": arguments.layers,
         "vocabulary": arguments.vocabulary,
-    }
+    } | ({"padded": True} if arguments.padded else {})
     grid = [
         {"P": p, "G": g, **fixed} for p, g in sorted(itertools.product(arguments.prompts, arguments.groups))
     ]
@@ -100,6 +108,7 @@ def parsed(argv=None):
     parser.add_argument("--groups", type=int, nargs="+", default=GROUPS, help="G, completions")
     parser.add_argument("--new", type=int, default=64, help="tokens of each completion")
     parser.add_argument("--distinct", type=int, default=1, help="prompts at once")
+    parser.add_argument("--padded", action="store_true", help="prompts of unequal lengths")
     parser.add_argument("--shape", choices=SHAPES, default="0.5B")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=1024)

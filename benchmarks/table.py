@@ -174,6 +174,14 @@ def rl_step_table(values: dict) -> str:
     return "\n\n".join(blocks)
 
 
+def _model_and_prompts(size: dict) -> str:
+    """What a row of the rollouts has that is not the grid's."""
+    text = (
+        "" if size["shape"] == "0.5B" else f", {size['shape']} × {size['layers']}, V {size['vocabulary']:,}"
+    )
+    return text + (f", {size['distinct']} prompts of P/2 to P" if size.get("padded") else "")
+
+
 def rollouts_table(values: dict) -> str:
     """Generation with and without shared prefill."""
     lines = []
@@ -181,7 +189,7 @@ def rollouts_table(values: dict) -> str:
         size, rates = point["settings"], point["tokens_per_second"]
         lines.append(
             [
-                f"{size['P']} {size['new']} {size['G']}",
+                f"{size['P']} {size['new']} {size['G']}" + _model_and_prompts(size),
                 f"{rates['plain']:,.0f}",
                 f"{rates['shared']:,.0f}",
                 as_text(point["speed_up"]["shared"]),
