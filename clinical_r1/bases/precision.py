@@ -20,21 +20,25 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def probe(width: int, inner: int, dtypes=("float32", "bfloat16")) -> dict[str, float]:
-    """{type of number: seconds} of a (TOKENS, width) x (width, inner) product on this machine's device, the median of REPEATS."""
+    """{type of number: seconds} of a (TOKENS, width) x (width, inner) product on this machine's device, the median of REPEATS.
+
+    On a CPU these are CPU seconds of all threads: other work on the machine does not count.
+    """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    clock = time.perf_counter if device == "cuda" else time.process_time
     seconds = {}
     for name in dtypes:
         left = torch.ones(TOKENS, width, dtype=getattr(torch, name), device=device)
         right = torch.ones(width, inner, dtype=getattr(torch, name), device=device)
         times = []
         for _ in range(REPEATS + 1):  # the first one warms up
-            start = time.perf_counter()
+            start = clock()
             left @ right
             if device == "cuda":
                 torch.cuda.synchronize()
-            times.append(time.perf_counter() - start)
+            times.append(clock() - start)
         seconds[name] = statistics.median(times[1:])
     return seconds
 
