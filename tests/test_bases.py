@@ -87,6 +87,26 @@ def test_two_local_models_of_one_name_are_refused(local):
         models.resolve_base(LAPTOP.base_model)
 
 
+@pytest.mark.parametrize(
+    "behind, serves",
+    [
+        (".Q4_1", True),
+        ("-q4_k_m", True),
+        ("-IQ3_XXS", True),
+        ("-bf16", True),
+        ("", True),
+        ("-UD-Q4_K_XL", True),
+    ]
+    + [("-Instruct.Q4_1", False), ("-v2-Q4_1", False), ("B.Q4_1", False)],
+)
+def test_a_file_of_another_model_whose_name_only_begins_alike_does_not_serve(
+    local, monkeypatch, behind, serves
+):
+    (local / f"SmolLM2-135M{behind}.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr(folders, "converted", lambda source, name: source)
+    assert (folders.folder_of("HuggingFaceTB/SmolLM2-135M") == "HuggingFaceTB/SmolLM2-135M") != serves
+
+
 def test_a_variable_that_names_no_folder_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv(folders.MODELS_VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="is no folder"):

@@ -1,11 +1,13 @@
 """A base model's folder: the Hub's files at a pinned revision, or what stands for them in the folder CLINICAL_R1_MODELS.
 
 A base model is named "owner/name@revision". Where `CLINICAL_R1_MODELS` names a folder with `<name>/` or with one
-`<name>*.gguf` (letter case aside), that serves instead, without a network, and is said: its weights may be quantised and are
-then not the Hub's. A GGUF file is converted once, into a folder of `cache_folder()` that is named by the file's sha256.
+`<name>.<kind of numbers>.gguf` (letter case aside), that serves instead, without a network, and is said: its weights may be
+quantised and are then not the Hub's. A GGUF file is converted once, into a folder of `cache_folder()` that is named by the
+file's sha256.
 """
 
 import os
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,9 @@ MODELS_VARIABLE = "CLINICAL_R1_MODELS"
 # What Transformers reads of a model repository: no copies for other programs, and no Python
 NEEDED = ("*.json", "*.safetensors", "*.jinja", "*.txt", "tokenizer.model")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+NUMBERS = (
+    r"(?:i?q|tq)\d\w*|b?fp?\d+|mxfp4|imat|i1|ud"  # q4_1, iq3_xxs, f16, bf16, ... and how they were chosen
+)
 # special tokens: name in Transformers -> field of a GGUF file that holds the token's number
 SPECIAL = {
     "bos_token": "tokenizer.ggml.bos_token_id",
@@ -64,7 +69,9 @@ def _local(name: str) -> Path | None:
             f"{MODELS_VARIABLE} names {given}, which is no folder; name one with models, or unset it."
         )
     whole = [path for path in folder.iterdir() if path.is_dir() and path.name.lower() == wanted]
-    files = [path for path in folder.glob("*.[gG][gG][uU][fF]") if path.name.lower().startswith(wanted)]
+    # Behind the name stand kinds of numbers and no other word: with "-Instruct" it would be another model
+    named = re.compile(rf"{re.escape(wanted)}([._-]({NUMBERS}))*\.gguf")
+    files = [path for path in folder.iterdir() if path.is_file() and named.fullmatch(path.name.lower())]
     if len(found := sorted(whole + files)) > 1:
         raise ValueError(
             f"{MODELS_VARIABLE} holds {' and '.join(path.name for path in found)} for {name}; leave one of them there."

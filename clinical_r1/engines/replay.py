@@ -76,6 +76,12 @@ class AnswerFile:
             raise ValueError(
                 f"parser {self.parser!r} is not known; expected one of {', '.join(PARSERS)}, or a function."
             )
+        if (
+            callable(self.parser) and self.parser_name in PARSERS
+        ):  # rows name their parser, and are scored by it
+            raise ValueError(
+                f"parser is a function named {self.parser_name}, as a parser of this package is; give it another name."
+            )
         if self.style not in STYLES:
             raise ValueError(f"style {self.style!r} is not known; expected one of {', '.join(STYLES)}.")
         if not isinstance(self.others, bool):

@@ -91,11 +91,16 @@ def shared_prefill(model, draws: str = "inverse_cdf", seeds=None):
     sampled row then depends on its own seed and prompt alone, up to the rounding of matrix products. ValueError for seeds
     that do not fit the rows, and for a generation that cannot keep to them (beams, an assistant, no cache and the like).
     """
+    before = vars(model).get(
+        "generate"
+    )  # of a context around this one, or of a library that has put its own there
     model.generate = partial(generate_shared, model, model.generate, draws=check_draws(draws), seeds=seeds)
     try:
         yield model
     finally:
         del model.generate  # the class's own shows again
+        if before is not None:
+            model.generate = before
 
 
 def generate_shared(

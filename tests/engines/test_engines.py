@@ -72,6 +72,16 @@ def test_an_outside_model_never_poses_as_an_arm(run):
         replay(settings, "gpt-4", "clinic", AnswerFile(source, style="free"))
 
 
+@pytest.mark.parametrize("name", ["box", "mirage"])
+def test_a_parser_that_a_row_could_not_tell_from_one_of_this_package_is_refused(name):
+    def own(text, style, options):
+        raise AssertionError("not called")
+
+    own.__name__ = name
+    with pytest.raises(ValueError, match=f"a function named {name}, as a parser of this package is"):
+        AnswerFile("answers.jsonl", parser=own)
+
+
 @pytest.mark.parametrize(
     "name", ["a/b", "../x", "", None, 3, "a b", ".hidden", "-x", "x" * 82, "a\n", "ä" * 3 + "/"]
 )

@@ -237,6 +237,15 @@ def test_the_class_method_returns_after_an_error(model):
     assert "generate" not in vars(model)
 
 
+def test_what_stood_in_the_models_own_place_returns(model):
+    with shared_prefill(model):
+        outer = model.generate
+        with shared_prefill(model, "stock"):
+            assert model.generate is not outer
+        assert model.generate is outer
+    assert "generate" not in vars(model)
+
+
 def test_the_mixin_leaves_vllm_alone():
     class Trainer(
         SharedPrefillMixin, type("Stock", (), {"_generate_single_turn": lambda self, *a, **k: (a, k)})
