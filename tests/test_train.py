@@ -133,6 +133,33 @@ def test_cold_start_arm_starts_from_merged_weights(trained):
     assert artifacts.policy_of(trained, COLD_START, 0) == (base, None)
 
 
+@pytest.mark.parametrize("device, asked", [("cpu", "merged"), ("cuda", "trained")])
+def test_the_start_is_counted_where_it_was_trained(tmp_path, monkeypatch, device, asked):
+    """A merge through a file leaves the model on the CPU; what answers must be on the trainer's device."""
+    import trl
+
+    def model(name, device):
+        return types.SimpleNamespace(name=name, device=types.SimpleNamespace(type=device))
+
+    trainer = types.SimpleNamespace(
+        model=model("trained", device), train_dataset=[0] * 64, is_world_process_zero=lambda: True
+    )
+    for name, value in {
+        "load": lambda *a: (None, models.load_tokenizer("clinic-base"), None),
+        "run": lambda trainer: {},
+        "begin": lambda *a: None,
+        "float32_adapter": lambda *a: None,
+        "_merged": lambda *a: model("merged", "cpu"),
+        "measure_start": lambda model, *a: model.name,
+        "_finish": lambda model, trainer, settings, arm, seed, checked: said.append((model.name, checked)),
+    }.items():
+        monkeypatch.setattr(train, name, value)
+    monkeypatch.setattr(trl, "SFTTrainer", lambda **k: trainer)
+    said = []
+    train.train_sft(prepare(tmp_path), COLD_START, 0)
+    assert said == [("merged", {"start": asked})]
+
+
 def test_a_trained_arm_is_not_trained_again_and_not_reused_for_other_settings(trained):
     stamp = trained.model_dir("crpo", 0) / "done.json"
     before = stamp.stat().st_mtime_ns
