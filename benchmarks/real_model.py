@@ -128,12 +128,10 @@ def block(facts: dict) -> str:
 
 def _weights(facts) -> str:
     source, precision = facts["source"], facts["precision"]
-    kinds = (
-        ", ".join(f"{count} tensors in {kind}" for kind, count in source["tensors"].items()) if source else ""
-    )
+    kinds = ", ".join(f"{count} in {kind}" for kind, count in source["tensors"].items()) if source else ""
     weights = (
-        f"`{source['source']}` (sha256 `{source['sha256']}`; {kinds}), converted once to float32: **quantised weights, not the "
-        "Hub's**"
+        f"`{source['source']}` (sha256 `{source['sha256']}`; tensors: {kinds}), converted once to float32: **quantised weights, "
+        "not the Hub's**"
         if source
         else f"revision `{facts['base']['revision']}` of the Hub"
     )

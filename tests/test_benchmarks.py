@@ -417,6 +417,14 @@ def test_the_plot_knows_the_benchmark_s_model_without_building_it():
     assert table.cost_shape({"shape": "tiny", "layers": 3, "vocabulary": 70}) == shape_of(model)
 
 
+def test_the_notebook_says_of_a_step_what_its_result_says():
+    (path,) = (ROOT / "benchmarks" / "results").glob("rl_step.*.json")
+    (point,) = json.loads(path.read_text())["points"]
+    assert point["settings"]["profile"] == "cpu" and point["speed_up"]["step"]["median"] > 2
+    notebook = (ROOT / "notebooks" / "03_crpo_training.ipynb").read_text(encoding="utf-8")
+    assert "a step of `cpu` takes less than half of stock TRL's CPU time" in notebook
+
+
 def test_the_page_shows_the_results_that_lie_here():
     """Fix: python benchmarks/table.py"""
     table = script("table")
@@ -436,6 +444,22 @@ def test_the_page_of_the_real_model_is_made_of_its_file_and_names_whose_weights_
     assert facts["precision"]["dtype"] in text and str(ROOT) not in real_model.FILE.read_text()
     for arm in facts["arms"].values():
         assert arm["steps"] >= 15
+
+
+def test_the_page_of_the_real_model_claims_no_more_than_its_answers():
+    facts, text = (
+        json.loads(script("real_model").FILE.read_text()),
+        (ROOT / "docs" / "real-model.md").read_text(),
+    )
+    (said,) = (
+        value for what, value in facts["measured"].items() if what.startswith("first 20 test questions")
+    )
+    right = {part.rsplit(" read", 1)[0].rsplit(" ", 1)[0]: part.split(", ")[-1] for part in said.split("; ")}
+    assert right == {"Baseline": "0 right", "Cold Start + GRPO": "5 right", "Cold Start + CRPO": "5 right"}
+    assert (
+        "of the first 20 test questions each trained arm has 5 right, which is what guessing" in text.lower()
+    )
+    assert "never medical advice" in text and facts["source"]["tensors"]["Q4_1"] > 0
 
 
 def test_a_run_without_answers_says_so_and_one_with_them_shows_every_arm():
