@@ -39,6 +39,13 @@ def measure_start(model, tokenizer, settings) -> dict[str, dict]:
     return found
 
 
+def on_the_device(merged, trained):
+    """The merged model to be asked, or, where it went through a file and lies on the CPU, the trained one: Unsloth's patches
+    of Transformers' layers do not fit a model that it has not loaded, and a card's model answers on a CPU for hours.
+    """
+    return merged if merged.device.type == trained.device.type else trained
+
+
 def said_of(start: dict[str, dict]) -> list[str]:
     """A sentence for each style, with a warning where nothing is left to learn from. start: as `measure_start` returns it."""
     sentences = []

@@ -60,7 +60,7 @@ from clinical_r1.rewards import checked
 from clinical_r1.settings import Settings, settings_from_json
 from clinical_r1.speed.prefill import SharedPrefillMixin
 from clinical_r1.speed.prefix import GroupShuffleMixin, SharedPrefixMixin
-from clinical_r1.starts import measure_start, said_of
+from clinical_r1.starts import measure_start, on_the_device, said_of
 from clinical_r1.trainer import build_trainer_class, check_count, check_lengths, remarks, run
 from clinical_r1.workers import leave_processes, start_child, stop_with_parent
 
@@ -118,7 +118,7 @@ def train_sft(settings: Settings, arm: str, seed: int) -> None:
     checked = run(trainer)
     model = _merged(trainer.model, start, settings, folder) if settings.lora_rank else trainer.model
     if trainer.is_world_process_zero():
-        checked["start"] = measure_start(_on_the_device(model, trainer.model), tokenizer, settings)
+        checked["start"] = measure_start(on_the_device(model, trainer.model), tokenizer, settings)
     _finish(model, trainer, settings, arm, seed, checked)
 
 
@@ -160,13 +160,6 @@ def _merged(model, start: str, settings: Settings, folder: Path):
         return model.merge_and_unload()
     model.save_pretrained(folder / "adapter")
     return merge_adapter(start, folder / "adapter", settings)
-
-
-def _on_the_device(merged, trained):
-    """The merged model to be asked, or, where it went through a file and lies on the CPU, the trained one: Unsloth's patches
-    of Transformers' layers do not fit a model that it has not loaded, and a card's model answers on a CPU for hours.
-    """
-    return merged if merged.device.type == trained.device.type else trained
 
 
 # ------------------------------------------------------------------------------------------- reinforcement learning
