@@ -221,6 +221,7 @@ def _load_with_unsloth(base, settings, adapter, trainable, seed, rollouts):
 
 def _load_with_transformers(base, settings, adapter, trainable):
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -237,7 +238,16 @@ def _load_with_transformers(base, settings, adapter, trainable):
         options["attn_implementation"] = "sdpa"
     if settings.load_in_4bit:
         options |= {"quantization_config": _four_bit(dtype), "device_map": {"": device}}
-    model = AutoModelForCausalLM.from_pretrained(base, **options)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(base, **options)
+    except (
+        SafetensorError,
+        ValueError,
+    ) as error:  # Transformers lists every model that it knows: one line will do
+        raise ValueError(
+            f"{base} cannot be loaded as a language model ({str(error).splitlines()[0]}); download it whole again, or name "
+            "another base model."
+        ) from error
     if adapter is not None:
         from peft import PeftModel
 

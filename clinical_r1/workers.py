@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -94,6 +95,8 @@ def in_children(module: str, arguments, jobs, count: int, threads: int, folder: 
         said = path.read_bytes()[begin:].decode(errors="replace").splitlines()
         if code or job is not None:
             tail = said[-12:] or ["nothing was said"]
+            if code == -signal.SIGKILL:
+                tail.append("killed, as the system does where memory runs out; run the same command to go on")
             raise RuntimeError(
                 f"{module} ended with exit status {code} ({tail[-1]}); see {path}:\n" + "\n".join(tail)
             )

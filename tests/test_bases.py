@@ -6,6 +6,7 @@ python -m pytest tests/test_bases.py
 import importlib.util
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from clinical_r1 import models
 from clinical_r1.bases import folders, precision
-from clinical_r1.files import write_json
+from clinical_r1.files import PipelineError, write_json
 from clinical_r1.prompts import render_chat
 from clinical_r1.settings import CLINIC_BASE, LAPTOP, SMOKE
 
@@ -46,6 +47,35 @@ def test_a_pinned_name_is_a_name_and_a_revision():
     name, revision = folders.hub_name(LAPTOP.base_model)
     assert name == HUB and len(revision) == 40 and set(revision) <= set("0123456789abcdef")
     assert folders.hub_name("a/b") == ("a/b", None) and folders.folder_of("a/b") == "a/b"
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"GGUF\x03\0\0\0"])
+def test_a_damaged_gguf_file_is_named(local, content):
+    pytest.importorskip("gguf")
+    (local / "SmolLM2-135M-Instruct.gguf").write_bytes(content)
+    with pytest.raises(ValueError, match="SmolLM2-135M-Instruct.gguf cannot be read as a GGUF.*download it"):
+        folders.folder_of(HUB)
+    assert not [path for path in folders.cache_folder().rglob("*") if path.name == "sha256.json"]
+
+
+def test_a_cache_that_cannot_be_written_is_named(local, tmp_path):
+    (local / "SmolLM2-135M-Instruct.gguf").write_bytes(b"GGUF")
+    (tmp_path / "cache").write_text("a file stands where the folder should")
+    with pytest.raises(
+        PipelineError, match="cache/clinical_r1/models, which cannot be written; let XDG_CACHE_"
+    ):
+        folders.folder_of(HUB)
+
+
+def test_damaged_weights_are_one_sentence(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(models.clinic_base_path(), folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(
+        ValueError, match=r"^\S+ cannot be loaded as a language model \([^\n]+\); download it"
+    ):
+        models.load_policy(str(folder), SMOKE)
 
 
 @pytest.mark.parametrize(

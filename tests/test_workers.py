@@ -24,6 +24,8 @@ for name, number, what in given_jobs():
         raise ValueError("no such thing")
     if what == "ends":
         os._exit(0)
+    if what == "killed":
+        os.kill(os.getpid(), 9)
     if what == "waits":
         Path(sys.argv[1], "waiting").write_text(str(os.getpid()))
         time.sleep(600)
@@ -64,6 +66,13 @@ def test_a_child_that_fails_is_named_with_its_last_words_and_the_others_end(shar
 def test_a_child_that_ends_without_a_word_has_not_done_its_job(share):
     with pytest.raises(RuntimeError, match=r"exit status 0 \(a 0 ends\)"):
         share([("a", 0, "ends")], 1)
+
+
+def test_a_child_that_is_killed_says_what_may_have_done_it(share):
+    with pytest.raises(
+        RuntimeError, match=r"exit status -9 \(killed, .*memory runs out; run the same command"
+    ):
+        share([("a", 0, "killed")], 1)
 
 
 def test_workers_keep_what_they_have_loaded_and_then_help_each_other():

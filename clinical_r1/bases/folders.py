@@ -12,7 +12,15 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from clinical_r1.files import compare_hashes, digest, locked, read_json, whole_folder, write_hashes
+from clinical_r1.files import (
+    PipelineError,
+    compare_hashes,
+    digest,
+    locked,
+    read_json,
+    whole_folder,
+    write_hashes,
+)
 
 MODELS_VARIABLE = "CLINICAL_R1_MODELS"
 # What Transformers reads of a model repository: no copies for other programs, and no Python
@@ -135,11 +143,13 @@ def converted(source: Path, name: str) -> Path:
 
     sha256.json in it has the hash of the source, the kinds of its numbers, and the hash of every file. Rounding of the quantised
     values is part of the weights: they are not those of the Hub.
-    ImportError without the package gguf. PipelineError while another process converts it.
+    ImportError without the package gguf. ValueError for a damaged file. PipelineError while another process converts it, and for
+    a cache that cannot be written.
     """
     found = digest(source)
     folder = cache_folder() / "models" / f"{source.stem}-{found[:16]}"
     if not (folder / "sha256.json").exists():
+        _make_cache(folder.parent)
         with locked(folder.with_name(f"{folder.name}.lock"), f"the model of {source.name}"):
             with whole_folder(folder) as partial:
                 kinds = _convert(source, partial)
@@ -151,6 +161,18 @@ def converted(source: Path, name: str) -> Path:
         f"{name} is read from {source.name} (sha256 {found[:16]}; tensors: {listed}): quantised weights, not the Hub's."
     )
     return folder
+
+
+def _make_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise PipelineError(
+            f"converted models are kept in {folder}, which cannot be written; let XDG_CACHE_HOME name a folder that can."
+        )
 
 
 def _convert(source: Path, folder: Path) -> dict[str, int]:
@@ -166,9 +188,15 @@ def _convert(source: Path, folder: Path) -> dict[str, int]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    reader = GGUFReader(source)
     where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    try:
+        reader = GGUFReader(source)
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    except (ValueError, IndexError, KeyError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"{source} cannot be read as a GGUF file of a chat model ({type(error).__name__}: {error}); download it whole "
+            "again, or put another model there."
+        ) from error
     # The weights are plain numbers now; with this entry Transformers refuses to save them
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

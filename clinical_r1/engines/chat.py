@@ -212,11 +212,16 @@ class ChatServer:
                 raise ValueError(
                     f"{self.whose} {name} is {value!r}; expected a {what} in [{low:g}, {high:g}]."
                 )
-        for name in ("model", "api_key_variable"):
-            value = getattr(self, name)
-            named = isinstance(value, str) and value.strip() and value.isprintable()
-            if not (named or name == "api_key_variable" and value is None):
-                raise ValueError(f"{self.whose} {name} is {value!r}; expected a name.")
+        if not (isinstance(self.model, str) and self.model.strip() and self.model.isprintable()):
+            raise ValueError(f"{self.whose} model is {self.model!r}; expected a name.")
+        variable = self.api_key_variable
+        if variable is not None and not (isinstance(variable, str) and VARIABLE.fullmatch(variable)):
+            raise ValueError(  # not shown: it may be the key
+                f"{self.whose} api_key_variable is no name of an environment variable, such as OPENAI_API_KEY; put the key into "
+                "a variable and name that."
+            )
+        if not isinstance(self.system_turn, bool):
+            raise ValueError(f"{self.whose} system_turn is {self.system_turn!r}; expected True or False.")
         if not LIMIT_NAME.fullmatch(str(self.limit_name)):
             raise ValueError(
                 f"{self.whose} limit_name is {self.limit_name!r}; expected max_tokens or max_completion_tokens."
@@ -239,4 +244,5 @@ _RANGES = {
     "requests_per_minute": (float, 1e-3, inf), "at_once": (int, 1, 1000),
 }  # fmt: skip
 _NEEDED = ("timeout", "retries", "max_reply_bytes", "at_once")
+VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 LIMIT_NAME = re.compile(r"[a-z][a-z_]{0,40}_tokens")  # no other word of a request, such as "n" or "messages"

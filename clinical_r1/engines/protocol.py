@@ -20,7 +20,7 @@ from clinical_r1.settings import Settings
 NOT_OF_THE_PROTOCOL = (
     "repetition_penalty", "no_repeat_ngram_size", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "min_length",
     "min_new_tokens", "bad_words_ids", "forced_bos_token_id", "forced_eos_token_id", "exponential_decay_length_penalty",
-    "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale", "stop_strings", "max_time",
+    "suppress_tokens", "begin_suppress_tokens", "sequence_bias", "guidance_scale", "stop_strings", "max_time", "max_length",
 )  # fmt: skip
 UNKNOWN_LIMIT = 0.05  # share of a prompt's tokens above which a model has not read the question
 
@@ -34,7 +34,14 @@ def check_prompts(model, tokenizer, prompts: Sequence[str], settings: Settings, 
     room = getattr(model.config, "max_position_embeddings", None)
     if settings.backend == "unsloth":  # loaded for so many tokens and no more
         room = settings.max_prompt_tokens + settings.max_completion_tokens
-    longest = max(map(len, tokenizer(list(prompts), add_special_tokens=False)["input_ids"]), default=0)
+    rows = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
+    known = getattr(model.config, "vocab_size", None)
+    if known is not None and (highest := max(map(max, filter(None, rows)), default=0)) >= known:
+        raise ValueError(
+            f"the tokenizer writes {what} with the token {highest} and the model has {known}; it belongs to another model: "
+            "copy the model's folder whole, with its own tokenizer."
+        )
+    longest = max(map(len, rows), default=0)
     if room is not None and longest + settings.max_completion_tokens > room:
         raise ValueError(
             f"the longest prompt of {what} has {longest} tokens, which with max_completion_tokens "

@@ -72,6 +72,10 @@ class Server(ChatServer):
             ):
                 what = f"a list of some of {', '.join(known)}" if known else "a list of names, or None"
                 raise ValueError(f"{self.whose} {name} is {value!r}; expected {what}.")
+        if self.benchmarks is not None and len({*self.benchmarks}) != (len(self.benchmarks) or None):
+            raise ValueError(
+                f"{self.whose} benchmarks is {self.benchmarks!r}; expected one or more, each once, or None for all."
+            )
         if self.answers_as is not None and not (isinstance(self.answers_as, str) and self.answers_as.strip()):
             raise ValueError(f"{self.whose} answers_as is {self.answers_as!r}; expected a name, or None.")
         if self.style not in STYLES:
@@ -178,8 +182,10 @@ class Server(ChatServer):
     def key(self) -> str:
         key = super().key()
         if self.api_key_variable and not key:
+            name = self.api_key_variable
+            shown = name if name.isupper() else "the variable that api_key_variable names"  # or it is a key
             raise self.error(
-                f"{self.api_key_variable}, which is to hold the key of the server at {self.base_url}, is not set; set it, or, "
+                f"{shown}, which is to hold the key of the server at {self.base_url}, is not set; set it, or, "
                 "for a server without keys, leave api_key_variable out."
             )
         return key

@@ -99,6 +99,8 @@ def scrub(text: str, key: str, name: str, shortest: int = _SHORTEST_KEY) -> str:
 
 def is_address(url: str) -> bool:
     """Whether a request can be sent there, and nothing in it is secret: no user name, password, query or fragment."""
+    if not isinstance(url, str):
+        return False
     try:
         parts, _ = urlsplit(url), httpx.URL(url)
         port = parts.port  # ValueError above 65,535

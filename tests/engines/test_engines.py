@@ -344,6 +344,14 @@ def byte_level(**special):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", **special)
 
 
+def test_a_tokenizer_of_another_model_is_refused():
+    model = types.SimpleNamespace(config=types.SimpleNamespace(max_position_embeddings=4096, vocab_size=257))
+    protocol.check_prompts(model, byte_level(), ["fever<end>", ""], SMOKE, "mine")
+    model.config.vocab_size = 256
+    with pytest.raises(ValueError, match="mine with the token 256 and the model has 256.*another model"):
+        protocol.check_prompts(model, byte_level(), ["fever<end>", ""], SMOKE, "mine")
+
+
 @pytest.mark.parametrize("special", [{}, {"unk_token": "<end>"}], ids=["none", "GPT-2: the end token"])
 def test_a_byte_level_tokenizer_knows_every_word(policy, special):
     roomy = types.SimpleNamespace(config=types.SimpleNamespace(max_position_embeddings=4096))

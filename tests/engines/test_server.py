@@ -306,12 +306,27 @@ def test_the_key_is_named_and_never_shown(run, monkeypatch):
         ({"answers_as": ""}, "answers_as is ''"),
         ({"benchmarks": "medqa"}, "benchmarks is 'medqa'"),
         ({"dollars_per_million": 3}, "dollars_per_million is 3; expected two prices"),
-        ({"api_key_variable": 3}, "api_key_variable is 3; expected a name"),
+        ({"api_key_variable": 3}, "api_key_variable is no name of an environment variable"),
+        (
+            {"api_key_variable": "sk-1"},
+            "api_key_variable is no name of .*, such as OPENAI_API_KEY; put the key into",
+        ),
+        ({"system_turn": "no"}, "system_turn is 'no'; expected True or False"),
+        ({"benchmarks": []}, r"benchmarks is \[\]; expected one or more"),
+        ({"benchmarks": ["clinic", "clinic"]}, "benchmarks is .*each once"),
+        ({"base_url": 5}, "base_url must look like"),
     ],
 )
 def test_a_field_that_makes_no_sense_is_refused(options, sentence):
     with pytest.raises(ValueError, match=f"^the server's {sentence}"):
-        Server("http://127.0.0.1:1/v1", "tiny", **options)
+        Server(**{"base_url": "http://127.0.0.1:1/v1", "model": "tiny"} | options)
+
+
+def test_a_key_in_the_place_of_its_variable_is_not_shown():
+    with pytest.raises(
+        ChatError, match="^the variable that api_key_variable names, which is to hold the key"
+    ):
+        Server("http://127.0.0.1:1/v1", "tiny", api_key_variable="hf_0123456789").key()
 
 
 # ------------------------------------------------------------------------------------------------------- a real server
