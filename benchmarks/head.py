@@ -56,10 +56,18 @@ def one_pass(settings: dict, way: str):
 def peak_here(settings: dict, way: str) -> int:
     """Bytes by which the largest resident size of this process grows in one pass."""
     run = one_pass(settings, way)
-    unit = 1 if sys.platform == "darwin" else 1024
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _largest_size()
     run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit
+    return _largest_size() - before
+
+
+def _largest_size() -> int:
+    """Bytes. On Linux not ru_maxrss, in which a child begins with the size that its parent had."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def in_child(settings: dict, way: str) -> int:

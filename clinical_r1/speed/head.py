@@ -20,7 +20,8 @@ from functools import cache, partial
 from clinical_r1.speed.exactness import draws_are_kept
 
 # Bytes of a chunk's logits, and up to which logits are held whole, by whether the head is frozen. A frozen head's chunks cost
-# no time; another's cost 1.4 to 1.5 times the head's (benchmarks/head.py), so they wait until memory is short.
+# little time (0.93 times as fast for 151,936 words, measured once, by hand); another's cost the head's pass once more, so they
+# wait until memory is short.
 CHUNK_BYTES = {True: 2**26, False: 2**28}
 WHOLE_BYTES = {True: 2**27, False: 2**32}
 
