@@ -176,9 +176,9 @@ def rl_step_table(values: dict) -> str:
 
 def _model_and_prompts(size: dict) -> str:
     """What a row of the rollouts has that is not the grid's."""
-    text = (
-        "" if size["shape"] == "0.5B" else f", {size['shape']} × {size['layers']}, V {size['vocabulary']:,}"
-    )
+    text = ""
+    if size.get("shape", "0.5B") != "0.5B":
+        text = f", {size['shape']} × {size['layers']}, V {size['vocabulary']:,}"
     return text + (f", {size['distinct']} prompts of P/2 to P" if size.get("padded") else "")
 
 

@@ -42,6 +42,7 @@ from clinical_r1.files import (
     write_json,
     write_stamp,
 )
+from clinical_r1.models import precision
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings, settings_from_json
@@ -58,6 +59,8 @@ def made_from(settings, method, seed, benchmark, **more) -> dict:
     """What an arm's completions depend on besides `GENERATED_WITH`: its policy, the questions asked, the code of the prompts."""
     prompts = digest(code_hash("clinical_r1.prompts:build_messages"))
     policy, asked = policy_hash(settings, method, seed), questions_hash(settings, benchmark)
+    if settings.device_dtype == "auto":  # what the run has measured, not the word
+        more = more | {"precision": precision(settings)}
     return more | {"policy": policy, "test_questions": asked, "prompts": prompts}
 
 

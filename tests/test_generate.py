@@ -403,3 +403,14 @@ def test_one_worker_and_two_write_the_same_bytes_and_so_does_a_killed_run(tmp_pa
         assert len(list(logs.glob("worker*.log"))) == (2 if workers == 2 else 0)
         assert not list(logs.rglob("*.partial*")) and not list(logs.rglob("progress.json"))
     assert written[1] == written[2]
+
+
+def test_answers_in_numbers_that_were_measured_are_not_kept_after_another_measurement(run):
+    """Of "auto" the stamp holds what the run has measured, also for a model that nobody trained."""
+    settings = replace(run[0], device_dtype="auto")
+    write_json(settings.run_dir / "precision.json", {"dtype": "float32"})
+    generate.complete(settings, run[1], *JOB)
+    assert generate.is_complete(settings, *JOB)
+    write_json(settings.run_dir / "precision.json", {"dtype": "bfloat16"})
+    with pytest.raises(StaleError, match="precision"):
+        generate.is_complete(settings, *JOB)
