@@ -291,7 +291,9 @@ def find_files(source) -> dict[tuple[str, str], Path]:
         raise FileNotFoundError(f"source is {source!r}; give the folder or a file of official files.")
     source = Path(source)
     if not source.exists():
-        raise FileNotFoundError(f"source {source} does not exist; give a folder or file of official files.")
+        raise FileNotFoundError(
+            f"source {source} does not exist; give a folder or file of official files (CLINICAL_R1_DATA, or source=)."
+        )
     found = {}
     for name, release in RELEASES.items():
         for split in release.files:
@@ -355,7 +357,7 @@ def _from_hub(name: str, split: str, revision: str | None):
         raise ConnectionError(
             f"{name} {split} could not be read from the Hugging Face Hub ({release.repo} at {revision}: "
             f"{type(error).__name__}: {str(error)[:200]}); download the official files and give their folder "
-            "with source=."
+            "with source=, or in CLINICAL_R1_DATA."
         ) from error
     stamp = {"sha256": None, "repo": release.repo, "revision": revision}
     return _convert([(i, row) for i, row in enumerate(rows, 1)], name, split, file, stamp, from_hub=True)

@@ -89,7 +89,13 @@ def read_answer(answer: Answer, server, hide) -> Reply:
         raise Passing("answered without content in", f" ({plain}); look at its log, then run again")
     served = fields.get("model")
     served = hide(served)[:200] if isinstance(served, str) and served.strip() else None
-    return Reply(hide(text), *_tokens(fields.get("usage")), finish, thought=hide(thought), model=served)
+    text, thought = (_whole(hide(part)) for part in (text, thought))
+    return Reply(text, *_tokens(fields.get("usage")), finish, thought=thought, model=served)
+
+
+def _whole(text: str) -> str:
+    """Half a surrogate pair, which JSON can carry and no file or tokenizer can hold, becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _plain(body: bytes, hide) -> str:

@@ -208,6 +208,12 @@ def test_how_an_answer_ended_is_kept_and_a_count_that_is_not_given_is_none(run, 
     assert read_stamp(path, "")["finish_reasons"] == {expected[1]: 4}
 
 
+def test_half_a_surrogate_pair_breaks_nothing_that_reads_the_answer(run):
+    with serving(lambda m, n: answer("\ud800 \\boxed{A} \U0001f637", reasoning_content="\udfff")) as server:
+        rows = read_jsonl(ask_server(run[0], "gpt-x", "clinic", engine(server)))
+    assert {(row["text"], row["thought"]) for row in rows} == {("\ufffd \\boxed{A} \U0001f637", "\ufffd")}
+
+
 def test_a_thought_that_a_server_takes_apart_stands_beside_the_text(run, capsys):
     settings, _ = run
     with serving(lambda m, n: answer(said(m), reasoning_content=r"perhaps \boxed{C}")) as server:

@@ -495,12 +495,18 @@ def test_a_key_alone_asks_for_no_judge(monkeypatch):
         ("model", ""),
         ("seed", "x"),
         ("max_reply_bytes", 0),
-        ("api_key_variable", ""),
     ],
 )
 def test_a_field_that_makes_no_sense_is_refused_before_anything_is_asked(name, value):
     with pytest.raises(ValueError, match=f"the judge's {name} is {re.escape(repr(value))}; expected"):
         OpenAIServer("http://127.0.0.1:1/v1", **({"model": "tiny"} | {name: value}))
+
+
+def test_a_key_in_the_place_of_its_variable_is_not_repeated():
+    for value in ("", "sk-live-1234567890"):
+        with pytest.raises(ValueError, match="api_key_variable is no name of an environment") as error:
+            OpenAIServer("http://127.0.0.1:1/v1", "tiny", api_key_variable=value)
+        assert "1234567890" not in str(error.value)
 
 
 # -------------------------------------------------------------------------------------------------------- system turns
