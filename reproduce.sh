@@ -10,7 +10,8 @@
 #   CLINICAL_R1_PYTHON    use this interpreter as it is; nothing is installed
 #   CLINICAL_R1_PIP_ARGS  more arguments for pip, such as an index that serves CPU builds of PyTorch
 #
-# Relative paths (--out, --with, --to, CLINICAL_R1_DATA, CLINICAL_R1_PYTHON) are taken from the folder it is called in.
+# Relative paths (--out, --with, --to, CLINICAL_R1_DATA, CLINICAL_R1_MODELS, CLINICAL_R1_PYTHON) are
+# taken from the folder it is called in.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh reproduce.sh`
 set -euo pipefail
 unset CDPATH
@@ -164,6 +165,7 @@ else
 fi
 
 case ${CLINICAL_R1_DATA:-/} in /*) ;; *) export CLINICAL_R1_DATA=$PWD/$CLINICAL_R1_DATA ;; esac
+case ${CLINICAL_R1_MODELS:-/} in /*) ;; *) export CLINICAL_R1_MODELS=$PWD/$CLINICAL_R1_MODELS ;; esac
 [ "${1:-}" = test ] || pipeline "$python" "$@"
 
 shift

@@ -24,7 +24,8 @@ case "$*" in
         printf '%s\n' "$@" > "$FOLDER/pip"
         trap 'echo "Traceback (most recent call last):" >&2; exit 2' INT
         if [ -n "${SLOW:-}" ]; then sleep 300 & echo $! > "$FOLDER/sleeper"; wait; fi ;;
-    *) printf 'cwd %s\npath %s\ndata %s\n' "$(pwd -P)" "$PYTHONPATH" "${CLINICAL_R1_DATA:-}"; printf 'arg %s\n' "$@" ;;
+    *) printf 'cwd %s\npath %s\ndata %s\n' "$(pwd -P)" "$PYTHONPATH" "${CLINICAL_R1_DATA:-}"
+        printf 'models %s\n' "${CLINICAL_R1_MODELS:-}"; printf 'arg %s\n' "$@" ;;
 esac
 """
 
@@ -106,9 +107,10 @@ def test_arguments_are_those_of_the_callers_folder_however_it_is_called(as_it_is
 
 def test_relative_variables_are_those_of_the_callers_folder_too(as_it_is):
     shutil.copy(as_it_is.tools / "python3.11", as_it_is.caller / "mine")
-    relative = {"CLINICAL_R1_PYTHON": "./mine", "CLINICAL_R1_DATA": "my data"}
+    relative = {"CLINICAL_R1_PYTHON": "./mine", "CLINICAL_R1_DATA": "my data", "CLINICAL_R1_MODELS": "../m"}
     _, out, _ = as_it_is(PYTHONPATH="/also", **relative)
     assert called(out)["data"] == f"{as_it_is.caller}/my data"
+    assert called(out)["models"] == f"{as_it_is.caller}/../m"
     assert called(out)["path"] == f"{as_it_is.root}:/also"
     _, out, _ = as_it_is(as_it_is.root / "reproduce.sh", "test", "-x", **relative)
     assert called(out)["cwd"] == str(as_it_is.root), "pytest's arguments are files of the clone"
