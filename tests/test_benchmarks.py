@@ -451,13 +451,15 @@ def test_the_page_of_the_real_model_claims_no_more_than_its_answers():
         json.loads(script("real_model").FILE.read_text()),
         (ROOT / "docs" / "real-model.md").read_text(),
     )
-    (said,) = (
-        value for what, value in facts["measured"].items() if what.startswith("first 20 test questions")
-    )
-    right = {part.rsplit(" read", 1)[0].rsplit(" ", 1)[0]: part.split(", ")[-1] for part in said.split("; ")}
-    assert right == {"Baseline": "0 right", "Cold Start + GRPO": "5 right", "Cold Start + CRPO": "5 right"}
+    rows = {(row["benchmark"], row["method"]): row for row in facts["table"] if row["metric"] == "accuracy"}
+    arms = ("baseline", "cold_start_grpo", "cold_start_crpo")
+    right = [rows["clinic", arm]["value"] * rows["clinic", arm]["n"] / 100 for arm in arms]
+    read = [sum(row["coverage"] * row["n"] for (_, arm), row in rows.items() if arm == each) for each in arms]
+    assert right == [0, 5, 5] and [round(n) for n in read] == [0, 59, 60]
+    assert "On `clinic` each trained arm has 5 of 20 right, which is what guessing" in text
     assert (
-        "of the first 20 test questions each trained arm has 5 right, which is what guessing" in text.lower()
+        "of 60 answers on the three sets 59 (GRPO) and 60 (CRPO) could be read, of the baseline's none"
+        in text
     )
     assert "never medical advice" in text and facts["source"]["tensors"]["Q4_1"] > 0
 
