@@ -156,7 +156,7 @@ def test_times_of_the_notebooks_are_those_that_a_dry_run_tells():
     }
     assert round(totals["cpu"][0]) == 6 and "about 6 minutes a seed" in README
     assert 2 <= totals["smoke"][1] <= 3 and "about 3 minutes" in README
-    assert round(totals["laptop"][0], -1) == 70 and "about 70 min a seed" in README
+    assert round(totals["laptop"][0], -1) == 80 and "about 80 min a seed (predicted)" in README
     assert round(totals["colab"][0]) == 45 and "about 45 min a seed (estimate)" in README
 
 
