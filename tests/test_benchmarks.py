@@ -16,7 +16,9 @@ from clinical_r1.clinic.cases import Case, load_set
 from clinical_r1.clinic.traces import BASE, write_trace
 from clinical_r1.curation.folding import match_keys
 from clinical_r1.files import ROOT, replace_block
+from clinical_r1.intervals import wilson_interval
 from clinical_r1.judges.rubric import Totals
+from clinical_r1.labels import BENCHMARK_LABELS
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.score import exact_judge
 from clinical_r1.settings import PROFILES
@@ -462,6 +464,21 @@ def test_the_page_of_the_real_model_claims_no_more_than_its_answers():
         in text
     )
     assert "never medical advice" in text and facts["source"]["tensors"]["Q4_1"] > 0
+
+
+def test_real_benchmarks_on_the_page_are_those_of_the_file():
+    text = (ROOT / "docs" / "real-model.md").read_text()
+    found = json.loads((ROOT / "benchmarks" / "results" / "real_benchmarks.json").read_text())["benchmarks"]
+    for name, row in found.items():
+        n, accuracies = row["n"], []
+        for right in (row["right"], row["right_in_words"]):
+            low, high = (100 * bound for bound in wilson_interval(right, n))
+            accuracies.append(f"{100 * right / n:.1f} ({low:.1f} to {high:.1f})")
+        line = [BENCHMARK_LABELS[name], n, row["read"], accuracies[0], row["read_in_words"], accuracies[1]]
+        line += [f"{100 * row['chance']:.1f}", f"{100 * row['majority']:.1f}"]
+        assert f"| {' | '.join(map(str, line))} |" in text
+        assert row["read"] == 0 and row["read_in_words"] < n / 2, "No answer has the box ... under half"
+        assert row["right_in_words"] / n < row["chance"], "too few are right to beat guessing"
 
 
 def test_a_run_without_answers_says_so_and_one_with_them_shows_every_arm():

@@ -319,7 +319,7 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
 
 NOTEBOOKS = ROOT / "notebooks"
 
-# Minutes: smoke and cpu on two cores. laptop's 03 is predicted from measured steps (docs/real-model.md), its 04 from measured answers.
+# Minutes: smoke and cpu on two cores. laptop's 03 and 04 are predicted from measured steps and answers (docs/real-model.md).
 # colab and paper are estimates (paper's 03: four arms of 14 hours, as docs/speed.md predicts, and the cold start).
 STAGES = (
     Stage(
@@ -345,7 +345,7 @@ STAGES = (
             "figures/{profile}/fig5_response_length.*",
         ),
         may_write=("runs/{profile}/models/*/seed*/policy/**/*", "runs/{profile}/models/*/seed*/start/**/*"),
-        minutes={"smoke": 0.5, "cpu": 3, "laptop": 46, "colab": 30, "paper": 3600},
+        minutes={"smoke": 0.5, "cpu": 2.6, "laptop": 46, "colab": 30, "paper": 3600},
         per_seed=True,
     ),
     Stage(
@@ -378,7 +378,7 @@ STAGES = (
         environment=tuple(
             f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
         ),
-        minutes={"smoke": 0.5, "cpu": 2.8, "laptop": 33, "colab": 15, "paper": 300},
+        minutes={"smoke": 0.5, "cpu": 1.7, "laptop": 33, "colab": 15, "paper": 300},
         per_seed=True,
     ),
     Stage(
