@@ -481,6 +481,17 @@ def test_real_benchmarks_on_the_page_are_those_of_the_file():
         assert row["right_in_words"] / n < row["chance"], "too few are right to beat guessing"
 
 
+def test_what_the_real_model_is_worth_as_a_judge_is_told_as_in_the_file():
+    text = (ROOT / "docs" / "real-model.md").read_text()
+    judge = json.loads((ROOT / "benchmarks" / "results" / "real_benchmarks.json").read_text())["judge"]
+    assert judge["with_a_count"] + judge["without"] + judge["cut"] == judge["replies"]
+    assert (
+        f"a count in {judge['with_a_count']} of {judge['replies']} replies: {judge['without']} held none"
+        in text
+    )
+    assert f"and {judge['cut']} were cut" in text
+
+
 def test_a_run_without_answers_says_so_and_one_with_them_shows_every_arm():
     real_model = script("real_model")
     facts = json.loads(real_model.FILE.read_text())
