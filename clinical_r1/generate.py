@@ -28,6 +28,7 @@ from clinical_r1.artifacts import (
     same_settings,
 )
 from clinical_r1.engines import local, vllm
+from clinical_r1.engines.protocol import seed_of
 from clinical_r1.engines.replay import replay
 from clinical_r1.engines.server import ask_server
 from clinical_r1.files import (
@@ -311,7 +312,7 @@ def _prompts(settings, engine, tasks, style: str, what: str) -> list[str]:
 def _answered(settings, engine, batch, protocol: str, names: dict):
     """One batch of ((question, further fields), prompt) -> rows of id, sample, prompt and the answer's own fields, in order."""
     asked = [
-        (prompt, _seed_of(names, question, extra))
+        (prompt, seed_of(names["seed"], names["benchmark"], question.id, extra["sample"]))
         for (question, extra), prompt in batch
         if "text" not in extra
     ]
@@ -327,12 +328,6 @@ def _answered(settings, engine, batch, protocol: str, names: dict):
         answer = extra if "text" in extra else _joined(next(answers), extra)
         shown = prompt.removesuffix(extra.get("forced") or "")
         yield {"id": question.id, "sample": extra["sample"], "prompt": shown} | answer
-
-
-def _seed_of(names: dict, question, extra: dict) -> int:
-    """A question's seed: the same whatever else is asked, in whatever order."""
-    parts = str(names["seed"]), names["benchmark"], question.id, str(extra["sample"])
-    return int(digest(*parts), 16) % 2**63
 
 
 def _joined(answer: dict, extra: dict) -> dict:

@@ -11,6 +11,7 @@ protocol: "sampled" or "greedy" (`settings.PROTOCOLS`). seeds: one whole number 
 and seed, not on what else is asked beside it. A text ends before the first end token, which `tokens` does not count.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 from clinical_r1.settings import Settings
@@ -74,6 +75,12 @@ def _unknown_words(tokenizer, text: str) -> str:
     pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
     words = dict.fromkeys(text[start:end] for token, (start, end) in pairs if token == tokenizer.unk_token_id)
     return ", such as " + ", ".join(map(repr, list(words)[:3]))
+
+
+def seed_of(seed: int, benchmark: str, question: str, sample) -> int:
+    """The seed of one answer, in [0, 2^63): the same for every model and whatever else is asked, in whatever order."""
+    parts = " ".join((str(seed), benchmark, question, str(sample)))
+    return int(hashlib.sha256(parts.encode()).hexdigest()[:16], 16) % 2**63
 
 
 def end_tokens(model, tokenizer) -> list[int]:

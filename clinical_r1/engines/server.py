@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from clinical_r1.arms import STYLES
 from clinical_r1.engines.chat import ChatError, ChatServer, Spent, is_model, say_once
+from clinical_r1.engines.protocol import seed_of
 from clinical_r1.engines.replies import Reply
 from clinical_r1.engines.store import Store, digest
 from clinical_r1.files import locked, read_stamp, sha256, write_stamped
@@ -227,9 +228,9 @@ def ask_server(settings: Settings, name: str, benchmark: str, server: Server) ->
     asked_file = settings.questions_path(benchmark, "test")
     tasks = [(q, sample) for sample in range(settings.eval_samples) for q in read_questions(asked_file)]
     prompts = [server.prompt(build_messages(question, server.style, "full")) for question, _ in tasks]
-    seeds = [_seed(settings.seeds[0], benchmark, question.id, sample) for question, sample in tasks]
+    seeds = [seed_of(settings.seeds[0], benchmark, question.id, sample) for question, sample in tasks]
     prompts.append(prompts[0])
-    seeds.append(_seed(settings.seeds[0], benchmark, tasks[0][0].id, "again"))
+    seeds.append(seed_of(settings.seeds[0], benchmark, tasks[0][0].id, "again"))
     made_from = {"asked": server.identity, "style": server.style, "test_questions": sha256(asked_file)[:16]}
     made_from["answers"] = digest(server.keys(prompts, settings, "sampled", seeds))
     with locked(path.with_name(f".{path.stem}.lock"), str(path)):
@@ -256,11 +257,6 @@ def ask_server(settings: Settings, name: str, benchmark: str, server: Server) ->
                 "`transformers serve` needs do_sample in the model's generation_config.json."
             )
         return write_stamped(path, rows, made_from | {"finish_reasons": dict(sorted(reasons.items()))})
-
-
-def _seed(*parts) -> int:
-    """A question's seed: the same whatever else is asked, in whatever order."""
-    return int(digest([str(part) for part in parts])[:15], 16)
 
 
 def _is_made_from(path: Path, made_from: dict) -> bool:

@@ -232,6 +232,7 @@ def _only(leaves, decoder):
 
 @contextmanager
 def as_is(model, decoder):
+    """Within, the model as it runs, and the matrices whose gradients are compared."""
     leaves = last_matrices(decoder)
     with _only(leaves, decoder):
         yield model, leaves

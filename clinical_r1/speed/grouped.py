@@ -14,6 +14,9 @@ torch and transformers are imported when called.
 from contextlib import contextmanager
 from functools import cache
 
+from clinical_r1.speed.prefix_attention import NAME as SHARED
+from clinical_r1.speed.prefix_attention import register_as
+
 NAME = "grouped_heads"
 NOT_PLAIN = ("softcap", "s_aux", "position_bias")  # keywords with which an attention is more than SDPA
 
@@ -22,7 +25,10 @@ NOT_PLAIN = ("softcap", "s_aux", "position_bias")  # keywords with which an atte
 def grouped_heads(model):
     """Within, a model on a CPU whose attention is SDPA attends without copies of its keys; any other stays as it is."""
     before = model.config._attn_implementation
-    if model.device.type != "cpu" or before not in _plain():
+    if model.device.type != "cpu" or before not in (
+        "sdpa",
+        SHARED,
+    ):  # SDPA where no layout comes with the call
         yield model
         return
     model.set_attn_implementation(register())
@@ -30,13 +36,6 @@ def grouped_heads(model):
         yield model
     finally:
         model.set_attn_implementation(before)
-
-
-def _plain() -> tuple[str, ...]:
-    """Implementations that are SDPA when no layout comes with the call."""
-    from clinical_r1.speed.prefix_attention import NAME as SHARED
-
-    return "sdpa", SHARED
 
 
 def attention_forward(module, query, key, value, attention_mask, dropout=0.0, scaling=None, **kwargs):
@@ -56,10 +55,5 @@ def attention_forward(module, query, key, value, attention_mask, dropout=0.0, sc
 
 @cache
 def register() -> str:
-    """Make NAME known to transformers as an attention implementation whose masks are SDPA's; returns NAME."""
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, attention_forward)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    return NAME
+    """Make NAME known to transformers; returns NAME."""
+    return register_as(NAME, attention_forward)

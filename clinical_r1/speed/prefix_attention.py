@@ -427,10 +427,15 @@ def attention_forward(
 
 @cache
 def register() -> str:
-    """Make NAME known to transformers as an attention implementation whose masks are SDPA's; returns NAME."""
+    """Make NAME known to transformers; returns NAME."""
+    return register_as(NAME, attention_forward)
+
+
+def register_as(name: str, forward) -> str:
+    """Make an attention implementation known to transformers whose masks are SDPA's; returns its name."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    AttentionInterface.register(NAME, attention_forward)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    return NAME
+    AttentionInterface.register(name, forward)
+    AttentionMaskInterface.register(name, sdpa_mask)
+    return name
