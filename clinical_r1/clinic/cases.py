@@ -99,12 +99,11 @@ def vignette(case: Case) -> str:
 def draw_options(gold: str, n: int, rng: np.random.Generator) -> list[str]:
     """Four options come from the answer's own family; ten add the family beside it."""
     families = knowledge_base().families
-    names = list(families)
-    own = knowledge_base().conditions[gold]["family"]
-    others = [name for name in families[own] if name != gold]
+    own = knowledge_base().conditions[gold]
+    others = [name for name in families[own]["members"] if name != gold]
     rng.shuffle(others)
     if n > len(others) + 1:
-        others += families[names[(names.index(own) + 1) % len(names)]]
+        others += families[families[own]["beside"]]["members"]
     options = [gold, *others[: n - 1]]
     rng.shuffle(options)
     return options
@@ -145,7 +144,7 @@ def _hidden_findings(gold: str, level: Level) -> set[str]:
     """Findings that no vignette of this level may state: tests, or the hallmarks of the answer."""
     kb = knowledge_base()
     tests = {f for f, entry in kb.findings.items() if entry["kind"] == "test"} if level.hide_tests else set()
-    return tests | set(kb.conditions[gold]["H"] if level.hide_hallmarks else ())
+    return tests | set(kb.rules_in(gold) if level.hide_hallmarks else ())
 
 
 def _rejections(gold: str, other: str, pool: list[str], stated: dict, hidden: set) -> list[tuple[str, bool]]:
@@ -153,7 +152,7 @@ def _rejections(gold: str, other: str, pool: list[str], stated: dict, hidden: se
     kb = knowledge_base()
     by_absence = [
         f
-        for f in kb.conditions[other]["H"]
+        for f in kb.rules_out(other)
         if f not in hidden
         and f not in stated
         and kb.effect(f, False, gold) == 0

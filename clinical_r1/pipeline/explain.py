@@ -113,7 +113,7 @@ def _file_lines(row, record, settings):
     inputs = record["inputs"]
     wanted = {"prompts": f"{PACKAGE.name}/prompts.py"}
     if row.measured_on in CLINIC_BENCHMARKS:
-        wanted["knowledge"] = f"{PACKAGE.name}/data/clinic_kb.json"
+        wanted["knowledge"] = f"{PACKAGE.name}/data/clinic_kb/relations.csv"
     if record["base_model"] == "clinic-base":
         wanted["base"] = f"{PACKAGE.name}/data/clinic_base/model.safetensors"
     else:

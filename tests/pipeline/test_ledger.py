@@ -26,7 +26,7 @@ MANIFEST = {
     "hardware": {"platform": "Linux x86_64", "cores": 2, "memory_gb": 16.0, "gpu": None},
     "sha256": {
         "clinical_r1/prompts.py": "b" * 64,
-        "clinical_r1/data/clinic_kb.json": "c" * 64,
+        "clinical_r1/data/clinic_kb/relations.csv": "c" * 64,
         "clinical_r1/data/clinic_base/model.safetensors": "d" * 64,
     },
     "stages": {
@@ -236,7 +236,7 @@ def test_a_notebook_opened_by_itself_is_described_now(run):
     settings, table = run
     ledger.write_ledger(settings, table)
     record = json.loads((settings.figures_dir / "results.json").read_text())
-    assert record["date"] is None and record["inputs"]["clinical_r1/data/clinic_kb.json"]
+    assert record["date"] is None and record["inputs"]["clinical_r1/data/clinic_kb/relations.csv"]
     assert "unrecorded time" in explain.explain("ledger", settings)
 
 
@@ -345,7 +345,7 @@ def test_explain_names_all_that_a_number_came_from(run):
         f"{'a' * 40}, with uncommitted changes",
         "Linux x86_64, 2 cores",
         f"prompts.py  sha256 {'b' * 64}",
-        f"clinic_kb.json  sha256 {'c' * 64}",
+        f"relations.csv  sha256 {'c' * 64}",
         f"model.safetensors  sha256 {'d' * 64}",
         "seeds      0, 1",
         "./reproduce.sh smoke --seeds 2",
