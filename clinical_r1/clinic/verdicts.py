@@ -14,7 +14,7 @@ carry the paper's names.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -142,6 +142,23 @@ def verdict(claim: Claim, case: Case) -> str:
     if effect == 0:
         return "unverifiable"
     return "true" if effect == claim.direction else "contradicted_by_kb"
+
+
+def tally(claims: Iterable[Claim], options: Iterable[str]) -> dict[str, int]:
+    """{option: its claims that support it, minus those that argue against it}: distinct claims, each counted once, in the
+    direction in which it is written, true or not. Claims about other conditions count for nothing.
+    """
+    totals = dict.fromkeys(options, 0)
+    for claim in dict.fromkeys(claims):
+        if claim.condition in totals:
+            totals[claim.condition] += claim.direction
+    return totals
+
+
+def favoured(totals: dict[str, int]) -> str | None:
+    """The option that stands alone at the top of a `tally`; None where two or more share the top."""
+    best = [option for option, total in totals.items() if total == max(totals.values())]
+    return best[0] if len(best) == 1 else None
 
 
 def claim_table(text: str, case: Case):
