@@ -29,8 +29,9 @@ WINGS = {
     "judges": ("clinic", "engines"),
     "laboratory": ("clinic", "curation", "engines"),
     "audit": ("clinic", "curation", "engines"),
+    "causality": ("clinic", "engines"),
     "workshop": ("clinic", "judges", "laboratory"),
-    "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit"),
+    "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit", "causality"),
 }
 # What the root takes from wings: exact verdicts and scripted traces, faster training, who answers, the reward variants.
 ROOT_FROM_WINGS = {
