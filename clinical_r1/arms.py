@@ -143,6 +143,7 @@ ABLATIONS = (
     Arm("leave_one_out", "aggregator", "leave one out", "", aggregation="leave_one_out"),
     Arm("no_kl", "kl", "no KL term", "beta = 0", changes=(("rl_beta", 0.0),)),
     Arm("grounded", "grounded", "grounded rewards (ours)", "claims tied to the question", rewards="grounded"),
+    Arm("exact_tally", "grounded", "exact tally (ours)", "claims must favour the boxed option alone", rewards="exact_tally"),
 )  # fmt: skip
 LABORATORY = tuple(arm.name for arm in (*MAIN, *ABLATIONS))  # what `./reproduce.sh ablations` trains
 ARMS = {arm.name: arm for arm in (*MAIN, *STARTS, *ABLATIONS)}

@@ -18,8 +18,8 @@ Each probe takes (engine, questions, settings, style="crpo") and returns one row
                     A count that a probe cannot have is None. unread: no letter could be read, or there was no conclusion to force
 
 Decoding is greedy. What is drawn (the other option, the findings of a forced claim) depends on `seed`, the question's id and,
-where an option must not be the policy's answer, on that answer. Questions are the clinic's. Source: the swap test is ours; forcing changed reasoning is that
-of Lanham et al. 2023 (arXiv 2307.13702).
+where an option must not be the policy's answer, on that answer. Questions are the clinic's. Source: the swap test is ours;
+forcing changed reasoning is that of Lanham et al. 2023 (arXiv 2307.13702).
 """
 
 import re

@@ -144,6 +144,13 @@ def verdict(claim: Claim, case: Case) -> str:
     return "true" if effect == claim.direction else "contradicted_by_kb"
 
 
+def read_vignette(stem: str) -> frozenset[tuple[str, bool]] | None:
+    """The findings that a stem of `cases.vignette` states, as (finding, present); None for any other text."""
+    wordings = stem.strip().removeprefix("Patient: ").removesuffix(".").split(", ")
+    table = phrase_table()
+    return frozenset(table[words] for words in wordings) if table.keys() >= set(wordings) else None
+
+
 def tally(claims: Iterable[Claim], options: Iterable[str]) -> dict[str, int]:
     """{option: its claims that support it, minus those that argue against it}: distinct claims, each counted once, in the
     direction in which it is written, true or not. Claims about other conditions count for nothing.

@@ -1,4 +1,4 @@
-"""Reward sets that take CRPO's reward apart: a term left out, changed, gated, or swapped with GRPO's; and the grounded ones.
+"""Reward sets that take CRPO's reward apart: a term left out, changed, gated, or swapped with GRPO's; and those that read claims.
 
 Each function differs from its model in `rewards` in one thing, which its docstring names, and has a name of its own for the
 logs. All can be pickled. Ours; the paper compares none of them.
@@ -7,6 +7,7 @@ logs. All can be pickled. Ours; the paper compares none of them.
 from dataclasses import replace
 
 from clinical_r1.citation import cross_references
+from clinical_r1.laboratory.exact_tally import tally_accuracy_reward
 from clinical_r1.laboratory.grounded import grounded_comprehensiveness_reward, grounded_faithfulness_reward
 from clinical_r1.rewards import (
     REWARD_SETS,
@@ -116,4 +117,5 @@ VARIANT_SETS = {
         ),
         (10.0, 1.0, 1.0, 1.0, 0.5),
     ),
+    "exact_tally": RewardSet((tally_accuracy_reward, clinical_reasoning_reward, consistency_reward), WEIGHTS),
 }

@@ -2,10 +2,13 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinical_r1.clinic.verdicts import AGAINST, SUPPORTS, Claim, favoured, tally
+from clinical_r1.clinic.cases import Case, load_set
+from clinical_r1.clinic.verdicts import AGAINST, SUPPORTS, Claim, favoured, read_vignette, tally
+from clinical_r1.labels import CLINIC_BENCHMARKS
 
 OPTIONS = ("a", "b", "c")
 CLAIMS = st.builds(
@@ -43,3 +46,11 @@ def test_a_tally_is_the_sum_of_distinct_claims_in_any_order(claims):
     ranked = sorted(totals.values())
     top = [option for option in OPTIONS if totals[option] == ranked[-1]]
     assert favoured(totals) == (top[0] if ranked[-1] > ranked[-2] else None)
+
+
+@pytest.mark.parametrize("name", CLINIC_BENCHMARKS)
+def test_a_vignette_is_read_back(name):
+    for question in load_set(name, "validation", 60):
+        assert read_vignette(question.stem) == frozenset(Case.from_json(question.meta["case"]).stated)
+    assert read_vignette(question.stem.replace("Patient: ", "Patient: a talking cat, ")) is None
+    assert read_vignette("") is None
