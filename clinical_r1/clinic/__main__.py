@@ -1,16 +1,18 @@
-"""`python -m clinical_r1.clinic show` prints a case, `pretrain` rebuilds the base model."""
+"""`python -m clinical_r1.clinic show` prints a case, `pretrain` rebuilds the base model, `check` tests a knowledge base."""
 
 import argparse
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from clinical_r1.clinic.cases import LEVELS, Case, load_set
+from clinical_r1.clinic.knowledge import FOLDER
 
 
 def main(argv=None) -> int:
-    """`python -m clinical_r1.clinic pretrain --out DIR` rebuilds the clinic base model; `show` prints a case."""
+    """The clinic base model rebuilt, a case printed, a knowledge base checked."""
     parser = argparse.ArgumentParser(prog="python -m clinical_r1.clinic", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     pretrain = commands.add_parser("pretrain", help="rebuild the clinic base model (minutes on two cores)")
@@ -19,7 +21,13 @@ def main(argv=None) -> int:
     show = commands.add_parser("show", help="print one question of a benchmark with a scripted honest answer")
     show.add_argument("benchmark", choices=list(LEVELS))
     show.add_argument("--index", type=int, default=0)
+    check = commands.add_parser(
+        "check", help="what is refused in a knowledge base, and how its sets come out"
+    )
+    check.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="default: the shipped one")
     args = parser.parse_args(argv)
+    if args.command == "check":
+        return _check(parser, args)
     if args.command == "pretrain":
         return _pretrain(parser, args)
     from clinical_r1.clinic.traces import HONEST, write_trace
@@ -37,6 +45,19 @@ def main(argv=None) -> int:
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # or the interpreter complains at its end
     return 0
+
+
+def _check(parser, args) -> int:
+    from clinical_r1.clinic.guarantees import report
+
+    faults = 0
+    try:
+        for line in report(args.folder):
+            faults += line.startswith("FAULT")
+            print(line, flush=True)
+    except ValueError as error:
+        parser.error(str(error))
+    return int(faults > 0)
 
 
 def _pretrain(parser, args) -> int:

@@ -8,25 +8,25 @@ stated absent. Teaching data, not medical advice; not yet reviewed by a clinicia
     sensitive  ( 1, -2)  its absence rules out
     typical    ( 1,  0)  fits
     against    (-2,  0)  argues against; (-1, 0) weakly
-    no row               neutral: a claim about it is unverifiable, not false
+    neutral    ( 0,  0)  judged, and says nothing; no rival evidence either
+    no row               neutral, if no rule says otherwise: a claim about it is unverifiable, not false
 
 By rule, a finding that is specific for another option argues against a condition it has no relation with (rival evidence),
 unless the two diseases occur together (`coexist.csv`).
 """
 
-import csv
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
+from clinical_r1.clinic.tables import COLUMNS, faults, implications, read
 from clinical_r1.files import PACKAGE
 
 FOLDER = PACKAGE / "data" / "clinic_kb"
 STATUS = "DRAFT: not clinically reviewed. Teaching data, not medical advice."
-TABLES = ("families", "conditions", "findings", "relations", "exclusions", "coexist")
-RULES_IN, RULES_OUT = 2, -2
+RULES_IN = 2
 RIVAL = -2  # weight of another option's specific finding
 
 
@@ -39,7 +39,10 @@ class Relation:
     basis: str
 
 
-@dataclass(frozen=True)
+Statement = tuple[str, bool]  # a finding and whether it is present
+
+
+@dataclass(frozen=True, eq=False)
 class KnowledgeBase:
     """findings: id -> kind and four phrases; families: name -> complaint, beside and members; relations: condition -> finding ->
     Relation; sha256 over all files.
@@ -48,12 +51,12 @@ class KnowledgeBase:
     findings: dict[str, dict[str, str]]
     families: dict[str, dict]
     relations: dict[str, dict[str, Relation]]
-    implies: dict[str, tuple[str, ...]]  # finding -> findings that are present whenever it is
+    implies: dict[str, frozenset[str]]  # finding -> all findings that are present whenever it is
     exclusions: frozenset  # of frozensets of two (finding, present) that cannot both be stated
     coexist: frozenset  # of frozensets of two conditions
     sha256: str
 
-    @property
+    @cached_property
     def conditions(self) -> dict[str, str]:
         """Condition -> family, in the order of the files."""
         return {name: family for family, entry in self.families.items() for name in entry["members"]}
@@ -76,10 +79,33 @@ class KnowledgeBase:
             and frozenset((option, condition)) not in self.coexist
         )
 
-    def effect(self, finding: str, present: bool, condition: str, options: Iterable[str] = ()) -> int:
-        """The sign of the weight: +1 supports, -1 argues against, 0 neutral."""
-        weight = self.weight(finding, present, condition, options)
-        return (weight > 0) - (weight < 0)
+    @cached_property
+    def entails(self) -> dict[Statement, frozenset[Statement]]:
+        """A statement -> itself and what it says with it: what is implied when present, and what an absence rules out."""
+        found = {(f, present): {(f, present)} for f in self.findings for present in (True, False)}
+        for finding, implied in self.implies.items():
+            for other in implied:
+                found[finding, True].add((other, True))
+                found[other, False].add((finding, False))
+        return {statement: frozenset(said) for statement, said in found.items()}
+
+    @cached_property
+    def clashes(self) -> dict[Statement, frozenset[Statement]]:
+        """A statement -> those that no vignette states beside it: its contraries, the excluded ones, and what repeats it."""
+        said_by: dict[Statement, set[Statement]] = {statement: set() for statement in self.entails}
+        for statement, said in self.entails.items():
+            for part in said:
+                said_by[part].add(statement)
+        excluded: dict[Statement, set[Statement]] = {}
+        for one, other in map(tuple, self.exclusions):
+            excluded.setdefault(one, set()).add(other)
+            excluded.setdefault(other, set()).add(one)
+        found = {}
+        for statement, said in self.entails.items():
+            barred = {(f, not present) for f, present in said}.union(*(excluded.get(s, ()) for s in said))
+            beside = set().union(*(said_by[s] for s in barred)) | said | said_by[statement]
+            found[statement] = frozenset(beside - {statement})
+        return found
 
     def supports(self, condition: str) -> list[str]:
         """The findings whose presence supports a condition, the specific ones first."""
@@ -97,43 +123,42 @@ class KnowledgeBase:
         return [f for f, relation in self.relations[condition].items() if relation.absent < 0]
 
 
-def read_table(folder: Path, name: str) -> list[dict[str, str]]:
-    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def load(folder: Path) -> KnowledgeBase:
-    """A knowledge base from its six tables."""
-    tables = {name: read_table(folder, name) for name in TABLES}
+    """A knowledge base from the six tables in a folder: the shipped one, or a user's.
+
+    ValueError, in one sentence that names file and row, for whatever `tables.faults` refuses.
+    """
+    rows = read(folder)
+    found = list(faults(rows))
+    if found:
+        more = f" ({len(found) - 1} more: python -m clinical_r1.clinic check {folder})" if found[1:] else ""
+        raise ValueError(f"The knowledge base in {folder} is refused: {found[0]}{more}")
     families = {
         row["family"]: {
             "complaint": row["complaint"],
             "beside": row["beside"],
-            "members": [c["condition"] for c in tables["conditions"] if c["family"] == row["family"]],
+            "members": [c["condition"] for _, c in rows["conditions"] if c["family"] == row["family"]],
         }
-        for row in tables["families"]
+        for _, row in rows["families"]
     }
-    relations: dict[str, dict[str, Relation]] = {row["condition"]: {} for row in tables["conditions"]}
-    for row in tables["relations"]:
-        relations[row["condition"]][row["finding"]] = Relation(
-            int(row["present"]), int(row["absent"]), row["basis"]
-        )
-    digest = hashlib.sha256(b"".join((folder / f"{name}.csv").read_bytes() for name in TABLES))
+    relations: dict[str, dict[str, Relation]] = {row["condition"]: {} for _, row in rows["conditions"]}
+    for _, row in rows["relations"]:
+        relation = Relation(int(row["present"]), int(row["absent"]), row["basis"])
+        relations[row["condition"]][row["finding"]] = relation
+    digest = hashlib.sha256(b"".join((Path(folder) / f"{name}.csv").read_bytes() for name in COLUMNS))
     return KnowledgeBase(
         {
             row["finding"]: {k: v for k, v in row.items() if k not in ("finding", "implies")}
-            for row in tables["findings"]
+            for _, row in rows["findings"]
         },
         families,
         relations,
-        {row["finding"]: tuple(row["implies"].split("|")) for row in tables["findings"] if row["implies"]},
+        implications(rows),
         frozenset(
-            frozenset(
-                ((row["finding"], row["state"] == "present"), (row["other"], row["other_state"] == "present"))
-            )
-            for row in tables["exclusions"]
+            frozenset(((r["finding"], r["state"] == "present"), (r["other"], r["other_state"] == "present")))
+            for _, r in rows["exclusions"]
         ),
-        frozenset(frozenset((row["condition"], row["other"])) for row in tables["coexist"]),
+        frozenset(frozenset((row["condition"], row["other"])) for _, row in rows["coexist"]),
         digest.hexdigest(),
     )
 

@@ -59,10 +59,9 @@ HONEST = Habits(
 
 def first_impression(case: Case) -> str:
     """System 1: the first option that the first supportive finding of the vignette supports."""
-    kb = knowledge_base()
     for finding, present in case.stated:
         for option in case.options:
-            if kb.effect(finding, present, option) == SUPPORTS:
+            if case.weight(finding, present, option) > 0:
                 return option
     return case.options[0]
 
@@ -109,7 +108,8 @@ def _analysis(case, suspect, careful, habits, rng):
             suspect,
             found,
         )
-    rejected = [o for o in case.distractors if rng.random() < habits.reject][:MAX_REJECTED]
+    rejectable = [o for o in case.distractors if case.evidence(o, AGAINST)]
+    rejected = [o for o in rejectable if rng.random() < habits.reject][:MAX_REJECTED]
     against = [(_pick(case.evidence(o, AGAINST), rng), o) for o in rejected]
     sentences = goals + _write_claims(against, AGAINST, case, habits, rng)
     if suspect != case.gold and rng.random() < habits.backtrack:
@@ -233,11 +233,10 @@ def write_drill(case: Case, drill: str, rng: np.random.Generator) -> str:
         return " ".join(
             f"{case.options[i]} \\boxed{{{LETTERS[i]}}}" for i in rng.permutation(len(case.options))
         )
-    kb = knowledge_base()
     claims = [
-        claim_text(finding, present, kb.effect(finding, present, option), option, case)
+        claim_text(finding, present, SUPPORTS if weight > 0 else AGAINST, option, case)
         for finding, present in case.stated
         for option in case.options
-        if kb.effect(finding, present, option)
+        if (weight := case.weight(finding, present, option))
     ]
     return " ".join(claims[:MAX_DRILLED])

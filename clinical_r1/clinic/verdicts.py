@@ -138,10 +138,10 @@ def verdict(claim: Claim, case: Case) -> str:
     """One of VERDICTS. The vignette is all that is known: citing what it does not state contradicts it."""
     if (claim.finding, claim.present) not in case.stated:
         return "contradicted_by_vignette"
-    effect = knowledge_base().effect(claim.finding, claim.present, claim.condition)
-    if effect == 0:
+    weight = case.weight(claim.finding, claim.present, claim.condition)
+    if weight == 0:
         return "unverifiable"
-    return "true" if effect == claim.direction else "contradicted_by_kb"
+    return "true" if weight * claim.direction > 0 else "contradicted_by_kb"
 
 
 def read_vignette(stem: str) -> frozenset[tuple[str, bool]] | None:
@@ -189,7 +189,6 @@ def measure(text: str, case: Case) -> dict[str, int]:
 
     Each is a non-negative integer; `drc` is at most the number of distractors, the others are not bounded.
     """
-    kb = knowledge_base()
     related = list(_relations(text))
     verdicts = {claim: verdict(claim, case) for claim in _in_order((claim for claim, _ in related), text)}
     relevant = [claim for claim in verdicts if claim.condition in case.options]
@@ -201,7 +200,7 @@ def measure(text: str, case: Case) -> dict[str, int]:
     chains = {
         (condition, finding)
         for condition, finding in _grammar()["chain"].findall(text)
-        if kb.effect(phrase_table()[finding][0], phrase_table()[finding][1], condition) == SUPPORTS
+        if case.weight(*phrase_table()[finding], condition) > 0
     }
     checks = {c for c, checked in related if checked and (c.finding, c.present) in case.stated}
     rejected = {c.condition for c in relevant if c.direction == AGAINST and verdicts[c] == "true"} - {

@@ -6,7 +6,6 @@ The scripted honest policy and the ideal, exact in the clinic, mark the far end;
 import numpy as np
 
 from clinical_r1.clinic.cases import Case, load_set
-from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import HONEST, write_trace
 from clinical_r1.clinic.verdicts import AGAINST, measure
 from clinical_r1.completions import parse_completion
@@ -63,10 +62,10 @@ def ideal_point(n=500, benchmark="clinic"):
     accuracy 100; faithfulness: every true claim about an option once; drc: every distractor with stated evidence against
     it; hallucination 0. The other measures have no bound that means anything, and are left out.
     """
-    kb, rows = knowledge_base(), []
+    rows = []
     for question in load_set(benchmark, "test", n):
         case = Case.from_json(question.meta["case"])
-        true = sum(bool(kb.effect(f, present, o)) for f, present in case.stated for o in case.options)
+        true = sum(bool(case.weight(f, present, o)) for f, present in case.stated for o in case.options)
         rejectable = sum(bool(case.evidence(option, AGAINST)) for option in case.distractors)
         rows.append({"accuracy": 100.0, "faithfulness": true, "drc": rejectable, "hallucination": 0.0})
     return _mean_of(rows)

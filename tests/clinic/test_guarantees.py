@@ -1,0 +1,171 @@
+"""What is guaranteed of every drawn case, over thousands of each set: literal transcriptions, no code of the drawing.
+
+Run: pytest tests/clinic/test_guarantees.py
+"""
+
+import csv
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from clinical_r1.clinic import cases as cases_module
+from clinical_r1.clinic.cases import LEVELS, SPLIT_SHARES, draw_cases
+from clinical_r1.clinic.knowledge import FOLDER, knowledge_base
+
+
+def rows(name):
+    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+CASES = {name: draw_cases(name, "validation", 1000) + draw_cases(name, "pretrain", 1000) for name in LEVELS}
+EACH = pytest.mark.parametrize("name", LEVELS)
+NUMBERS = {(row["condition"], row["finding"]): row for row in rows("relations")}
+TOGETHER = {frozenset((row["condition"], row["other"])) for row in rows("coexist")}
+FAMILY = {row["condition"]: row["family"] for row in rows("conditions")}
+BESIDE = {row["family"]: row["beside"] for row in rows("families")}
+KIND = {row["finding"]: row["kind"] for row in rows("findings")}
+IMPLIES = {row["finding"]: [f for f in row["implies"].split("|") if f] for row in rows("findings")}
+EXCLUDED = [
+    {(row["finding"], row["state"] == "present"), (row["other"], row["other_state"] == "present")}
+    for row in rows("exclusions")
+]
+
+
+def weight(statement, condition, options):
+    finding, present = statement
+    if (condition, finding) in NUMBERS:
+        return int(NUMBERS[condition, finding]["present" if present else "absent"])
+    for option in options:
+        row = NUMBERS.get((option, finding))
+        if present and row and row["present"] == "2" and {option, condition} not in TOGETHER:
+            return -2
+    return 0
+
+
+def implied(findings):
+    """The findings, and all that follows from their presence."""
+    reached = set(findings)
+    while more := {g for f in reached for g in IMPLIES[f]} - reached:
+        reached |= more
+    return reached
+
+
+@EACH
+def test_no_stated_finding_argues_against_the_answer(name):
+    for case in CASES[name]:
+        assert min(weight(s, case.gold, case.options) for s in case.stated) >= 0, case
+        for finding in implied(f for f, present in case.stated if present):
+            assert weight((finding, True), case.gold, case.options) >= 0, (finding, case)
+
+
+@EACH
+def test_the_answer_alone_has_the_best_net_evidence(name):
+    for case in CASES[name]:
+        net = {o: sum(weight(s, o, case.options) for s in case.stated) for o in case.options}
+        assert all(net[o] < net[case.gold] for o in case.distractors), case
+        assert net == {o: case.net(o) for o in case.options}
+
+
+@EACH
+def test_every_wrong_option_is_rejected_or_has_nothing_for_it(name):
+    rejected = []
+    for case in CASES[name]:
+        for other in case.distractors:
+            weights = [weight(s, other, case.options) for s in case.stated]
+            rejected.append(min(weights) < 0)
+            assert min(weights) < 0 or max(weights) <= 0, (other, case)
+    assert np.mean(rejected) >= (0.8 if LEVELS[name].options == 4 else 0.5)
+
+
+@EACH
+def test_nothing_stated_contradicts_or_repeats_another(name):
+    for case in CASES[name]:
+        assert len({f for f, _ in case.stated}) == len(case.stated)
+        present = implied(f for f, p in case.stated if p)
+        absent = {f for f, p in case.stated if not p}
+        absent |= {f for f in IMPLIES if implied([f]) & absent}
+        assert not present & absent, case
+        said = {(f, True) for f in present} | {(f, False) for f in absent}
+        assert not [pair for pair in EXCLUDED if pair <= said], case
+        for one, other in combinations([f for f, p in case.stated if p], 2):
+            assert other not in implied([one]) and one not in implied([other]), case
+
+
+@EACH
+def test_lures_speak_for_a_rejected_option_and_are_no_rivals_specific_finding(name):
+    lures = 0
+    for case in CASES[name]:
+        for finding, present in case.stated:
+            if present and weight((finding, True), case.gold, case.options) == 0:
+                lures += 1
+                weights = {o: weight((finding, True), o, case.options) for o in case.distractors}
+                assert max(weights.values()) == 1, (finding, case)
+    assert len(CASES[name]) * 0.9 < lures
+
+
+@EACH
+def test_negatives_are_few_and_such_as_a_reader_asks_for(name):
+    for case in CASES[name]:
+        absent = [f for f, present in case.stated if not present]
+        assert len(absent) <= LEVELS[name].negatives <= 4
+        for finding in absent:
+            assert any(weight((finding, False), o, case.options) < 0 for o in case.distractors), (
+                finding,
+                case,
+            )
+
+
+@EACH
+def test_levels_are_what_they_say(name):
+    level = LEVELS[name]
+    for case in CASES[name]:
+        assert len(set(case.options)) == len(case.options) == level.options and case.gold in case.options
+        families = {FAMILY[case.gold], BESIDE[FAMILY[case.gold]]}
+        assert {FAMILY[option] for option in case.options} <= families
+        supporting = [s for s in case.stated if weight(s, case.gold, case.options) > 0]
+        assert level.supports[0] <= len(supporting) <= level.supports[1]
+        if level.hide_tests:
+            assert all(KIND[f] != "test" for f, _ in case.stated)
+        if level.hide_hallmarks:
+            assert all(weight(s, case.gold, ()) < 2 for s in case.stated)
+
+
+@EACH
+@pytest.mark.parametrize("split", SPLIT_SHARES)
+def test_every_condition_occurs_in_every_set(name, split):
+    counts = Counter(case.gold for case in draw_cases(name, split, 120))
+    assert len(counts) == len(FAMILY) and max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_pairs_that_nothing_at_the_bedside_tells_apart_are_not_offered_where_tests_are_hidden():
+    for case in CASES["clinic-shift"]:
+        for other in case.distractors:
+            pair = (case.gold, other)
+            bedside = [(f, p) for f in KIND for p in (True, False) if KIND[f] != "test"]
+            assert any(weight(s, other, pair) < 0 <= weight(s, case.gold, pair) for s in bedside), (
+                other,
+                case,
+            )
+
+
+def test_a_condition_that_cannot_be_drawn_is_named(monkeypatch):
+    draw_case = cases_module.draw_case
+
+    def without_gout(gold, *rest):
+        return None if gold == "Gout" else draw_case(gold, *rest)
+
+    monkeypatch.setattr(cases_module, "draw_case", without_gout)
+    with pytest.raises(ValueError, match="Gout has no case in clinic/rl after .*clinic check"):
+        draw_cases("clinic", "rl", 100)
+
+
+def test_sets_are_as_large_as_the_comparisons_need():
+    assert [cases_module.set_size(name, "test") for name in LEVELS] == [2000, 1000, 1000]
+    assert len(draw_cases("clinic", "validation", 2000)) == 2000
+
+
+def test_the_tables_are_the_knowledge_base():
+    assert sum(map(len, knowledge_base().relations.values())) == len(NUMBERS)
