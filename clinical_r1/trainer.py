@@ -342,6 +342,10 @@ def run(trainer) -> dict:
     watch = type("Watch", (WatchMixin, TrainerCallback), {})()
     trainer.add_callback(watch)
     whole = whole_checkpoints(Path(trainer.args.output_dir))
+    if whole and hasattr(trainer, "_total_train_tokens"):
+        trainer._total_train_tokens = _tokens_seen(
+            whole[-1]
+        )  # SFTTrainer counts from the start of the process
     try:
         trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
     except AlreadyTrained:
@@ -352,6 +356,12 @@ def run(trainer) -> dict:
         if watch.progress:
             watch.progress.end()
     return _checked(trainer, before)
+
+
+def _tokens_seen(checkpoint: Path) -> int:
+    """The tokens that a supervised run had seen at a checkpoint: what its last logged step says, 0 where none was logged."""
+    logged = read_json(checkpoint / "trainer_state.json")["log_history"]
+    return int(next((row["num_tokens"] for row in reversed(logged) if "num_tokens" in row), 0))
 
 
 def _checked(trainer, before) -> dict:

@@ -411,6 +411,18 @@ def test_an_arm_killed_at_its_end_is_finished_without_a_step_more(trained, tmp_p
     assert artifacts.is_trained(settings, "cold_start_grpo", 0)  # its start is what it was
 
 
+def test_the_log_of_an_arm_that_went_on_is_that_of_one_that_was_never_stopped(trained, tmp_path):
+    """The tokens seen are counted by the trainer's process, and must not begin again with it."""
+    settings = unfinished(trained, tmp_path, COLD_START)
+    folder, before = settings.model_dir(COLD_START, 0), trained.model_dir(COLD_START, 0)
+    checkpoints = sorted((folder / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    shutil.rmtree(checkpoints[-1])
+    train.train_arm(settings, COLD_START, 0)
+    rows, expected = read_jsonl(folder / "log_history.jsonl"), read_jsonl(before / "log_history.jsonl")
+    assert len(checkpoints) > 1 and rows[-1]["num_tokens"] > rows[0]["num_tokens"]
+    assert [row["num_tokens"] for row in rows] == [row["num_tokens"] for row in expected]
+
+
 def test_an_arm_goes_on_from_the_checkpoint_before_a_damaged_one(trained, tmp_path, capfd):
     settings = unfinished(trained, tmp_path, "crpo")
     damaged = settings.model_dir("crpo", 0) / "checkpoints" / "checkpoint-2" / "adapter_model.safetensors"

@@ -55,6 +55,7 @@ class KnowledgeBase:
     exclusions: frozenset  # of frozensets of two (finding, present) that cannot both be stated
     coexist: frozenset  # of frozensets of two conditions
     sha256: str
+    status: str = STATUS
 
     @cached_property
     def conditions(self) -> dict[str, str]:
