@@ -343,9 +343,8 @@ def run(trainer) -> dict:
     trainer.add_callback(watch)
     whole = whole_checkpoints(Path(trainer.args.output_dir))
     if whole and hasattr(trainer, "_total_train_tokens"):
-        trainer._total_train_tokens = _tokens_seen(
-            whole[-1]
-        )  # SFTTrainer counts from the start of the process
+        # SFTTrainer counts from the start of its process
+        trainer._total_train_tokens = _tokens_seen(whole[-1])
     try:
         trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
     except AlreadyTrained:
