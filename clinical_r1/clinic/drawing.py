@@ -1,4 +1,4 @@
-"""How one case is drawn from a knowledge base, and what is guaranteed of it: `broken` says it again, rule by rule.
+"""How one case is drawn from a knowledge base, so that its answer alone is best (the guarantees: docs/clinic.md).
 
 1. Options: the answer's family, then the one beside it. Where tests are hidden, no wrong option that nothing at the bedside
    speaks against.
@@ -62,10 +62,10 @@ def splits(kb: KnowledgeBase, gold: str) -> dict[frozenset[str], str]:
     without what rules the answer in: so every split has some of each, and each benchmark all answers in every split.
     """
     groups: dict[tuple[bool, bool], list[frozenset[str]]] = {}
-    ruling, clashes = set(kb.rules_in(gold)), kb.clashes
+    ruling = set(kb.rules_in(gold))
     for size in range(COMBINED[0], COMBINED[1] + 1):
         for found in combinations(kb.supports(gold), size):
-            if any((b, True) in clashes[a, True] for a, b in combinations(found, 2)):
+            if not kb.compatible(found):
                 continue
             tests = any(kb.findings[f]["kind"] == "test" for f in found)
             groups.setdefault((tests, not ruling.isdisjoint(found)), []).append(frozenset(found))

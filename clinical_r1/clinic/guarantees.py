@@ -8,8 +8,7 @@ import numpy as np
 
 from clinical_r1.clinic.cases import LEVELS, Case
 from clinical_r1.clinic.drawing import SPLIT_SHARES, draw, separators
-from clinical_r1.clinic.knowledge import KnowledgeBase, load
-from clinical_r1.clinic.tables import faults, read
+from clinical_r1.clinic.knowledge import KnowledgeBase, load, refusals
 
 DRAWS = 20  # cases of each condition and split, where a set is described
 TRIES = 400  # draws before a condition counts as one that cannot be drawn
@@ -47,11 +46,12 @@ def without_separator(kb: KnowledgeBase, name: str) -> list[tuple[str, str]]:
 
 def report(folder: Path) -> Iterator[str]:
     """Lines on a knowledge base: what is refused, or else how its sets come out. Lines that begin with FAULT are faults."""
-    refused = list(faults(read(folder)))
-    if refused:
-        yield from (f"FAULT {fault}" for fault in refused)
+    refused = refusals(folder)
+    yield from (f"FAULT {fault}" for fault in refused)
+    try:
+        kb = load(folder)
+    except ValueError:
         return
-    kb = load(folder)
     relations = sum(map(len, kb.relations.values()))
     yield f"{len(kb.conditions)} conditions, {len(kb.findings)} findings, {relations} relations"
     for name in LEVELS:

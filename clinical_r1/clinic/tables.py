@@ -75,7 +75,8 @@ def faults(rows: Rows) -> Iterator[str]:
     )  # fmt: skip
 
 
-def _refuse(name: str, line: int, got: str, expected: str) -> str:
+def refusal(name: str, line: int, got: str, expected: str) -> str:
+    """The sentence on a row that is refused."""
     return f"{name}.csv row {line}: got {got}; expected {expected}."
 
 
@@ -89,9 +90,9 @@ def _repeated(rows: Rows, name: str, columns: tuple[str, ...]) -> Iterator[str]:
     for line, row in rows[name]:
         key = tuple(row[column] for column in columns)
         if not all(key):
-            yield _refuse(name, line, f"an empty {' or '.join(columns)}", "a name")
+            yield refusal(name, line, f"an empty {' or '.join(columns)}", "a name")
         elif key in seen:
-            yield _refuse(name, line, f"{' + '.join(key)} again", f"it once (it stands in row {seen[key]})")
+            yield refusal(name, line, f"{' + '.join(key)} again", f"it once (it stands in row {seen[key]})")
         seen.setdefault(key, line)
 
 
@@ -101,13 +102,13 @@ def _families(rows: Rows) -> Iterator[str]:
     for line, row in rows["families"]:
         members = sum(condition["family"] == row["family"] for _, condition in rows["conditions"])
         if members < SMALLEST_FAMILY:
-            yield _refuse(
+            yield refusal(
                 "families", line, f"{members} conditions in {row['family']!r}", f"at least {SMALLEST_FAMILY}"
             )
         if row["beside"] not in names - {row["family"]}:
-            yield _refuse("families", line, f"beside {row['beside']!r}", "the name of another family")
+            yield refusal("families", line, f"beside {row['beside']!r}", "the name of another family")
         if not row["complaint"].strip():
-            yield _refuse("families", line, "no complaint", "the complaint its members share")
+            yield refusal("families", line, "no complaint", "the complaint its members share")
 
 
 def _conditions(rows: Rows) -> Iterator[str]:
@@ -115,7 +116,7 @@ def _conditions(rows: Rows) -> Iterator[str]:
     names = _values(rows, "families")
     for line, row in rows["conditions"]:
         if row["family"] not in names:
-            yield _refuse("conditions", line, f"family {row['family']!r}", "a family of families.csv")
+            yield refusal("conditions", line, f"family {row['family']!r}", "a family of families.csv")
 
 
 def _findings(rows: Rows) -> Iterator[str]:
@@ -128,22 +129,22 @@ def _findings(rows: Rows) -> Iterator[str]:
     }
     for line, row in rows["findings"]:
         if row["kind"] not in KINDS:
-            yield _refuse("findings", line, f"kind {row['kind']!r}", f"one of {', '.join(KINDS)}")
+            yield refusal("findings", line, f"kind {row['kind']!r}", f"one of {', '.join(KINDS)}")
         for column in PHRASES:
             words = row[column]
             if not words or not all(c.isascii() and (c.isalnum() or c in " -'") for c in words):
-                yield _refuse(
+                yield refusal(
                     "findings", line, f"{column} {words!r}", "a phrase of letters, digits, blanks, - and '"
                 )
             elif words.casefold() in taken:
                 where = "{}.csv row {}".format(*taken[words.casefold()])
-                yield _refuse(
+                yield refusal(
                     "findings", line, f"{column} {words!r} again", f"a wording of its kind (see {where})"
                 )
             taken.setdefault(words.casefold(), ("findings", line))
         for implied in filter(None, row["implies"].split("|")):
             if implied not in known - {row["finding"]}:
-                yield _refuse(
+                yield refusal(
                     "findings", line, f"implies {implied!r}", "ids of other findings, '|' between them"
                 )
 
@@ -163,24 +164,24 @@ def _relations(rows: Rows) -> Iterator[str]:
     present: dict[tuple[str, str], int] = {}
     for line, row in rows["relations"]:
         if row["condition"] not in conditions:
-            yield _refuse(
+            yield refusal(
                 "relations", line, f"condition {row['condition']!r}", "a condition of conditions.csv"
             )
         if row["finding"] not in findings:
-            yield _refuse("relations", line, f"finding {row['finding']!r}", "a finding of findings.csv")
+            yield refusal("relations", line, f"finding {row['finding']!r}", "a finding of findings.csv")
         weights = _weights(row)
         if weights is None:
-            yield _refuse("relations", line, f"weights {row['present']},{row['absent']}", f"one of {classes}")
+            yield refusal("relations", line, f"weights {row['present']},{row['absent']}", f"one of {classes}")
         else:
             present[row["condition"], row["finding"]] = weights[0]
         if len(row["basis"].split()) < FEWEST_WORDS:
-            yield _refuse("relations", line, f"basis {row['basis']!r}", f"at least {FEWEST_WORDS} words")
+            yield refusal("relations", line, f"basis {row['basis']!r}", f"at least {FEWEST_WORDS} words")
     implies = implications(rows)
     for line, row in rows["relations"]:
         condition, finding = row["condition"], row["finding"]
         for implied in implies.get(finding, ()):
             if present.get((condition, finding), 0) > 0 > present.get((condition, implied), 0):
-                yield _refuse(
+                yield refusal(
                     "relations",
                     line,
                     f"{finding} for {condition} while {implied}, which it implies, is against it",
@@ -207,20 +208,20 @@ def _exclusions(rows: Rows) -> Iterator[str]:
         one, other = (row["finding"], row["state"]), (row["other"], row["other_state"])
         for finding, state in (one, other):
             if finding not in findings:
-                yield _refuse("exclusions", line, f"finding {finding!r}", "a finding of findings.csv")
+                yield refusal("exclusions", line, f"finding {finding!r}", "a finding of findings.csv")
             if state not in STATES:
-                yield _refuse("exclusions", line, f"state {state!r}", "present or absent")
+                yield refusal("exclusions", line, f"state {state!r}", "present or absent")
         if one[0] == other[0]:
-            yield _refuse("exclusions", line, f"{one[0]} beside itself", "two findings")
+            yield refusal("exclusions", line, f"{one[0]} beside itself", "two findings")
         if frozenset((one, other)) in seen:
             where = seen[frozenset((one, other))]
-            yield _refuse("exclusions", line, "the same pair again", f"it once (it stands in row {where})")
+            yield refusal("exclusions", line, "the same pair again", f"it once (it stands in row {where})")
         seen.setdefault(frozenset((one, other)), line)
         for (a, state), (b, other_state) in ((one, other), (other, one)):
             if state == other_state == "present" and b in implies.get(a, ()):
-                yield _refuse("exclusions", line, f"{a} without {b}", f"no exclusion of what {a} implies")
+                yield refusal("exclusions", line, f"{a} without {b}", f"no exclusion of what {a} implies")
         if len(row["reason"].split()) < FEWEST_WORDS:
-            yield _refuse("exclusions", line, f"reason {row['reason']!r}", f"at least {FEWEST_WORDS} words")
+            yield refusal("exclusions", line, f"reason {row['reason']!r}", f"at least {FEWEST_WORDS} words")
 
 
 def _coexist(rows: Rows) -> Iterator[str]:
@@ -228,11 +229,11 @@ def _coexist(rows: Rows) -> Iterator[str]:
     for line, row in rows["coexist"]:
         pair = frozenset((row["condition"], row["other"]))
         for name in pair - conditions:
-            yield _refuse("coexist", line, f"condition {name!r}", "a condition of conditions.csv")
+            yield refusal("coexist", line, f"condition {name!r}", "a condition of conditions.csv")
         if len(pair) == 1:
-            yield _refuse("coexist", line, f"{row['condition']} with itself", "two conditions")
+            yield refusal("coexist", line, f"{row['condition']} with itself", "two conditions")
         if pair in seen:
-            yield _refuse("coexist", line, "the same pair again", f"it once (it stands in row {seen[pair]})")
+            yield refusal("coexist", line, "the same pair again", f"it once (it stands in row {seen[pair]})")
         seen.setdefault(pair, line)
         if len(row["reason"].split()) < FEWEST_WORDS:
-            yield _refuse("coexist", line, f"reason {row['reason']!r}", f"at least {FEWEST_WORDS} words")
+            yield refusal("coexist", line, f"reason {row['reason']!r}", f"at least {FEWEST_WORDS} words")

@@ -8,8 +8,8 @@ from clinical_r1.clinic.cases import load_set, phrase
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import BASE, TEACHER, claim_text, crpo_text, write_trace
 from clinical_r1.clinic.verdicts import AGAINST, SUPPORTS, phrase_table
-from clinical_r1.laboratory.exact_tally import tally_accuracy_reward
 from clinical_r1.labels import CLINIC_BENCHMARKS
+from clinical_r1.laboratory.exact_tally import tally_accuracy_reward
 from clinical_r1.prompts import build_messages
 
 QUESTION = load_set("clinic", "validation", 1)[0]
