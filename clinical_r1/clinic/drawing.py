@@ -136,19 +136,24 @@ def draw_options(kb: KnowledgeBase, gold: str, level: Level, rng: np.random.Gene
 
 
 class _Draft:
-    """What is stated so far, and what may join it."""
+    """What is stated so far, what it weighs for each option, and what may join it."""
 
     def __init__(self, kb: KnowledgeBase, gold: str, options: list[str], level: Level):
         self.kb, self.gold, self.options, self.level = kb, gold, options, level
         self.distractors = [option for option in options if option != gold]
         self.stated: list[Statement] = []
+        self.weights: list[dict[str, int]] = []  # of each statement, by option
         self.barred: set[Statement] = set()
 
     def weight(self, statement: Statement, condition: str) -> int:
         return self.kb.weight(*statement, condition, self.options)
 
+    def weigh(self, statement: Statement) -> dict[str, int]:
+        return {option: self.weight(statement, option) for option in self.options}
+
     def add(self, statement: Statement) -> None:
         self.stated.append(statement)
+        self.weights.append(self.weigh(statement))
         self.barred |= self.kb.clashes[statement] | {statement}
 
     def fits(self, statement: Statement) -> bool:
@@ -160,21 +165,23 @@ class _Draft:
         )
 
     def rejected(self, option: str) -> bool:
-        return any(self.weight(statement, option) < 0 for statement in self.stated)
+        return any(weights[option] < 0 for weights in self.weights)
 
     def supported(self, option: str) -> bool:
-        return any(self.weight(statement, option) > 0 for statement in self.stated)
+        return any(weights[option] > 0 for weights in self.weights)
 
-    def net(self, condition: str) -> int:
-        return sum(self.weight(statement, condition) for statement in self.stated)
+    def sound(self, *more: dict[str, int]) -> bool:
+        """The answer alone has the best net evidence, and no wrong option has support without being rejected.
 
-    def sound(self) -> bool:
-        """The answer alone has the best net evidence, and no wrong option has support without being rejected."""
-        best = self.net(self.gold)
-        return all(
-            self.net(option) < best and (self.rejected(option) or not self.supported(option))
-            for option in self.distractors
-        )
+        more: the weights of further statements, by option.
+        """
+        weights = [*self.weights, *more]
+        best = sum(w[self.gold] for w in weights)
+        for option in self.distractors:
+            column = [w[option] for w in weights]
+            if sum(column) >= best or max(column) > 0 <= min(column):
+                return False
+        return True
 
 
 def draw(
@@ -227,12 +234,9 @@ def _add_lures(draft: _Draft, rng: np.random.Generator) -> list[Statement]:
             break
         if not draft.fits(found[i]) or any(draft.weight(found[i], o) == RULES_IN for o in draft.distractors):
             continue
-        before = draft.stated[:], set(draft.barred)
-        draft.add(found[i])
-        if draft.sound():
+        if draft.sound(draft.weigh(found[i])):
+            draft.add(found[i])
             lures.append(found[i])
-        else:
-            draft.stated, draft.barred = before
     return lures
 
 

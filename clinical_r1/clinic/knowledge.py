@@ -69,18 +69,19 @@ class KnowledgeBase:
         relation = self.relations[condition].get(finding)
         if relation is not None:
             return relation.present if present else relation.absent
-        if present and any(self._is_rival(finding, condition, option) for option in options):
+        rivals = self.ruled_in_by.get(finding, frozenset()) if present else frozenset()
+        if rivals and any(o in rivals and frozenset((o, condition)) not in self.coexist for o in options):
             return RIVAL
         return 0
 
-    def _is_rival(self, finding: str, condition: str, option: str) -> bool:
-        relation = self.relations[option].get(finding)
-        return (
-            option != condition
-            and relation is not None
-            and relation.present == RULES_IN
-            and frozenset((option, condition)) not in self.coexist
-        )
+    @cached_property
+    def ruled_in_by(self) -> dict[str, frozenset[str]]:
+        """Finding -> the conditions that it rules in: those it is a hallmark of, or specific for."""
+        found: dict[str, set[str]] = {}
+        for condition in self.relations:
+            for finding in self.rules_in(condition):
+                found.setdefault(finding, set()).add(condition)
+        return {finding: frozenset(conditions) for finding, conditions in found.items()}
 
     @cached_property
     def entails(self) -> dict[Statement, frozenset[Statement]]:
