@@ -60,7 +60,7 @@ class Settings:
     rl_beta: float = 0.001
     rl_temperature: float = 1.0
     max_prompt_tokens: int = 128
-    max_completion_tokens: int = 80
+    max_completion_tokens: int = 112
     micro_batch: int = 64  # completions per forward-backward pass, divides rl_prompts * num_generations
     gradient_checkpointing: bool = False
     shared_prefix: bool = True  # encode each prompt once per group; equal to stock TRL up to rounding

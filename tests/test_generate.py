@@ -312,7 +312,11 @@ def test_answers_cut_by_the_limit_are_said(run, monkeypatch, capsys, cut, said):
     stamp = json.loads(complete(run).with_suffix(".json").read_text())
     assert stamp["finish_reasons"]["length"] == cut
     err = capsys.readouterr().err
-    assert (f"{said} answers were cut at max_completion_tokens = 80" in err) if said else not err
+    assert (
+        (f"{said} answers were cut at max_completion_tokens = {SMOKE.max_completion_tokens}" in err)
+        if said
+        else not err
+    )
 
 
 # --- answers that do not come

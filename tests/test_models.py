@@ -23,7 +23,7 @@ from clinical_r1.engines.local import Transformers
 from clinical_r1.prompts import STYLES, build_messages
 from clinical_r1.settings import COLAB, CPU, PAPER, PROFILES, SMOKE
 
-PAIRS = list(base_model.pretraining_corpus(400, seed=1))
+LESSONS = list(base_model.pretraining_corpus(400, seed=1))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,8 @@ def tokenizer():
 
 
 def test_every_clinic_text_survives_the_tokenizer(tokenizer):
-    for _, completion in PAIRS:
+    for _, given, learned in LESSONS:
+        completion = f"{given} {learned}".strip()
         ids = tokenizer(completion, add_special_tokens=False)["input_ids"]
         assert tokenizer.unk_token_id not in ids, completion
         assert tokenizer.decode(ids) == completion
@@ -54,8 +55,8 @@ def test_shipped_tokenizer_is_the_one_the_code_builds(tokenizer):
 
 
 def test_pretraining_and_training_render_the_same_prompt(tokenizer):
-    user, completion = PAIRS[0]
-    row = base_model.encode_supervised(tokenizer, PAIRS[:1])[0]
+    user, _, completion = next(lesson for lesson in LESSONS if not lesson.given)
+    row = base_model.encode_supervised(tokenizer, [base_model.Lesson(user, "", completion)])[0]
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": user}], add_generation_prompt=True, tokenize=False
     )
@@ -105,8 +106,8 @@ def test_unsloth_without_unsloth_is_refused(monkeypatch):
 
 
 def test_corpus_is_seeded():
-    assert PAIRS[:50] == list(base_model.pretraining_corpus(400, seed=1))[:50]
-    assert PAIRS[:50] != list(base_model.pretraining_corpus(400, seed=2))[:50]
+    assert LESSONS[:50] == list(base_model.pretraining_corpus(400, seed=1))[:50]
+    assert LESSONS[:50] != list(base_model.pretraining_corpus(400, seed=2))[:50]
 
 
 def test_pretraining_runs_and_is_repeatable(tmp_path):

@@ -6,12 +6,14 @@ parameters learns to read and answer on a CPU.
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from clinical_r1.clinic.cases import Case, draw_cases, vignette
+from clinical_r1.clinic.drills import DRILL_MARKS, write_drill, write_notes
 from clinical_r1.clinic.knowledge import knowledge_base
-from clinical_r1.clinic.traces import BASE, FILLERS, write_drill, write_trace
+from clinical_r1.clinic.traces import BASE, FILLERS, write_trace
 from clinical_r1.clinic.verdicts import SUBGOALS, phrase_table
 from clinical_r1.files import write_hashes
 from clinical_r1.labels import CLINIC_BENCHMARKS
@@ -24,6 +26,7 @@ def vocabulary() -> list[str]:
     kb = knowledge_base()
     marks = ["<dx>", "</dx>", "<conclusion>", "</conclusion>", "<think>", "</think>", "<answer>", "</answer>"]
     marks += ["(System 1: Intuitive)", "(System 2: Analytical)", "Patient:", ".", ",", *FILLERS]
+    marks += DRILL_MARKS
     marks += [f"\\boxed{{{letter}}}" for letter in LETTERS]
     # an option line is one token
     lines = [f"{letter}: {condition}" for letter in LETTERS for condition in kb.conditions]
@@ -51,12 +54,23 @@ BATCH = 32
 LEARNING_RATE = 3e-3
 MIX = dict(zip(CLINIC_BENCHMARKS, (0.6, 0.2, 0.2), strict=True))
 
-# (steps, kinds of text, benchmarks). First only the letters of four options: looking up a letter is the slowest thing for a
-# small model to learn, and the one it cannot do without. Then drills and the answered cases that make the base what it is.
+# (steps, kinds of text, benchmarks). First only the letters of the options: looking up a letter is the slowest thing for a
+# small model to learn, and the one it cannot do without. Then notes, whose claims alone decide the answer: learned before any
+# case is answered, or the model answers from the case and its claims mean nothing. Then all that makes the base what it is.
 PHASES = (
     (800, {"options": 1.0}, {"clinic": 1.0}),
-    (6000, {"options": 0.1, "findings": 0.05, "evidence": 0.35, "answered": 0.5}, MIX),
+    (600, {"options": 0.2, "easy notes": 0.8}, {"clinic": 1.0}),
+    (600, {"options": 0.1, "notes": 0.9}, MIX),
+    (6000, {"options": 0.1, "findings": 0.05, "evidence": 0.25, "notes": 0.2, "answered": 0.4}, MIX),
 )
+
+
+class Lesson(NamedTuple):
+    """One text of the corpus: what the user says, the part of the answer that is given, and the part that is learned."""
+
+    user: str
+    given: str
+    learned: str
 
 
 def build_clinic_tokenizer():
@@ -100,10 +114,11 @@ def build_clinic_model(tokenizer, seed: int):
 
 
 def pretraining_corpus(n: int, seed: int, shares=PHASES[-1][1], mix=MIX, habits=BASE):
-    """n (user text, completion) pairs, of the kinds in `shares`, on the benchmarks in `mix`.
+    """n Lessons, of the kinds in `shares`, on the benchmarks in `mix`.
 
-    "answered" are cases answered in either style by a hasty, error-prone hand; the others are plain drills (the letter of
-    each option, the bearing of each finding), which teach reading and medicine without teaching how to answer.
+    "answered" are cases answered in either style by a hasty, error-prone hand; "notes" are claims at random, of which the
+    conclusion alone is learned ("easy notes": all of them support); the others are plain drills (the letter of each option, the
+    bearing of findings), which teach reading and medicine without teaching how to answer.
     """
     rng = np.random.default_rng(seed)
     pools = {
@@ -113,16 +128,20 @@ def pretraining_corpus(n: int, seed: int, shares=PHASES[-1][1], mix=MIX, habits=
     names = rng.choice(list(mix), n, p=list(mix.values()))
     kinds = rng.choice(list(shares), n, p=list(shares.values()))
     for name, kind in zip(names, kinds, strict=True):
-        case = pools[name][int(rng.integers(len(pools[name])))]
-        question = _question(case, name)
-        if kind == "answered":
-            style = STYLES[int(rng.integers(2))]
-            yield (
-                build_messages(question, style, "clinic")[0]["content"],
-                write_trace(case, style, habits, rng),
-            )
-        else:
-            yield CLINIC_DRILLS[kind] + "\n" + render_question(question), write_drill(case, kind, rng)
+        yield _lesson(pools[name][int(rng.integers(len(pools[name])))], name, str(kind), habits, rng)
+
+
+def _lesson(case: Case, benchmark: str, kind: str, habits, rng: np.random.Generator) -> Lesson:
+    question = _question(case, benchmark)
+    if kind in CLINIC_DRILLS:
+        return Lesson(
+            CLINIC_DRILLS[kind] + "\n" + render_question(question), "", write_drill(case, kind, rng)
+        )
+    style = STYLES[int(rng.integers(2))]
+    user = build_messages(question, style, "clinic")[0]["content"]
+    if kind == "answered":
+        return Lesson(user, "", write_trace(case, style, habits, rng))
+    return Lesson(user, *write_notes(case, style, kind == "notes", rng))
 
 
 def _question(case: Case, benchmark: str) -> Question:
@@ -130,14 +149,16 @@ def _question(case: Case, benchmark: str) -> Question:
     return Question("pretrain", benchmark, "pretrain", vignette(case), options, case.letter, {})
 
 
-def encode_supervised(tokenizer, pairs) -> list[dict]:
-    """input_ids and labels of (user text, completion) pairs: the loss covers the completion and the end mark only."""
-    prompts = [f"{USER} {user} {ASSISTANT} " for user, _ in pairs]
+def encode_supervised(tokenizer, lessons) -> list[dict]:
+    """input_ids and labels of Lessons: the loss covers what is to be learned and the end mark only."""
+    prompts = [f"{USER} {lesson.user} {ASSISTANT} {lesson.given}" for lesson in lessons]
     prompt_ids = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    answer_ids = tokenizer([f"{text} {END}" for _, text in pairs], add_special_tokens=False)["input_ids"]
+    learned_ids = tokenizer([f"{lesson.learned} {END}" for lesson in lessons], add_special_tokens=False)[
+        "input_ids"
+    ]
     return [
-        {"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer}
-        for prompt, answer in zip(prompt_ids, answer_ids, strict=True)
+        {"input_ids": prompt + learned, "labels": [-100] * len(prompt) + learned}
+        for prompt, learned in zip(prompt_ids, learned_ids, strict=True)
     ]
 
 
@@ -164,7 +185,7 @@ def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
     tokenizer = build_clinic_tokenizer()
     model = build_clinic_model(tokenizer, seed)
     for phase, (steps, shares, mix) in enumerate(phases):
-        pairs = list(pretraining_corpus(steps * BATCH, seed + phase, shares, mix, habits))
+        lessons = list(pretraining_corpus(steps * BATCH, seed + phase, shares, mix, habits))
         arguments = TrainingArguments(
             output_dir=str(out),
             max_steps=steps,
@@ -181,7 +202,7 @@ def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
             use_cpu=not torch.cuda.is_available(),
         )
         collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
-        rows = Dataset.from_list(encode_supervised(tokenizer, pairs))
+        rows = Dataset.from_list(encode_supervised(tokenizer, lessons))
         Trainer(model, arguments, train_dataset=rows, data_collator=collator).train()
     model.generation_config.update(
         do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id

@@ -139,14 +139,18 @@ def set_size(name: str, split: str) -> int:
 def load_set(name: str, split: str, n: int | None = None, seed: int = DATA_SEED) -> list[Question]:
     """A clinic benchmark as questions; `meta["case"]` holds the evidence graph, `meta["kb_sha256"]` its knowledge base.
 
+    Every fifth question of the supervised split of `clinic` is a case of `clinic-expert`, with ten options.
+
     Raises ValueError for an unknown benchmark or split.
     """
     if name not in LEVELS or split not in SPLIT_SHARES:
         raise ValueError(
             f"clinic set {name!r}/{split!r} is not known; expected {list(LEVELS)} and {list(SPLIT_SHARES)}."
         )
-    questions = []
-    for i, case in enumerate(draw_cases(name, split, n or set_size(name, split), seed)):
+    questions, cases = [], draw_cases(name, split, n or set_size(name, split), seed)
+    if (name, split) == ("clinic", "sft"):  # or a cold start would leave ten options to chance
+        cases[4::5] = draw_cases("clinic-expert", split, len(cases[4::5]), seed)
+    for i, case in enumerate(cases):
         options = dict(zip(LETTERS, case.options, strict=False))
         meta = {"case": case.to_json(), "kb_sha256": knowledge_base().sha256, "seed": seed}
         questions.append(

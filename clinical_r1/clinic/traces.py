@@ -1,22 +1,24 @@
-"""Scripted reasoning about a case, with the habits of a teacher, an honest student or a hasty base model."""
+"""Scripted reasoning about a case, with the habits of a teacher, an honest student or a hasty base model.
 
-from dataclasses import dataclass, fields
+A writer answers what its written claims favour, right or wrong: errors in them lead to errors in the answer.
+"""
+
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from clinical_r1.arms import STYLES
-from clinical_r1.clinic.cases import Case, phrase, vignette
+from clinical_r1.clinic.cases import Case, phrase
 from clinical_r1.clinic.knowledge import knowledge_base
-from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS
+from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS, Claim, tally
 from clinical_r1.questions import LETTERS
 
 # Wrong options that a careful writer argues away: with ten options the answer would grow too long otherwise.
-MAX_REJECTED = 5
+MAX_REJECTED = 6
 MAX_CITED = 2  # findings said for the answer, and cited in the conclusion
-MAX_DRILLED = 12  # claims of one drill
 
-# Of the mistaken claims, those that turn the direction round; the others name a finding that nobody stated.
-WRONG_DIRECTION = 0.5
+# Of the mistaken claims: the direction turned round, a finding that nobody stated, another option named.
+ERRORS = {"direction": 1 / 3, "finding": 1 / 3, "condition": 1 / 3}
 SECOND_CLAIM = 0.5  # how often a hasty writer gives two reasons and not one
 ONE_MARK_LOST, ALL_MARKS_LOST = 0.5, 0.3  # of the malformed answers; the others lose their box
 FILLERS = ("嗯", "因此", "также", "所以")  # language drift, the thing the consistency reward exists for
@@ -28,8 +30,8 @@ class Habits:
 
     careful: float  # weighs the evidence for every option, instead of anchoring on the first impression
     reject: float  # of each wrong option, when careful
-    claim_error: float  # of each claim: a finding nobody stated, or the wrong direction
-    answer_slip: float  # answers something else than the reasoning says
+    claim_error: float  # of each claim: one of ERRORS
+    answer_slip: float  # the letter of an option drawn at random, whatever the claims favour
     well_formed: float  # keeps the output format it was asked for
     cite: float  # the conclusion cites evidence from the reasoning
     backtrack: float  # says so when the first impression falls
@@ -72,82 +74,110 @@ def claim_text(finding, present, sign, condition, case) -> str:
     return f"{phrase(finding, present, case.shift)} {verb} {condition}."
 
 
-def _err(finding, present, sign, case, rng):
-    """A believable mistake: the wrong direction, or a finding of the same condition that nobody stated."""
+def sentence(claim: Claim, case: Case) -> str:
+    """`claim_text` of a claim."""
+    return claim_text(claim.finding, claim.present, claim.direction, claim.condition, case)
+
+
+def concluded(claims, case: Case, suspect: str, rng: np.random.Generator) -> str:
+    """The option that the claims favour: claims for it less claims against it, distinct ones.
+
+    Of several at the top the suspect, if it is among them, or one drawn at random.
+    """
+    totals = tally(claims, case.options)
+    best = [option for option, total in totals.items() if total == max(totals.values())]
+    return suspect if suspect in best else _pick(best, rng)
+
+
+def _err(claim: Claim, case: Case, rng) -> Claim:
+    """A believable mistake, of the kinds in ERRORS; the wrong direction where a case has nothing else to mistake."""
     kb = knowledge_base()
-    if rng.random() < WRONG_DIRECTION:
-        return finding, present, -sign
-    stated = dict(case.stated)
-    pool = [f for option in case.options for f in kb.supports(option) if f not in stated]
-    return (str(rng.choice(pool)), True, sign) if pool else (finding, present, -sign)
+    kind = str(rng.choice(list(ERRORS), p=list(ERRORS.values())))
+    if kind == "finding":
+        stated = dict(case.stated)
+        pool = [f for option in case.options for f in kb.supports(option) if f not in stated]
+        if pool:
+            return replace(claim, finding=str(_pick(pool, rng)), present=True)
+    if kind == "condition":
+        found = [
+            o for o in case.options if case.weight(claim.finding, claim.present, o) * claim.direction <= 0
+        ]
+        if found:
+            return replace(claim, condition=_pick(found, rng))
+    return replace(claim, direction=-claim.direction)
 
 
-def _write_claims(pairs, sign, case, habits, rng) -> list[str]:
-    """pairs: ((finding, present), condition) -> one sentence each, a few of them wrong."""
-    sentences = []
-    for (finding, present), condition in pairs:
-        claim = (finding, present, sign)
-        if rng.random() < habits.claim_error:
-            claim = _err(*claim, case, rng)
-        sentences.append(claim_text(*claim, condition, case))
-    return sentences
+def _said(pairs, sign, case, habits, rng, opening="") -> list[tuple[str, Claim]]:
+    """pairs: ((finding, present), condition) -> a sentence and its claim for each, a few of them wrong."""
+    claims = [Claim(finding, present, sign, condition) for (finding, present), condition in pairs]
+    claims = [_err(claim, case, rng) if rng.random() < habits.claim_error else claim for claim in claims]
+    return [(opening + sentence(claim, case), claim) for claim in claims]
 
 
 def _pick(items, rng):
     return items[int(rng.integers(len(items)))]
 
 
-def _analysis(case, suspect, careful, habits, rng):
-    """System 2. Returns (sentences, leading condition, evidence the conclusion may cite)."""
+def _analysis(case, suspect, careful, habits, rng) -> list[tuple[str, Claim | None]]:
+    """System 2: its sentences, each with the claim that it makes."""
     kb = knowledge_base()
-    goals = [f"{goal}." for goal in SUBGOALS if rng.random() < habits.subgoal]
+    written = [(f"{goal}.", None) for goal in SUBGOALS if rng.random() < habits.subgoal]
     if not careful:
         found = case.evidence(suspect, SUPPORTS)[: 1 + int(rng.random() < SECOND_CLAIM)]
-        return (
-            goals + _write_claims([(e, suspect) for e in found], SUPPORTS, case, habits, rng),
-            suspect,
-            found,
-        )
+        return written + _said([(e, suspect) for e in found], SUPPORTS, case, habits, rng)
     rejectable = [o for o in case.distractors if case.evidence(o, AGAINST)]
-    rejected = [o for o in rejectable if rng.random() < habits.reject][:MAX_REJECTED]
+    rejected = [o for o in rejectable if rng.random() < habits.reject]
+    rejected = [rejected[i] for i in sorted(rng.permutation(len(rejected))[:MAX_REJECTED])]
     against = [(_pick(case.evidence(o, AGAINST), rng), o) for o in rejected]
-    sentences = goals + _write_claims(against, AGAINST, case, habits, rng)
+    written += _said(against, AGAINST, case, habits, rng)
     if suspect != case.gold and rng.random() < habits.backtrack:
-        sentences.append(f"on second thought consider {case.gold}.")
+        written.append((f"on second thought consider {case.gold}.", None))
     if rng.random() < habits.chain:
         expected = phrase(_pick(kb.supports(case.gold), rng), True, case.shift)
-        sentences.append(f"if {case.gold} then expect {expected}.")
+        written.append((f"if {case.gold} then expect {expected}.", None))
     found = case.evidence(case.gold, SUPPORTS)
     found = [found[i] for i in sorted(rng.permutation(len(found))[:MAX_CITED])]
-    sentences += _write_claims([(e, case.gold) for e in found], SUPPORTS, case, habits, rng)
+    written += _said([(e, case.gold) for e in found], SUPPORTS, case, habits, rng)
     if rng.random() < habits.verify:
-        sentences.append(
-            "check: " + _write_claims([(_pick(found, rng), case.gold)], SUPPORTS, case, habits, rng)[0]
-        )
-    return sentences, case.gold, found
+        written += _said([(_pick(found, rng), case.gold)], SUPPORTS, case, habits, rng, "check: ")
+    return written
+
+
+def conclusion_text(claims, answer: str, cite: bool, case: Case) -> str:
+    """What a conclusion says before its box; cite: the findings that the claims have for the answer, at most MAX_CITED."""
+    found = [c for c in dict.fromkeys(claims) if (c.condition, c.direction) == (answer, SUPPORTS)]
+    cited = [phrase(c.finding, c.present, case.shift) for c in found[-MAX_CITED:]]
+    return f"{' and '.join(cited)} favor {answer}" if cite and cited else f"the answer is {answer}"
+
+
+def boxed(answer: str, case: Case) -> str:
+    """The answer's letter in its box, as a sentence."""
+    return f"\\boxed{{{LETTERS[case.options.index(answer)]}}}."
+
+
+def framed(style: str, suspect: str, analysis: str) -> tuple[list[str], tuple[str, str]]:
+    """The reasoning in a style's tags, in parts, and the tags of the conclusion."""
+    intuition = f"suspect {suspect}."
+    if style == "crpo":
+        reasoning = ["<dx>", "(System 1: Intuitive)", intuition, "(System 2: Analytical)", analysis, "</dx>"]
+        return reasoning, ("<conclusion>", "</conclusion>")
+    return ["<think>", intuition, analysis, "</think>"], ("<answer>", "</answer>")
 
 
 def write_trace(case: Case, style: str, habits: Habits, rng: np.random.Generator) -> str:
     """One completion in the wanted style ("crpo" or "grpo") by a writer with these habits."""
     careful = rng.random() < habits.careful
     suspect = first_impression(case)
-    sentences, answer, found = _analysis(case, suspect, careful, habits, rng)
+    written = _analysis(case, suspect, careful, habits, rng)
+    sentences, claims = [text for text, _ in written], [claim for _, claim in written if claim]
     if rng.random() < habits.filler:
         sentences.insert(int(rng.integers(len(sentences) + 1)), _pick(FILLERS, rng))
-    cited = found if rng.random() < habits.cite else []
-    if cited:
-        conclusion = f"{' and '.join(phrase(f, p, case.shift) for f, p in cited)} favor {answer}"
-    else:
-        conclusion = f"the answer is {answer}"
+    answer = concluded(claims, case, suspect, rng)
+    conclusion = conclusion_text(claims, answer, rng.random() < habits.cite, case)
     if rng.random() < habits.answer_slip:
         answer = _pick(case.options, rng)
-    box = f"\\boxed{{{LETTERS[case.options.index(answer)]}}}."
-    intuition, analysis = f"suspect {suspect}.", " ".join(sentences)
-    if style == "crpo":
-        parts = ["<dx>", "(System 1: Intuitive)", intuition, "(System 2: Analytical)", analysis, "</dx>"]
-        parts += ["<conclusion>", conclusion, box, "</conclusion>"]
-    else:
-        parts = ["<think>", intuition, analysis, "</think>", "<answer>", conclusion, box, "</answer>"]
+    parts, (opening, closing) = framed(style, suspect, " ".join(sentences))
+    parts += [opening, conclusion, boxed(answer, case), closing]
     if rng.random() >= habits.well_formed:
         parts = _malform(parts, rng)
     return " ".join(part for part in parts if part)
@@ -223,20 +253,3 @@ def teaching_completions(case: Case) -> dict[str, str]:
             f"suspect {wrong}.", f"{found[0]} supports {wrong}.", f"the answer is {wrong} {other}"
         ),
     }
-
-
-def write_drill(case: Case, drill: str, rng: np.random.Generator) -> str:
-    """Plain exercises for the base corpus: the findings, the letter of each option in random order, or the true claims."""
-    if drill == "findings":
-        return vignette(case)
-    if drill == "options":
-        return " ".join(
-            f"{case.options[i]} \\boxed{{{LETTERS[i]}}}" for i in rng.permutation(len(case.options))
-        )
-    claims = [
-        claim_text(finding, present, SUPPORTS if weight > 0 else AGAINST, option, case)
-        for finding, present in case.stated
-        for option in case.options
-        if (weight := case.weight(finding, present, option))
-    ]
-    return " ".join(claims[:MAX_DRILLED])

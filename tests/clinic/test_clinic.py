@@ -379,20 +379,12 @@ def test_letters_follow_the_options():
 # ---------------------------------------------------------------------------------------------- the command line
 
 
-def test_fewer_steps_are_shared_out_as_before():
-    assert [phase[0] for phase in shorter_phases(680)] == [80, 600]
-    assert [phase[0] for phase in shorter_phases(3)] == [1, 2]
-    assert shorter_phases(6800) == PHASES
-    with pytest.raises(ValueError, match="got 1 steps; expected at least 2"):
-        shorter_phases(1)
-
-
 def test_pretrain_takes_the_steps_it_is_given(monkeypatch):
     given = []
     monkeypatch.setattr(base_model, "pretrain_clinic_base", lambda out, phases: given.append((out, phases)))
-    assert main(["pretrain", "--out", "folder", "--steps", "3"]) == 0
+    assert main(["pretrain", "--out", "folder", "--steps", "40"]) == 0
     assert main(["pretrain", "--out", "folder"]) == 0
-    assert given == [("folder", shorter_phases(3)), ("folder", PHASES)]
+    assert given == [("folder", shorter_phases(40)), ("folder", PHASES)]
 
 
 def test_show_ends_quietly_when_its_reader_wants_no_more():

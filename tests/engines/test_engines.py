@@ -364,7 +364,7 @@ def test_a_byte_level_tokenizer_knows_every_word(policy, special):
         (100, {}, 21),
         (None, {}, 10_000),
         (None, {"backend": "unsloth", "max_prompt_tokens": 30}, 31),
-        (512, {}, 433),
+        (512, {}, 401),
     ],
 )
 def test_a_prompt_that_leaves_no_room_for_the_answer_is_refused(policy, room, changes, longest):
@@ -375,6 +375,6 @@ def test_a_prompt_that_leaves_no_room_for_the_answer_is_refused(policy, room, ch
     if room is None and not changes:
         return  # a model that says no limit, such as one without positions
     with pytest.raises(
-        ValueError, match=f"longest prompt of mine has {longest} tokens.*max_completion_tokens 80"
+        ValueError, match=f"longest prompt of mine has {longest} tokens.*max_completion_tokens 112"
     ):
         protocol.check_prompts(model, policy[1], [fits, exceeds], settings, "mine")
