@@ -271,10 +271,13 @@ def test_each_verdict_by_hand():
         verdict(Claim(finding, not present, AGAINST, "Gout"), case) == "contradicted_by_vignette"
     )  # opposite stated
     assert verdict(Claim(unstated, True, SUPPORTS, "Gout"), case) == "contradicted_by_vignette"  # fabricated
-    neutral = next(
-        c for c in knowledge_base().conditions if not literal_weight(finding, present, c, case.options)
+    said, neutral = next(
+        (said, condition)
+        for said in case.stated
+        for condition in knowledge_base().conditions
+        if not literal_weight(*said, condition, case.options)
     )
-    assert verdict(Claim(finding, present, SUPPORTS, neutral), case) == "unverifiable"
+    assert verdict(Claim(*said, SUPPORTS, neutral), case) == "unverifiable"
 
 
 def test_repeating_a_claim_counts_once():
