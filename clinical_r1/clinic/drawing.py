@@ -26,6 +26,7 @@ SPLIT_SHARES = {
     "validation": (75, 85),
     "test": (85, 100),
 }
+COMMON = 2  # conditions that a finding speaks for, before it may stand in the vignette of one that it does not speak for
 COMBINED = (2, 4)  # the fewest and the most findings for an answer, at any level
 
 
@@ -205,15 +206,16 @@ def draw(
 
 
 def _add_negatives(draft: _Draft, rng: np.random.Generator) -> None:
-    """First against wrong options that have support, then against the others of the answer's family, then beside it."""
+    """First against wrong options that have support, then against others of the answer's family: beside it, nobody would ask."""
     families = draft.kb.conditions
     order = [draft.distractors[i] for i in rng.permutation(len(draft.distractors))]
-    order.sort(key=lambda o: (not draft.supported(o), families[o] != families[draft.gold]))
+    order.sort(key=lambda o: not draft.supported(o))
     left = draft.level.negatives
     for other in order:
         if not left:
             return
-        if draft.rejected(other):
+        near = families[other] == families[draft.gold]
+        if draft.rejected(other) or not (near or draft.supported(other)):
             continue
         found = [s for s in negatives(draft.kb, draft.gold, other) if draft.fits(s)]
         if found:
@@ -221,14 +223,28 @@ def _add_negatives(draft: _Draft, rng: np.random.Generator) -> None:
             left -= 1
 
 
+@cache
+def _unremarkable(kb: KnowledgeBase, finding: str, gold: str) -> bool:
+    """Whether a finding that is not the answer's may stand in its vignette: judged neutral, or no test and for many conditions."""
+    if finding in kb.relations[gold]:
+        return kb.relations[gold][finding].present == 0
+    owners = sum(finding in kb.supports(condition) for condition in kb.conditions)
+    return kb.findings[finding]["kind"] != "test" and owners >= COMMON
+
+
 def _add_lures(draft: _Draft, rng: np.random.Generator) -> list[Statement]:
-    """Findings for wrong options that stay rejected; neutral for the answer, which stays ahead."""
+    """Findings for wrong options that stay rejected; neutral for the answer, which stays ahead.
+
+    A finding that has no row with the answer must be common enough to need no explanation: no test, for many conditions.
+    """
     fewest, most = draft.level.lures
     count, lures = int(rng.integers(fewest, most + 1)), []
     found = dict.fromkeys(
         (f, True) for o in draft.distractors if draft.rejected(o) for f in draft.kb.supports(o)
     )
-    found = [s for s in found if not draft.weight(s, draft.gold)]
+    found = [
+        s for s in found if _unremarkable(draft.kb, s[0], draft.gold) and not draft.weight(s, draft.gold)
+    ]
     for i in rng.permutation(len(found)):
         if len(lures) == count:
             break
