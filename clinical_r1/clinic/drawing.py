@@ -225,7 +225,7 @@ def _add_negatives(draft: _Draft, rng: np.random.Generator) -> None:
 
 @cache
 def _unremarkable(kb: KnowledgeBase, finding: str, gold: str) -> bool:
-    """Whether a finding that is not the answer's may stand in its vignette: judged neutral, or no test and for many conditions."""
+    """Whether a finding that is not the answer's may stand beside it: judged neutral, or no test and for many conditions."""
     if finding in kb.relations[gold]:
         return kb.relations[gold][finding].present == 0
     owners = sum(finding in kb.supports(condition) for condition in kb.conditions)
