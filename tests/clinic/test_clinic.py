@@ -248,7 +248,7 @@ def test_the_honest_policy_is_right_and_never_hallucinates():
         assert f"\\boxed{{{case.letter}}}" in text
         assert counted["hallucination"] == 0
         assert counted["drc"] == min(
-            sum(bool(case.evidence(other, AGAINST)) for other in case.distractors), 5
+            sum(bool(case.evidence(other, AGAINST)) for other in case.distractors), traces.MAX_REJECTED
         )
         assert counted["verification"] == counted["backward_chaining"] == 1 and counted[
             "subgoal_setting"
