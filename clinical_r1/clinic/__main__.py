@@ -1,4 +1,4 @@
-"""`python -m clinical_r1.clinic show` prints a case, `pretrain` rebuilds the base model, `check` tests a knowledge base."""
+"""`python -m clinical_r1.clinic show` prints a case, `pretrain` rebuilds the base model, `check` and `review` its tables."""
 
 import argparse
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from clinical_r1.clinic.cases import LEVELS, Case, load_set
-from clinical_r1.clinic.knowledge import FOLDER
+from clinical_r1.clinic.knowledge import FOLDER, knowledge_base
+from clinical_r1.files import write_text
 
 
 def main(argv=None) -> int:
@@ -25,7 +26,12 @@ def main(argv=None) -> int:
         "check", help="what is refused in a knowledge base, and how its sets come out"
     )
     check.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="default: the shipped one")
+    review = commands.add_parser("review", help="a sheet of all relations for a clinician to fill in")
+    review.add_argument("--family", help="only the relations of one family")
+    review.add_argument("--out", type=Path, help="a .csv or .md file; default: CSV, printed")
     args = parser.parse_args(argv)
+    if args.command == "review":
+        return _review(parser, args)
     if args.command == "check":
         return _check(parser, args)
     if args.command == "pretrain":
@@ -34,16 +40,34 @@ def main(argv=None) -> int:
     from clinical_r1.prompts import render_question
 
     question = load_set(args.benchmark, "validation", args.index + 1)[-1]
+    answer = write_trace(Case.from_json(question.meta["case"]), "crpo", HONEST, np.random.default_rng(0))
+    _print(f"{render_question(question)}\n{answer}\n")
+    return 0
+
+
+def _print(text: str) -> None:
     try:
-        print(render_question(question))
-        print(
-            write_trace(Case.from_json(question.meta["case"]), "crpo", HONEST, np.random.default_rng(0)),
-            flush=True,
-        )
+        print(text, end="", flush=True)
     except BrokenPipeError:  # `| head`: who reads wants no more
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # or the interpreter complains at its end
+
+
+def _review(parser, args) -> int:
+    from clinical_r1.clinic.review import as_csv, as_markdown, sheet
+
+    try:
+        rows = sheet(knowledge_base(), args.family)
+    except ValueError as error:
+        parser.error(f"--family: {error}")
+    if args.out is None:
+        _print(as_csv(rows))
+    elif args.out.suffix not in (".csv", ".md"):
+        parser.error(f"--out: got {args.out}; expected a file that ends in .csv or .md.")
+    else:
+        write_text(args.out, as_csv(rows) if args.out.suffix == ".csv" else as_markdown(rows))
+        print(f"wrote {len(rows)} relations to {args.out}")
     return 0
 
 

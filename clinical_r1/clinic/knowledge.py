@@ -54,8 +54,8 @@ class KnowledgeBase:
     families: dict[str, dict]
     relations: dict[str, dict[str, Relation]]
     implies: dict[str, frozenset[str]]  # finding -> all findings that are present whenever it is
-    exclusions: frozenset  # of frozensets of two (finding, present) that cannot both be stated
-    coexist: frozenset  # of frozensets of two conditions
+    exclusions: dict[frozenset[Statement], str]  # two statements that no vignette makes together -> why
+    coexist: dict[frozenset[str], str]  # two conditions that occur together -> why
     sha256: str
     status: str = STATUS
 
@@ -203,11 +203,13 @@ def _build(rows: Rows, sha256: str) -> KnowledgeBase:
         families,
         relations,
         implications(rows),
-        frozenset(
-            frozenset(((r["finding"], r["state"] == "present"), (r["other"], r["other_state"] == "present")))
+        {
+            frozenset(
+                ((r["finding"], r["state"] == "present"), (r["other"], r["other_state"] == "present"))
+            ): r["reason"]
             for _, r in rows["exclusions"]
-        ),
-        frozenset(frozenset((row["condition"], row["other"])) for _, row in rows["coexist"]),
+        },
+        {frozenset((row["condition"], row["other"])): row["reason"] for _, row in rows["coexist"]},
         sha256,
     )
 

@@ -1,4 +1,4 @@
-"""The generated parts of docs/: tables of results from the published ledger and comparisons, and the map of the code."""
+"""The generated parts of docs/: results from the published ledger and comparisons, the map, and the clinic's relations."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pandas as pd
 
 from clinical_r1 import labels
 from clinical_r1.arms import METHODS
+from clinical_r1.clinic.knowledge import knowledge_base
+from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
 from clinical_r1.pipeline.explain import EXAMPLE
 from clinical_r1.pipeline.ledger import counts_sentence, read_pair
@@ -14,7 +16,7 @@ from clinical_r1.settings import Settings
 from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, whole
 
 DOCS = ROOT / "docs"
-RESULTS, MAP = "results.md", "map.md"
+RESULTS, MAP, CLINIC = "results.md", "map.md", "clinic.md"
 BEGIN, END = "<!-- results: generated -->", "<!-- /results -->"
 SHOWN_METRICS = {
     "faithfulness": "true claims (faithfulness)",
@@ -131,10 +133,11 @@ def published_block(folder: Path) -> str:
 
 
 def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
-    """Rewrite the results in docs/results.md from figures/published, and the map in docs/map.md; all else is left alone."""
+    """Rewrite the results in docs/results.md from figures/published, the map, and the clinic's relations; nothing else."""
     pages = {
         RESULTS: (BEGIN, END, published_block(settings.published_dir)),
         MAP: (MAP_BEGIN, MAP_END, map_block()),
+        CLINIC: (PAGE_BEGIN, PAGE_END, page_block(knowledge_base())),
     }
     texts = {
         name: with_block((docs / name).read_text(encoding="utf-8"), begin, end, block, f"docs/{name}")

@@ -1,0 +1,104 @@
+"""The knowledge base for a clinician's eyes: a sheet to fill in, and the tables of docs/clinic.md."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+from clinical_r1.clinic.knowledge import KnowledgeBase
+from clinical_r1.clinic.tables import CLASSES
+
+COLUMNS = (
+    "family", "condition", "finding", "when present", "when absent", "class", "weight present", "weight absent", "basis",
+    "agree (yes/no)", "change to", "comment",
+)  # fmt: skip
+PAGE_BEGIN, PAGE_END = "<!-- relations: generated -->", "<!-- /relations -->"
+MEANING = {
+    "hallmark": "present, it rules in; absent, it argues strongly against",
+    "specific": "present, it rules in; absent, it says nothing",
+    "sensitive": "present, it fits; absent, it argues strongly against",
+    "typical": "present, it fits; absent, it says nothing",
+    "neutral": "judged: says nothing, present or absent, and needs no explanation",
+    "weakly against": "present, it argues weakly against",
+    "against": "present, it argues strongly against",
+}
+
+
+def sheet(kb: KnowledgeBase, family: str | None = None) -> list[dict[str, str]]:
+    """One row for each relation, of one family or of all, with three columns to fill in. ValueError for an unknown family."""
+    if family is not None and family not in kb.families:
+        raise ValueError(f"got the family {family!r}; expected one of {', '.join(kb.families)}.")
+    rows = []
+    for condition, relations in kb.relations.items():
+        if family in (None, kb.conditions[condition]):
+            for finding, relation in _ordered(relations):
+                entry, weights = kb.findings[finding], (relation.present, relation.absent)
+                name = CLASSES[weights]
+                values = (
+                    kb.conditions[condition], condition, finding, entry["present"], entry["absent"],
+                    f"{name}: {MEANING[name]}", *(f"{w:+d}" if w else "0" for w in weights), relation.basis, "", "", "",
+                )  # fmt: skip
+                rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+def _ordered(relations: dict) -> list[tuple]:
+    """A condition's relations, what rules it in first and what is against it last."""
+    return sorted(relations.items(), key=lambda item: (-item[1].present, item[1].absent))
+
+
+def as_csv(rows: list[dict[str, str]]) -> str:
+    """A sheet as CSV."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def as_markdown(rows: list[dict[str, str]]) -> str:
+    """A sheet as Markdown: a table for each condition."""
+    lines, columns = [], COLUMNS[3:]
+    for row in rows:
+        heading = f"## {row['condition']} ({row['family']})"
+        if heading not in lines:
+            lines += ["", heading, "", _line(columns), _line("---" for _ in columns)]
+        lines.append(_line(row[column] for column in columns))
+    return "\n".join(lines[1:]) + "\n"
+
+
+def _line(cells) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def page_block(kb: KnowledgeBase) -> str:
+    """All relations, diseases that occur together and excluded pairs: the generated part of docs/clinic.md."""
+    total = sum(map(len, kb.relations.values()))
+    lines = [
+        f"{len(kb.conditions)} conditions in {len(kb.families)} families, {len(kb.findings)} findings, {total} relations, "
+        f"{len(kb.exclusions)} excluded pairs, {len(kb.coexist)} pairs of diseases that occur together. "
+        f"sha256 `{kb.sha256[:16]}`."
+    ]
+    for family, entry in kb.families.items():
+        lines += ["", f"## {family.capitalize()}", ""]
+        lines.append(f"Shared complaint: {entry['complaint']}. Beside it in sets of ten: {entry['beside']}.")
+        for condition in entry["members"]:
+            lines += ["", f"### {condition}", "", "| finding | class | basis |", "| --- | --- | --- |"]
+            for finding, relation in _ordered(kb.relations[condition]):
+                name = CLASSES[relation.present, relation.absent]
+                lines.append(_line((kb.findings[finding]["present"], name, relation.basis)))
+    lines += ["", "## Diseases that occur together", "", "| one | other | reason |", "| --- | --- | --- |"]
+    lines += [_line((*sorted(pair), reason)) for pair, reason in kb.coexist.items()]
+    lines += [
+        "",
+        "## Findings that are never stated together",
+        "",
+        "| one | other | reason |",
+        "| --- | --- | --- |",
+    ]
+    lines += [_line((*_said(kb, pair), reason)) for pair, reason in kb.exclusions.items()]
+    return "\n".join(lines)
+
+
+def _said(kb: KnowledgeBase, pair: frozenset) -> Iterator[str]:
+    for finding, present in sorted(pair):
+        yield kb.findings[finding]["present" if present else "absent"]

@@ -1,0 +1,85 @@
+"""The review sheet and the page for a clinician: every relation, in words, as the tables have it now.
+
+Run: pytest tests/clinic/test_review.py
+"""
+
+import csv
+import io
+
+import pytest
+
+from clinical_r1.clinic.__main__ import main
+from clinical_r1.clinic.drawing import Level
+from clinical_r1.clinic.knowledge import FOLDER, knowledge_base
+from clinical_r1.clinic.review import COLUMNS, MEANING, PAGE_BEGIN, PAGE_END, as_csv, page_block, sheet
+from clinical_r1.clinic.tables import CLASSES
+from clinical_r1.files import ROOT, replace_block
+
+PAGE = (ROOT / "docs" / "clinic.md").read_text(encoding="utf-8")
+
+
+def relations():
+    with (FOLDER / "relations.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_page_has_todays_relations():
+    """Fix: python -m clinical_r1.pipeline readme"""
+    assert replace_block(PAGE, PAGE_BEGIN, PAGE_END, page_block(knowledge_base())) == PAGE
+    for row in relations():
+        name = CLASSES[int(row["present"]), int(row["absent"])]
+        assert f"| {knowledge_base().findings[row['finding']]['present']} | {name} | {row['basis']} |" in PAGE
+
+
+def test_the_page_says_first_that_nobody_has_reviewed_it():
+    head = PAGE.split("## ")[0].lower()
+    assert "not yet reviewed by a clinician" in head and "never medical advice" in head
+
+
+def test_the_page_explains_every_class_and_the_levels():
+    for (present, absent), name in CLASSES.items():
+        assert f"| {name} | {present}, {absent} |".replace("-", "−") in PAGE
+    assert set(MEANING) == set(CLASSES.values())
+    assert Level().negatives == 3 and "at most three (four with ten options)" in PAGE
+
+
+def test_the_sheet_has_each_relation_once_with_columns_to_fill_in():
+    rows = list(csv.DictReader(io.StringIO(as_csv(sheet(knowledge_base())))))
+    expected = sorted(
+        (r["condition"], r["finding"], int(r["present"]), int(r["absent"]), r["basis"]) for r in relations()
+    )
+    got = [
+        (r["condition"], r["finding"], int(r["weight present"]), int(r["weight absent"]), r["basis"])
+        for r in rows
+    ]
+    assert sorted(got) == expected
+    for row in rows:
+        name = CLASSES[int(row["weight present"]), int(row["weight absent"])]
+        assert row["class"] == f"{name}: {MEANING[name]}"
+        assert [row[column] for column in COLUMNS[-3:]] == ["", "", ""]
+
+
+def test_review_writes_one_family_as_csv_and_as_markdown(tmp_path, capsys):
+    assert main(["review", "--family", "joint pain", "--out", str(tmp_path / "sheet.csv")]) == 0
+    with (tmp_path / "sheet.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["family"] for row in rows} == {"joint pain"}
+    assert f"wrote {len(rows)} relations" in capsys.readouterr().out
+    assert main(["review", "--family", "joint pain", "--out", str(tmp_path / "sheet.md")]) == 0
+    text = (tmp_path / "sheet.md").read_text(encoding="utf-8")
+    assert (
+        text.count("\n## ") + 1 == len({row["condition"] for row in rows}) and "## Gout (joint pain)" in text
+    )
+    assert text.count("\n| ") == len(rows) + 2 * len({row["condition"] for row in rows})
+
+
+def test_review_prints_all_and_refuses_what_it_does_not_know(tmp_path, capsys):
+    assert main(["review"]) == 0
+    assert capsys.readouterr().out == as_csv(sheet(knowledge_base()))
+    for arguments, said in (
+        (["--family", "fevers"], "--family: got the family 'fevers'; expected one of chest pain, "),
+        (["--out", str(tmp_path / "sheet.pdf")], "expected a file that ends in .csv or .md"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["review", *arguments])
+        assert said in capsys.readouterr().err
