@@ -173,10 +173,14 @@ def case_of(question: Question) -> Case:
     return Case.from_json(question.meta["case"])
 
 
+def without_reasoning(style: str) -> str:
+    """Empty reasoning, and the words that open a conclusion: left to itself, a model goes on to reason there."""
+    return f"{opened(style, '', '')} the answer is"
+
+
 def empty_test(engine, questions, settings, style: str = "crpo") -> dict:
     """How often is the answer right after a reasoning section with nothing in it? A hit is the gold."""
-    forced = [f"{opened(style, '', '')} the answer is"] * len(questions)
-    texts = _answered(engine, questions, settings, style, forced)
+    texts = _answered(engine, questions, settings, style, [without_reasoning(style)] * len(questions))
     letters = _letters(texts, questions, style)
     outcomes = [_outcome(letter, q.answer) for letter, q in zip(letters, questions, strict=True)]
     return _row("empty", "the gold", outcomes, ("other",))

@@ -1,0 +1,53 @@
+"""`python -m clinical_r1.causality` asks every arm of a run whether its reasoning moves its answers."""
+
+import argparse
+import sys
+from dataclasses import replace
+
+from clinical_r1.arms import ARMS, METHODS
+from clinical_r1.labels import CLINIC_BENCHMARKS
+from clinical_r1.settings import PROFILES, settings_for
+
+
+def main(argv=None) -> int:
+    """Probe the arms of a run: swap test, empty, false and denying reasoning, agreement, and the direct control."""
+    parser = argparse.ArgumentParser(prog="python -m clinical_r1.causality", description=main.__doc__)
+    parser.add_argument("--profile", choices=list(PROFILES), default="cpu")
+    parser.add_argument("--out", default=".", help="folder that holds runs/ and figures/")
+    parser.add_argument("--base", help="another base model than the profile's: a folder or a Hub id")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="training seeds (the seeds themselves)"
+    )
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(ARMS), metavar="ARM")
+    parser.add_argument("--benchmark", choices=list(CLINIC_BENCHMARKS), default="clinic")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--questions", type=int, default=200, help="how many questions each arm is asked")
+    parser.add_argument("--direct-steps", type=int, help="of the direct control; 0 leaves it out")
+    parser.add_argument("--train", action="store_true", help="train what is not trained yet, first")
+    args = parser.parse_args(argv)
+    if args.questions < 1 or (args.direct_steps or 0) < 0:
+        parser.error("--questions must be at least 1, --direct-steps at least 0.")
+    from clinical_r1.causality.direct import STEPS
+    from clinical_r1.causality.table import as_text, probe_all
+
+    settings = settings_for(args.profile, args.out, tuple(args.seeds))
+    settings = replace(
+        settings, methods=tuple(args.methods), **({"base_model": args.base} if args.base else {})
+    )
+    if args.train:
+        from clinical_r1.curation.splits import ensure_splits
+        from clinical_r1.train import train_all
+
+        ensure_splits(settings)
+        train_all(settings)
+    steps = STEPS if args.direct_steps is None else args.direct_steps
+    table = probe_all(settings, args.benchmark, args.split, args.questions, steps)
+    print(as_text(table))
+    print(
+        f"per cent, mean over {len(args.seeds)} seeds; counts and intervals in {settings.figures_dir / 'causality.csv'}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
