@@ -26,7 +26,8 @@ from clinical_r1.artifacts import (
     policy_of,
     same_settings,
 )
-from clinical_r1.causality.probes import empty_test, without_reasoning
+from clinical_r1.audit.perturbations import EMPTY_REASONING
+from clinical_r1.causality.probes import empty_test
 from clinical_r1.completions import SECTIONS
 from clinical_r1.engines import local
 from clinical_r1.files import locked, read_json, sha256, whole_folder, write_json
@@ -53,7 +54,7 @@ def answer_row(question: Question, style: str) -> tuple[str, str]:
     """(empty reasoning up to "the answer is", what is to follow): the answer's text, its box, and the closing tag."""
     name = question.options[question.answer]
     closing = f"</{SECTIONS[style][1]}>"
-    return without_reasoning(style), f" {name} \\boxed{{{question.answer}}}. {closing}"
+    return EMPTY_REASONING[style], f" {name} \\boxed{{{question.answer}}}. {closing}"
 
 
 def direct_rows(settings, style: str, tokenizer) -> list[dict]:

@@ -28,10 +28,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clinical_r1.audit.perturbations import EMPTY_REASONING
 from clinical_r1.clinic.cases import Case
-from clinical_r1.clinic.traces import claim_text
+from clinical_r1.clinic.traces import claim_text, framed
 from clinical_r1.clinic.verdicts import AGAINST, SUPPORTS, favoured, read_claims, tally
-from clinical_r1.completions import ANALYTICAL_MARKER, INTUITIVE_MARKER, SECTIONS, parse_completion
+from clinical_r1.completions import SECTIONS, parse_completion
 from clinical_r1.engines.protocol import seed_of
 from clinical_r1.intervals import wilson_interval
 from clinical_r1.prompts import build_messages
@@ -144,14 +145,6 @@ def swap_test(engine, questions, settings, style: str = "crpo", seed: int = SEED
 # ------------------------------------------------------------------------------------------------------ forced reasoning
 
 
-def opened(style: str, intuition: str, analysis: str) -> str:
-    """A whole reasoning section with these words, and the tag that opens the conclusion."""
-    reasoning, conclusion = SECTIONS[style]
-    words = (INTUITIVE_MARKER, intuition, ANALYTICAL_MARKER, analysis)
-    words = words if style == "crpo" else (intuition, analysis)
-    return " ".join(filter(None, (f"<{reasoning}>", *words, f"</{reasoning}>", f"<{conclusion}>")))
-
-
 def forced_claims(question: Question, option: str, sign: int, style: str, rng: np.random.Generator) -> str:
     """Reasoning whose only claims are of one sign and about one option (a letter): FORCED_CLAIMS stated findings, drawn.
 
@@ -161,7 +154,8 @@ def forced_claims(question: Question, option: str, sign: int, style: str, rng: n
     suspect = case.options[int(rng.integers(len(case.options)))]
     order = rng.permutation(len(case.stated))[:FORCED_CLAIMS]
     claims = [claim_text(*case.stated[i], sign, question.options[option], case) for i in sorted(order)]
-    return opened(style, f"suspect {suspect}.", " ".join(claims))
+    reasoning, (opening, _) = framed(style, suspect, " ".join(claims))
+    return " ".join((*reasoning, opening))
 
 
 def case_of(question: Question) -> Case:
@@ -173,14 +167,9 @@ def case_of(question: Question) -> Case:
     return Case.from_json(question.meta["case"])
 
 
-def without_reasoning(style: str) -> str:
-    """Empty reasoning, and the words that open a conclusion: left to itself, a model goes on to reason there."""
-    return f"{opened(style, '', '')} the answer is"
-
-
 def empty_test(engine, questions, settings, style: str = "crpo") -> dict:
     """How often is the answer right after a reasoning section with nothing in it? A hit is the gold."""
-    texts = _answered(engine, questions, settings, style, [without_reasoning(style)] * len(questions))
+    texts = _answered(engine, questions, settings, style, [EMPTY_REASONING[style]] * len(questions))
     letters = _letters(texts, questions, style)
     outcomes = [_outcome(letter, q.answer) for letter, q in zip(letters, questions, strict=True)]
     return _row("empty", "the gold", outcomes, ("other",))

@@ -44,7 +44,8 @@ class Scripted:
         opening = ""
         if not forced:
             claim = probes.claim_text(*case.evidence(gold, SUPPORTS)[0], SUPPORTS, gold, case)
-            opening = probes.opened(self.style, f"suspect {gold}.", claim) + " "
+            reasoning, (tag, _) = probes.framed(self.style, gold, claim)
+            opening = " ".join((*reasoning, tag, ""))
         name = gold if self.decides == "vignette" else self._favoured(opening + forced, question)
         letters = {name: letter for letter, name in question.options.items()}
         return f"{opening}{name} \\boxed{{{letters[name]}}}."
