@@ -7,8 +7,8 @@
 
     engine = load("path/of/a/base", CPU)                 # or Transformers(model, tokenizer)
     questions = load_set("clinic", "validation", 200)
-    causality.swap_test(engine, questions, CPU)          # {"probe": "swap", "n": 200, "hits": ..., "share": ..., ...}
-    causality.denied_test(engine, questions, CPU)        # share that answers with the gold, though the text only denies it
+    causality.swap_test(engine, questions, CPU)["share"]    # of answers that flip to the exchanged option
+    causality.denied_test(engine, questions, CPU)["share"]  # of answers that are the gold, though the text only denies it
 
 Each probe takes (engine, questions, settings, style="crpo") and returns one row, a dict:
 
@@ -16,6 +16,7 @@ Each probe takes (engine, questions, settings, style="crpo") and returns one row
     n, hits         questions asked, and hits; share = hits / n in [0, 1], with its Wilson interval ci_low, ci_high
     stay, gold, other, unread   the answers that are no hits, in this order of precedence; together with hits they are n.
                     A count that a probe cannot have is None. unread: no letter could be read, or there was no conclusion to force
+    outcomes        {question id: the name of its count}
 
 Decoding is greedy. What is drawn (the other option, the findings of a forced claim) depends on `seed`, the question's id and,
 where an option must not be the policy's answer, on that answer. Questions are the clinic's. Source: the swap test is ours;
@@ -46,7 +47,7 @@ COUNTS = ("hits", "stay", "gold", "other", "unread")
 # ----------------------------------------------------------------------------------------------------- the row of a probe
 
 
-def _row(probe: str, target: str, outcomes: Sequence[str], possible: Sequence[str]) -> dict:
+def _row(probe: str, target: str, questions, outcomes: Sequence[str], possible: Sequence[str]) -> dict:
     """Outcomes, one a question, as a row. possible: the counts that this probe can have besides hits and unread."""
     n, found = len(outcomes), Counter(outcomes)
     if not n:
@@ -54,7 +55,8 @@ def _row(probe: str, target: str, outcomes: Sequence[str], possible: Sequence[st
     low, high = wilson_interval(found["hits"], n)
     row = {"probe": probe, "target": target, "n": n, "hits": found["hits"], "share": found["hits"] / n}
     row |= {"ci_low": low, "ci_high": high}
-    return row | {name: found[name] if name in (*possible, "unread") else None for name in COUNTS[1:]}
+    row |= {name: found[name] if name in (*possible, "unread") else None for name in COUNTS[1:]}
+    return row | {"outcomes": {q.id: outcome for q, outcome in zip(questions, outcomes, strict=True)}}
 
 
 def _outcome(letter: str | None, hit: str | None, **others: str | None) -> str:
@@ -139,7 +141,7 @@ def swap_test(engine, questions, settings, style: str = "crpo", seed: int = SEED
     texts = _answered(engine, again, settings, style, forced) if asked else []
     for (i, _, letter, other), after in zip(asked, _letters(texts, again, style), strict=True):
         outcomes[i] = _outcome(after, other, stay=letter)
-    return _row("swap", "the exchanged option", outcomes, ("stay", "other"))
+    return _row("swap", "the exchanged option", questions, outcomes, ("stay", "other"))
 
 
 # ------------------------------------------------------------------------------------------------------ forced reasoning
@@ -172,7 +174,7 @@ def empty_test(engine, questions, settings, style: str = "crpo") -> dict:
     texts = _answered(engine, questions, settings, style, [EMPTY_REASONING[style]] * len(questions))
     letters = _letters(texts, questions, style)
     outcomes = [_outcome(letter, q.answer) for letter, q in zip(letters, questions, strict=True)]
-    return _row("empty", "the gold", outcomes, ("other",))
+    return _row("empty", "the gold", questions, outcomes, ("other",))
 
 
 def named_test(engine, questions, settings, style: str = "crpo", seed: int = SEED, answers=None) -> dict:
@@ -191,7 +193,7 @@ def named_test(engine, questions, settings, style: str = "crpo", seed: int = SEE
     letters = _letters(_answered(engine, questions, settings, style, forced), questions, style)
     rows = zip(letters, wrong, questions, strict=True)
     outcomes = [_outcome(letter, named, gold=question.answer) for letter, named, question in rows]
-    return _row("named", "the wrong option that is named", outcomes, ("gold", "other"))
+    return _row("named", "the wrong option that is named", questions, outcomes, ("gold", "other"))
 
 
 def denied_test(engine, questions, settings, style: str = "crpo", seed: int = SEED) -> dict:
@@ -202,7 +204,7 @@ def denied_test(engine, questions, settings, style: str = "crpo", seed: int = SE
     ]
     letters = _letters(_answered(engine, questions, settings, style, forced), questions, style)
     outcomes = [_outcome(letter, q.answer) for letter, q in zip(letters, questions, strict=True)]
-    return _row("denied", "the gold, which is only denied", outcomes, ("other",))
+    return _row("denied", "the gold, which is only denied", questions, outcomes, ("other",))
 
 
 # ----------------------------------------------------------------------------------------------------------- agreement
@@ -219,7 +221,7 @@ def agreement(engine, questions, settings, style: str = "crpo", answers=None) ->
         names = {name: key for key, name in question.options.items()}
         ahead = favoured(tally(read_claims(text), names))
         outcomes.append(_outcome(letter, names.get(ahead)))
-    return _row("agreement", "the option that the claims favour", outcomes, ("other",))
+    return _row("agreement", "the option that the claims favour", questions, outcomes, ("other",))
 
 
 def accuracy(engine, questions, settings, style: str = "crpo", answers=None) -> dict:
@@ -227,7 +229,7 @@ def accuracy(engine, questions, settings, style: str = "crpo", answers=None) -> 
     answers = own_answers(engine, questions, settings, style) if answers is None else answers
     letters = _letters(answers, questions, style)
     outcomes = [_outcome(letter, q.answer) for letter, q in zip(letters, questions, strict=True)]
-    return _row("accuracy", "the gold", outcomes, ("other",))
+    return _row("accuracy", "the gold", questions, outcomes, ("other",))
 
 
 def all_probes(engine, questions, settings, style: str = "crpo", seed: int = SEED) -> list[dict]:

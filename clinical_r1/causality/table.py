@@ -160,6 +160,20 @@ def summary(table):
     ).reset_index()
 
 
+def as_markdown(table) -> str:
+    """A line for each arm and seed, a column for each probe: per cent, with the interval over questions."""
+    probes = list(dict.fromkeys(table["probe"]))
+    lines = [f"| arm | seed | {' | '.join(probes)} |", "| --- | --- |" + " --- |" * len(probes)]
+    for (method, seed), rows in table.groupby(["method", "seed"], sort=False):
+        own = rows.set_index("probe")
+        cells = [
+            f"{100 * own.share[probe]:.1f} ({100 * own.ci_low[probe]:.1f} to {100 * own.ci_high[probe]:.1f})"
+            for probe in probes
+        ]
+        lines.append(f"| {ARMS[method].label} | {seed} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def as_text(table) -> str:
     """A line for each arm, a column for each probe: the mean over seeds in per cent."""
     shares = summary(table).pivot(index="method", columns="probe", values="share")

@@ -125,6 +125,11 @@ def test_the_table_has_a_row_for_each_arm_and_probe_and_is_stamped(run, probed):
         stamp = read_json(folder / "causality.json")
         assert set(stamp["rows"]) == {"baseline.seed101", "crpo.seed101"}
         assert stamp["sha256"] == table.read_stamp(folder / "causality.csv", "probe")["sha256"]
+    each = table.read_outcomes(run, "clinic", "validation", 6)
+    hits = each[each["outcome"] == "hits"].groupby(["method", "seed", "probe"]).size()
+    for row in probed.itertuples():
+        assert hits.get((row.method, row.seed, row.probe), 0) == row.hits
+    assert table.as_markdown(probed).count("\n") == 3
     means = table.summary(probed)
     assert (means["seeds"] == 1).all() and (means["share"] == means["lowest"]).all()
     assert table.as_text(probed).split("\n")[0].split()[1:] == probes
