@@ -218,6 +218,10 @@ def _add_negatives(draft: _Draft, rng: np.random.Generator) -> None:
         if draft.rejected(other) or not (near or draft.supported(other)):
             continue
         found = [s for s in negatives(draft.kb, draft.gold, other) if draft.fits(s)]
+        if found and not near:  # one question that settles several, before a test for each of them
+            open_ = [o for o in order if draft.supported(o) and not draft.rejected(o)]
+            settled = [sum(draft.weight(s, o) < 0 for o in open_) for s in found]
+            found = [s for s, n in zip(found, settled, strict=True) if n == max(settled)]
         if found:
             draft.add(found[int(rng.integers(len(found)))])
             left -= 1
