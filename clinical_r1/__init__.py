@@ -11,10 +11,10 @@ The pipeline in ten lines (`./reproduce.sh` runs them as notebooks)::
     generate.complete_all(config)                      # questions -> completions on disk, with the exact prompts
     rows = score.score_all(config)                     # completions -> letters, rewards, measures; needs no model
     records = pandas.DataFrame(rows)
-    rng = numpy.random.default_rng(0)                  # the bootstrap's draws
-    table = tables.build_table1(config, records, rng)  # means with intervals, the paper's printed numbers beside them
+    table = tables.build_table1(config, records)       # means with intervals, the paper's printed numbers beside them
     tables.write_table1(table, config.run_dir)         # Table 1
     plots.fig4_accuracy(table)                         # Figure 4
+    tables.compare_arms(records, "crpo", "grpo", metrics.PRIMARY_METRICS)  # paired differences, tested over questions and seeds
 
 Shape letters used in every docstring:
 

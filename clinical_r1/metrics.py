@@ -1,8 +1,8 @@
-"""Scored records -> measures with intervals, paired tests, and Pareto fronts.
+"""Scored records -> measures with intervals, and paired tests, the primary ones first.
 
-Pure: numbers in, numbers out. Everything random takes an `np.random.Generator`. A completion without a
-letter is wrong and stays in the denominator; its absence shows in `coverage`. A measure that no judge gave
-is missing, never zero. The intervals and tests themselves are in `intervals`.
+Pure: numbers in, numbers out, nothing drawn. A completion without a letter is wrong and stays in the
+denominator; its absence shows in `coverage`. A measure that no judge gave is missing, never zero. The intervals and
+tests themselves are in `intervals`.
 """
 
 from collections import Counter
@@ -12,14 +12,14 @@ import numpy as np
 from clinical_r1.arms import METHODS
 from clinical_r1.intervals import (
     QUESTIONS_AND_SEEDS,
-    bootstrap_interval,
+    QUESTIONS_ONLY,
+    WILSON,
+    estimate,
     holm,
-    mcnemar_exact,
+    interval_of,
     minimum_detectable_effect,
-    named_bootstrap,
-    paired_bootstrap,
-    ratio_interval,
-    resample,
+    paired_difference,
+    share_interval,
     wilson_interval,
 )
 from clinical_r1.labels import CLINIC_BENCHMARKS, PAPER_BENCHMARKS
@@ -37,6 +37,10 @@ PROCESS_METRICS = (
 METRIC_ORDER = (*PROCESS_METRICS, "accuracy")
 LOWER_IS_BETTER = ("hallucination",)
 BENCHMARK_ORDER = CLINIC_BENCHMARKS + PAPER_BENCHMARKS
+# Named before any result of the run that they judge was seen; everything else is exploratory
+PRIMARY_METRICS = ("accuracy", "faithfulness", "drc", "hallucination")
+PRIMARY_BENCHMARKS = ("clinic", "clinic-shift")
+PRIMARY, EXPLORATORY = "primary", "exploratory"
 SUMMARY_COLUMNS = [
     "benchmark",
     "method",
@@ -48,8 +52,13 @@ SUMMARY_COLUMNS = [
     "seeds",
     "coverage",
     "interval",
+    "seed_sd",
 ]
-COMPARED_COLUMNS = "benchmark metric difference ci_low ci_high mde p p_holm test n seeds coverage".split()
+TESTED_COLUMNS = ("p", "p_holm", "mde_holm", "tests")
+COMPARED_COLUMNS = (
+    "benchmark metric status difference ci_low ci_high p p_holm mde_holm tests test n seeds coverage"
+).split()
+NO_TEST = "no p: one training seed says nothing of the luck of training; the interval is over questions"
 SCORE_COLUMNS = ("id", "benchmark", "method", "seed", "sample", "letter", "correct", "measures")
 
 
@@ -62,14 +71,15 @@ def majority_vote(letters):
 # --- scored records -> rows
 
 
-def summarise(scores, rng):
+def summarise(scores):
     """Tidy rows, one per benchmark x method x metric: the nine numbers of Table 1, accuracy in [0, 1].
 
     scores: scored records (list of dicts or frame), one or several seeds and samples.
     Columns: benchmark, method, metric, value, ci_low, ci_high, n (questions), seeds (how many), coverage
-    (share of responses with a letter; for the eight counts: with a verdict), interval ("wilson": accuracy
-    with one response per question; "bootstrap over questions and seeds" with several seeds; otherwise
-    "bootstrap over questions" with its draws and seed). What an interval is where nothing varies: `intervals`.
+    (share of responses with a letter; for the eight counts: with a verdict), interval ("two-way random effects over
+    questions and seeds" with several seeds; with one "Wilson over questions" for accuracy with one response per
+    question, otherwise "Student's t over questions"), seed_sd (standard deviation of the seeds' values, NaN
+    for one seed). What an interval is where nothing varies: `intervals`.
     A count that no judge gave has no row. Raises ValueError for scores that cannot be compared.
     """
     frame = _checked(scores)
@@ -78,12 +88,12 @@ def summarise(scores, rng):
         measures = _measures(group)
         for metric in PROCESS_METRICS:
             if metric in measures and measures[metric].notna().any():
-                rows.append(_ratio_row(benchmark, method, metric, group, measures[metric], rng))
-        rows.append(_accuracy_row(benchmark, method, group, rng))
+                rows.append(_ratio_row(benchmark, method, metric, group, measures[metric]))
+        rows.append(_accuracy_row(benchmark, method, group))
     return _frame(rows)
 
 
-def extra_rows(scores, rng):
+def extra_rows(scores):
     """Rows like `summarise`'s that keep verbosity apart from reasoning (ours).
 
     `tokens`: mean per response. `<count>_per_100_tokens`: the pooled rate 100 * sum(count) / sum(tokens).
@@ -94,13 +104,13 @@ def extra_rows(scores, rng):
     for (benchmark, method), group in _groups(frame):
         if "tokens" not in group or not (group["tokens"] > 0).any():
             continue
-        rows.append(_ratio_row(benchmark, method, "tokens", group, group["tokens"], rng))
+        rows.append(_ratio_row(benchmark, method, "tokens", group, group["tokens"]))
         measures = _measures(group)
         for metric in PROCESS_METRICS:
             if metric in measures and (measures[metric].notna() & (group["tokens"] > 0)).any():
                 name, per = f"{metric}_per_100_tokens", group["tokens"]
                 rows.append(
-                    _ratio_row(benchmark, method, name, group, measures[metric], rng, per=per, scale=100.0)
+                    _ratio_row(benchmark, method, name, group, measures[metric], per=per, scale=100.0)
                 )
     return _frame(rows)
 
@@ -124,8 +134,7 @@ def baseline_rows(questions):
             common | dict(method="chance", value=chance, ci_low=np.nan, ci_high=np.nan, interval="exact")
         )
         rows.append(
-            common
-            | dict(method="majority_letter", value=best / n, ci_low=low, ci_high=high, interval="wilson")
+            common | dict(method="majority_letter", value=best / n, ci_low=low, ci_high=high, interval=WILSON)
         )
     return _frame(rows)
 
@@ -231,47 +240,45 @@ def _measures(group):
     return pd.DataFrame(list(group["measures"]), index=group.index).astype(float)
 
 
-def _accuracy_row(benchmark, method, group, rng):
+def _accuracy_row(benchmark, method, group):
     correct = group["correct"].to_numpy(dtype=float)
+    result = estimate(correct, np.ones_like(correct), group["id"], group["seed"])
+    interval, (low, high) = _over(group), share_interval(result, len(correct))
     if group["id"].is_unique:
-        interval, (low, high) = "wilson", wilson_interval(correct.sum(), len(correct))
-    else:
-        low, high = bootstrap_interval(correct, rng, clusters=group["id"], seeds=group["seed"], share=True)
-        interval = _resampling(group, rng)
-    return _row(
-        benchmark, method, "accuracy", correct.mean(), low, high, group, group["letter"].notna(), interval
-    )
+        interval, (low, high) = WILSON, wilson_interval(correct.sum(), len(correct))
+    parsed = group["letter"].notna()
+    return _row(benchmark, method, "accuracy", result, low, high, group, parsed, interval)
 
 
-def _ratio_row(benchmark, method, metric, group, counts, rng, per=None, scale=1.0):
+def _ratio_row(benchmark, method, metric, group, counts, per=None, scale=1.0):
     """scale * sum(counts) / sum(per) over responses that have a count; `per` None divides by their number."""
     there = counts.notna() if per is None else counts.notna() & (per > 0)
     ids, top = group["id"][there], scale * counts[there].to_numpy(dtype=float)
     bottom = np.ones_like(top) if per is None else per[there].to_numpy(dtype=float)
-    result = resample(top, bottom, ids, group["seed"][there], rng, unit=scale / bottom.mean())
-    low, high = ratio_interval(result, bounds=(0.0, np.inf))
-    interval = _resampling(group[there], rng)
-    return _row(benchmark, method, metric, result.estimate, low, high, group, there, interval)
+    result = estimate(top, bottom, ids, group["seed"][there], unit=scale / bottom.mean(), counts=True)
+    low, high = interval_of(result, bounds=(0.0, np.inf))
+    return _row(benchmark, method, metric, result, low, high, group, there, _over(group[there]))
 
 
-def _resampling(rows, rng):
-    """The name of a bootstrap; its draws and seed where it draws."""
-    several = rows["seed"].nunique() > 1
-    return QUESTIONS_AND_SEEDS if several else named_bootstrap(rng)
+def _over(rows):
+    """What an interval or a test of these rows covers."""
+    return QUESTIONS_AND_SEEDS if rows["seed"].nunique() > 1 else QUESTIONS_ONLY
 
 
-def _row(benchmark, method, metric, value, low, high, group, there, interval):
+def _row(benchmark, method, metric, result, low, high, group, there, interval):
     """`there` marks responses with a letter, or with a verdict. Accuracy counts the others too, as wrong."""
     n = group["id"].nunique() if metric == "accuracy" else group["id"][there].nunique()
     numbers = {
-        "value": float(value),
+        "value": result.value,
         "ci_low": low,
         "ci_high": high,
         "n": n,
         "seeds": group["seed"].nunique(),
     }
     names = {"benchmark": benchmark, "method": method, "metric": metric}
-    return names | numbers | {"coverage": float(there.mean()), "interval": interval}
+    return (
+        names | numbers | {"coverage": float(there.mean()), "interval": interval, "seed_sd": result.seed_sd}
+    )
 
 
 def _frame(rows):
@@ -305,15 +312,17 @@ def vote(scores):
 # --- two methods on the same questions
 
 
-def compare(scores, method, against, metrics, rng):
-    """method minus against on the same questions: one row per benchmark and metric, Holm over all of them.
+def compare(scores, method, against, metrics, fixed=()):
+    """method minus against on the same questions: one row per benchmark and metric, the primary ones first.
 
     scores: scored records, the same seeds, samples and questions in both. Accuracy is in percentage points.
-    Columns: benchmark, metric, method, against (the two means), difference, ci_low, ci_high (95 %), mde (the minimum
-    detectable effect at 80 % power, in the difference's unit), p, p_holm, test ("exact McNemar": accuracy, one response
-    per question; otherwise "paired bootstrap over questions (its draws and seed)" or, with several seeds, "paired bootstrap
-    over questions and seeds", which needs no draws), n (questions),
+    fixed: models that no training seed draws, such as another model's answers: their one set stands beside every seed.
+    Columns: benchmark, metric, status ("primary": PRIMARY_METRICS on PRIMARY_BENCHMARKS, named before any result was
+    seen; otherwise "exploratory"), method, against (the two means), difference, ci_low, ci_high (95 %), then as
+    `with_holm`, test ("two-way random effects over questions and seeds", or NO_TEST), n (questions),
     seeds (how many), coverage (share of pairs with both verdicts; the others are left out, an unparsed answer is not).
+    With one seed there is no p and no detectable difference, except between two fixed models: the interval is over questions,
+    and an untrained policy is no better known beside one trained arm than another arm is.
     A benchmark where neither has a verdict on a measure, such as questions of one's own, has no row for it.
     Raises ValueError when a method or a measure is missing everywhere, or when the two are not paired.
     """
@@ -323,7 +332,7 @@ def compare(scores, method, against, metrics, rng):
     _check_names(frame, method, against)
     rows = []
     for benchmark in sorted(set(frame["benchmark"]), key=lambda name: rank(name, BENCHMARK_ORDER)):
-        both = frame[frame["benchmark"] == benchmark]
+        both = _beside_every_seed(frame[frame["benchmark"] == benchmark], method, against, fixed)
         a, b = both[both["method"] == method], both[both["method"] == against]
         if not np.array_equal(a[["seed", "id", "sample"]].to_numpy(), b[["seed", "id", "sample"]].to_numpy()):
             raise ValueError(
@@ -334,17 +343,58 @@ def compare(scores, method, against, metrics, rng):
             metric for metric in metrics if any(np.isfinite(_values(own, metric)).any() for own in (a, b))
         ]
         for metric in judged:
-            rows.append(
-                {"benchmark": benchmark, "metric": metric} | _paired_row(a, b, metric, method, against, rng)
-            )
+            names = {"benchmark": benchmark, "metric": metric, "status": status(benchmark, metric)}
+            rows.append(names | _paired_row(a, b, metric, method, against, fixed))
     if unjudged := [metric for metric in metrics if metric not in {row["metric"] for row in rows}]:
         raise ValueError(
             f"no response of {method} or {against} has a {', '.join(unjudged)} verdict; expected judged measures."
         )
-    table = pd.DataFrame(rows)
-    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
-    small = [float(f"{p:.4g}") for p in table["p"]], [float(f"{p:.4g}") for p in table["p_holm"]]
-    return table.round(4).assign(p=small[0], p_holm=small[1])  # a p-value never rounds to 0
+    table = pd.DataFrame(sorted(rows, key=_primary_first))
+    corrected = with_holm(table)
+    order = [*COMPARED_COLUMNS[:3], method, against, *COMPARED_COLUMNS[3:]]
+    exact = corrected[["p", "p_holm"]].map(lambda p: float(f"{p:.4g}"))  # a p-value never rounds to 0
+    return corrected.round(4).assign(**exact)[order]
+
+
+def status(benchmark, metric):
+    """ "primary" for the measures and sets that were named before looking, otherwise "exploratory"."""
+    return PRIMARY if metric in PRIMARY_METRICS and benchmark in PRIMARY_BENCHMARKS else EXPLORATORY
+
+
+def _primary_first(row):
+    """Sort key: primary rows by set and measure, then the others as they came."""
+    if row["status"] == EXPLORATORY:
+        return (1,)
+    return 0, PRIMARY_BENCHMARKS.index(row["benchmark"]), PRIMARY_METRICS.index(row["metric"])
+
+
+def with_holm(table):
+    """A frame of tests with p_holm, mde_holm and tests, from its columns p, status, standard_error and df, which end there.
+
+    p_holm: Holm's correction over the rows of the same status that have a p; tests: how many these are. mde_holm: the minimum
+    detectable effect at 80 % power of the first step of that correction, in the difference's unit. NaN where there is no p.
+    """
+    tested = table.assign(p_holm=np.nan, mde_holm=np.nan, tests=0)
+    for _, rows in table[table["p"].notna()].groupby("status"):
+        tested.loc[rows.index, "p_holm"] = holm(rows["p"])
+        tested.loc[rows.index, "tests"] = len(rows)
+        tested.loc[rows.index, "mde_holm"] = [
+            minimum_detectable_effect(row.standard_error, row.df, len(rows)) for row in rows.itertuples()
+        ]
+    return tested.drop(columns=["standard_error", "df"])
+
+
+def _beside_every_seed(rows, method, against, fixed):
+    """The rows with the one set of a fixed model's answers repeated beside each seed of the other method."""
+    import pandas as pd
+
+    for own, other in ((method, against), (against, method)):
+        mine, theirs = rows["method"] == own, rows["method"] == other
+        if own in fixed and other not in fixed and rows.loc[mine, "seed"].nunique() == 1:
+            seeds = sorted(rows.loc[theirs, "seed"].unique())
+            copies = [rows[mine].assign(seed=seed) for seed in seeds]
+            rows = pd.concat([rows[~mine], *copies], ignore_index=True)
+    return rows
 
 
 def _check_names(frame, method, against):
@@ -361,7 +411,7 @@ def _extent(rows):
     return f"{len(rows):,} responses of seeds {seeds}" if len(rows) else "no response"
 
 
-def _paired_row(a, b, metric, method, against, rng):
+def _paired_row(a, b, metric, method, against, fixed):
     """a, b: the rows of the two methods, pair by pair."""
     values = np.array([_values(rows, metric) for rows in (a, b)])
     there = ~np.isnan(values).any(axis=0)
@@ -371,10 +421,9 @@ def _paired_row(a, b, metric, method, against, rng):
         )
     values, ids, seeds = values[:, there], a["id"].to_numpy()[there], a["seed"].to_numpy()[there]
     scale = 100.0 if metric == "accuracy" else None
-    result = paired_bootstrap(*values, rng, clusters=ids, seeds=seeds, scale=scale)
-    p, test = result.p, f"paired {_resampling(a[there], rng)}"
-    if metric == "accuracy" and len(set(ids)) == len(ids):
-        p, test = mcnemar_exact(*(values > 0)), "exact McNemar"
+    over = QUESTIONS_AND_SEEDS if len(set(seeds)) > 1 else QUESTIONS_ONLY
+    tested = over == QUESTIONS_AND_SEEDS or {method, against} <= set(fixed)
+    result = paired_difference(*values, clusters=ids, seeds=seeds, scale=scale)
     low, high = result.interval
     return {
         method: values[0].mean(),
@@ -382,9 +431,10 @@ def _paired_row(a, b, metric, method, against, rng):
         "difference": result.difference,
         "ci_low": low,
         "ci_high": high,
-        "mde": minimum_detectable_effect(result.standard_error, result.df),
-        "p": p,
-        "test": test,
+        "standard_error": result.standard_error,
+        "df": result.df,
+        "p": result.p if tested else np.nan,
+        "test": over if tested else NO_TEST,
         "n": len(set(ids)),
         "seeds": len(set(seeds)),
         "coverage": float(there.mean()),

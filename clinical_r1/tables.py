@@ -10,11 +10,15 @@ from clinical_r1 import metrics
 from clinical_r1 import paper as printed
 from clinical_r1.arms import METHODS
 from clinical_r1.files import write_text
+from clinical_r1.intervals import prediction_half_width
 from clinical_r1.labels import BENCHMARK_LABELS, GUESSES, METHOD_LABELS, METRIC_LABELS
 from clinical_r1.metrics import (
     BENCHMARK_ORDER,
     LOWER_IS_BETTER,
     METRIC_ORDER,
+    NO_TEST,
+    PRIMARY_BENCHMARKS,
+    PRIMARY_METRICS,
     PROCESS_METRICS,
     SUMMARY_COLUMNS,
     rank,
@@ -22,7 +26,9 @@ from clinical_r1.metrics import (
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings
 
-TABLE1_COLUMNS = [*SUMMARY_COLUMNS[:9], "paper_value", "verdict", "interval"]
+TABLE1_COLUMNS = [*SUMMARY_COLUMNS[:9], "paper_value", "verdict", "interval", "seed_sd"]
+MARGINS = {"accuracy": 5.0}  # points of accuracy
+COUNT_MARGIN = 0.5  # of any count per response
 NOT_COMPARABLE = "not comparable: clinic stand-in"
 
 
@@ -32,8 +38,8 @@ def table1(summary, paper, pairing):
     summary: rows of `summarise`, `baseline_rows` (and `extra_rows`), concatenated.
     paper: tidy frame benchmark, method, metric, value.
     pairing: our benchmark -> the paper's; a benchmark not named stands for itself.
-    verdict: "not comparable: clinic stand-in" where the pairing changes the benchmark; otherwise "reproduced"
-        (equal at the two printed decimals), "inside interval" or "outside"; "no printed value" without one.
+    verdict: "not comparable: clinic stand-in" where the pairing changes the benchmark; "no printed value" without one;
+        otherwise as `against_printed`.
     """
     table = summary.copy()
     if table.duplicated(["benchmark", "method", "metric"]).any():
@@ -43,11 +49,11 @@ def table1(summary, paper, pairing):
         raise ValueError(
             "accuracy above 1 in the summary; expected shares in [0, 1]: pass summarise()'s rows unchanged."
         )
-    table.loc[percent, ["value", "ci_low", "ci_high"]] *= 100
+    table.loc[percent, ["value", "ci_low", "ci_high", "seed_sd"]] *= 100
     table["stands_for"] = [pairing.get(name, name) for name in table["benchmark"]]
     printed = paper.rename(columns={"benchmark": "stands_for", "value": "paper_value"})
     table = table.merge(printed, how="left", on=["stands_for", "method", "metric"], validate="many_to_one")
-    numbers = ["value", "ci_low", "ci_high", "coverage", "paper_value"]
+    numbers = ["value", "ci_low", "ci_high", "coverage", "paper_value", "seed_sd"]
     table[numbers] = table[numbers].astype(float).round(4)
     table["verdict"] = [_verdict(row) for row in table.itertuples()]
     table = table.sort_values(["benchmark", "method", "metric"], key=_ranks, kind="stable", ignore_index=True)
@@ -69,9 +75,38 @@ def _verdict(row):
         return "no printed value"
     if row.stands_for != row.benchmark:
         return NOT_COMPARABLE
-    if round(row.value, 2) == round(row.paper_value, 2):
+    half = predicted(row.metric, row.seed_sd, row.seeds, row.n)
+    return against_printed(row.paper_value, row.value, half, margin(row.metric))
+
+
+def margin(metric: str) -> float:
+    """The equivalence margin: two runs that differ by less say the same. 5 points of accuracy, half a count. Ours."""
+    return MARGINS.get(metric, COUNT_MARGIN)
+
+
+def predicted(metric: str, seed_sd: float, seeds: int, n: int) -> float:
+    """Half the 95 % prediction interval of the difference between one more run and our mean of `seeds` runs; NaN for one.
+
+    seed_sd: between our seeds, on the same n questions that the other run answers; accuracy in per cent.
+    """
+    return prediction_half_width(seed_sd, seeds, n, unit=100.0 if metric == "accuracy" else 1.0)
+
+
+def against_printed(printed: float, value: float, half: float, margin: float) -> str:
+    """The verdict on a printed value, which is one run's, from the interval value - printed +- half (`predicted`).
+
+    "reproduced": the whole interval lies within the margin. "outside": it does not hold 0, and reaches beyond the margin.
+    "uninformative": it holds 0 and is wider than the margin to either side, so that it holds 0 proves nothing; also one seed,
+    which has none. "inside interval": it holds 0 and is as narrow as the margin, but does not lie within it.
+    """
+    off = abs(value - printed)
+    if not half >= 0:
+        return "uninformative"
+    if off + half <= margin:
         return "reproduced"
-    return "inside interval" if row.ci_low <= row.paper_value <= row.ci_high else "outside"
+    if off > half:
+        return "outside"
+    return "uninformative" if half > margin else "inside interval"
 
 
 def table1_markdown(table, labels=None, pairing=None):
@@ -82,18 +117,10 @@ def table1_markdown(table, labels=None, pairing=None):
     pairing: as in `table1`; it names the paper's benchmark in the second block.
     """
     labels, pairing = labels or {}, pairing or {}
-    blocks = [
-        "# Table 1: this run",
-        "Mean count per response, and accuracy in per cent, with 95 % intervals. Accuracy counts an unparsed "
-        "response as wrong; coverage is the share that parsed. Intervals: Wilson for accuracy with one "
-        "response per question; otherwise a bootstrap over questions (all responses to a question are drawn "
-        "together), and with several training seeds over questions and seeds; table1.csv names each with its "
-        "draws and seed. Where nothing varies, the interval reaches as far as Wilson's for 0 of n. n counts "
-        "questions. Bold: best method of the column, whether or not the intervals overlap. The majority letter "
-        "is read off these very answers: the best any constant guess could do.",
-    ]
+    blocks = _introduction(labels)
     for benchmark, rows in table.groupby("benchmark", sort=False):
-        blocks += [f"## {_named(benchmark, labels)}", _measured_block(rows, labels)]
+        explored = "" if benchmark in PRIMARY_BENCHMARKS else " (exploratory)"
+        blocks += [f"## {_named(benchmark, labels)}{explored}", _measured_block(rows, labels)]
         partly = rows[rows["metric"].isin(PROCESS_METRICS) & (rows["coverage"] < 1)]
         blocks += [
             f"{_named(r.method, labels)}: {r.metric} has {r.coverage:.1%} verdicts."
@@ -119,12 +146,35 @@ def table1_markdown(table, labels=None, pairing=None):
     return "\n\n".join(blocks) + "\n"
 
 
+def _introduction(labels):
+    """Title, primary measures, and what the intervals of Table 1 cover."""
+    return [
+        "# Table 1: this run",
+        f"Primary measures, named before looking: {_primary(labels)}. They stand first. All other columns, and the sets "
+        "called exploratory, are exploratory.",
+        "Mean count per response, and accuracy in per cent, with 95 % intervals. Accuracy counts an unparsed "
+        "response as wrong; coverage is the share that parsed. With several training seeds the intervals are over questions "
+        "and seeds (two-way random effects). With one seed they are over questions only (Wilson for accuracy with one "
+        "response per question, otherwise Student's t): they say nothing of another training run, so no p is given between "
+        "arms. Where nothing varies, the interval reaches as far as Wilson's for 0 of n. n counts questions. Bold: best "
+        "method of the column, whether or not the intervals overlap. The majority letter is read off these very answers: "
+        "the best any constant guess could do.",
+    ]
+
+
+def _primary(labels):
+    """ "Accuracy (%), Faithfulness, DRC and Hallucination, on clinic and clinic-shift"."""
+    *first, last = (_named(name, labels) for name in PRIMARY_METRICS)
+    sets = " and ".join(_named(name, labels) for name in PRIMARY_BENCHMARKS)
+    return f"{', '.join(first)} and {last}, on {sets}"
+
+
 def _named(name, labels):
     return labels.get(name, str(name).replace("_", " "))
 
 
 def _measured_block(rows, labels):
-    metrics = [m for m in METRIC_ORDER if m in set(rows["metric"])]
+    metrics = [m for m in dict.fromkeys(PRIMARY_METRICS + METRIC_ORDER) if m in set(rows["metric"])]
     best = {
         metric: _best(rows[(rows["metric"] == metric) & ~rows["method"].isin(GUESSES)]) for metric in metrics
     }
@@ -189,13 +239,10 @@ def whole(value):
     return "–" if pd.isna(value) else f"{int(value):,}"
 
 
-TABLE_SEED = 20251201  # of Table 1's bootstrap, so that equal scores give equal bytes
-
-
 # --- Table 1
 
 
-def build_table1(settings: Settings, records, rng: np.random.Generator):
+def build_table1(settings: Settings, records):
     """Table 1 (`tables.table1`) of a run's records: the paper's protocol, the first sample of each question.
 
     records: list or frame of scored records, all protocols; greedy ones are left out. attrs["notes"] of the result: what the
@@ -206,7 +253,7 @@ def build_table1(settings: Settings, records, rng: np.random.Generator):
     frame = pd.DataFrame(records)
     sampled = frame[(frame["protocol"] == "sampled") & (frame["sample"] == 0)]
     questions = [q for b in settings.benchmarks for q in read_questions(settings.questions_path(b, "test"))]
-    summary = pd.concat([metrics.summarise(sampled, rng), metrics.baseline_rows(questions)])
+    summary = pd.concat([metrics.summarise(sampled), metrics.baseline_rows(questions)])
     table = table1(summary, printed.table1(), printed.STANDS_FOR)
     if "note" in frame:
         noted = frame[frame["note"].notna()]
@@ -223,24 +270,35 @@ def write_table1(table, folder: Path) -> Path:
 
 
 COMPARISON_COLUMNS = (
-    "comparison benchmark metric method against difference ci_low ci_high p_holm mde n seeds test".split()
-)
+    "comparison benchmark metric status method against difference ci_low ci_high p_holm mde_holm tests n seeds test"
+).split()
 
 
-def compare_arms(records, method: str, against: str, measures, rng):
-    """`metrics.compare` of two arms, or None, which is said, where a run does not have both (profile laptop starts cold only)."""
+def compare_arms(records, method: str, against: str, measures):
+    """`metrics.compare` of two arms, or None, which is said, where a run does not have both (profile laptop starts cold only).
+
+    Why a table of one seed has no p is said too.
+    """
     there = set(records["method"])
     if missing := [METHOD_LABELS.get(arm, arm) for arm in (method, against) if arm not in there]:
         print(f"not in this run: {', '.join(missing)}; nothing is compared")
         return None
-    return metrics.compare(records, method, against, measures, rng)
+    table = metrics.compare(records, method, against, measures)
+    if (table["test"] == NO_TEST).all():
+        print(f"{NO_TEST}. Run ./reproduce.sh with --seeds 3 or more for a test.")
+    return table
+
+
+def of_metric(table, metric: str):
+    """The rows of one measure of a comparison, None of none: a p that is corrected over the whole table stays so."""
+    return None if table is None else table[table["metric"] == metric]
 
 
 def write_comparisons(settings: Settings, comparisons: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Stack frames of `metrics.compare` into comparisons.csv (runs/<profile>/tables, figures/<profile>).
 
-    comparisons: name -> frame; the two methods are read off the frame's columns, the first minus the second. `mde`, the
-    minimum detectable effect, is empty where a frame has none. Returns the stack.
+    comparisons: name -> frame; the two methods are read off the frame's columns, the first minus the second.
+    Returns the stack.
     """
     stack = []
     for name, frame in comparisons.items():

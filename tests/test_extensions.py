@@ -6,7 +6,6 @@ import re
 import textwrap
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from clinical_r1 import artifacts, extension_checks, extensions, score
@@ -115,7 +114,7 @@ def test_answers_of_another_model_stand_in_table_1_under_its_own_name(write, tmp
     write_splits(settings)
     complete_all(settings)
     records = score.score_all(settings)
-    table = build_table1(settings, records, np.random.default_rng(0))
+    table = build_table1(settings, records)
     row = table[(table["method"] == "gpt-4") & (table["metric"] == "accuracy")].iloc[0]
     assert (row["value"], row["n"], row["benchmark"]) == (100.0, 20, "ward")
     assert "gpt-4" not in ARMS
@@ -143,7 +142,7 @@ def test_a_server_answers_every_benchmark_of_the_run_under_its_own_name(write, t
         write_splits(settings)
         complete_all(settings)
         assert len(server.bodies) == 21  # one of them once more
-    table = build_table1(settings, score.score_all(settings), np.random.default_rng(0))
+    table = build_table1(settings, score.score_all(settings))
     row = table[(table["method"] == "gpt-x") & (table["metric"] == "accuracy")].iloc[0]
     assert (row["value"], row["n"], row["benchmark"]) == (50.0, 20, "ward")
     assert "gpt-x: answered through a server by tiny." in table1_markdown(table, METHOD_LABELS)
@@ -177,7 +176,7 @@ ANSWERS = {
     settings = replace(settings, methods=(), benchmarks=("ward",), eval_greedy=False)
     write_splits(settings)
     complete_all(settings)
-    table = build_table1(settings, score.score_all(settings), np.random.default_rng(0))
+    table = build_table1(settings, score.score_all(settings))
     found = table[table["metric"] == "accuracy"].set_index("method")["value"].to_dict()
     assert (found["words"], found["mine"], found["box"]) == (100.0, 100.0, 0.0)
     shown = table1_markdown(table, METHOD_LABELS)

@@ -1,12 +1,15 @@
-"""Intervals and tests, checked by hand arithmetic, plain loops and small simulations.
+"""Intervals and tests, checked by hand arithmetic, an analysis of variance of statsmodels and small simulations.
 
 python -m pytest tests/test_intervals.py
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 from records import rng
 from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
 from clinical_r1 import intervals
 
@@ -27,45 +30,19 @@ def test_wilson_refuses(k, n):
         intervals.wilson_interval(k, n)
 
 
-def test_bootstrap_same_rng_same_interval_and_other_rng_another():
-    values = rng(3).normal(size=50)
-    first = intervals.bootstrap_interval(values, rng(1))
-    assert first == intervals.bootstrap_interval(values, rng(1))
-    assert first != intervals.bootstrap_interval(values, rng(2))
-    assert first[0] < values.mean() < first[1]
-
-
-def test_bootstrap_agrees_with_a_plain_loop():
-    values, clusters = np.array([0.0, 1.0, 1.0, 5.0, 2.0]), np.array(["a", "a", "b", "c", "c"])
-    own = {name: values[clusters == name] for name in "abc"}
-    draws, generator = [], rng(7)
-    for picked in generator.integers(3, size=(400, 3)):
-        draws.append(np.concatenate([own["abc"[i]] for i in picked]).mean())
-    expected = np.quantile(draws, [0.025, 0.975])
-    assert intervals.bootstrap_interval(values, rng(7), clusters=clusters, reps=400) == pytest.approx(
-        tuple(expected)
-    )
-
-
-def test_copies_of_a_question_do_not_narrow_the_clustered_interval():
-    values = rng(5).integers(0, 2, size=40).astype(float)
-    copies, ids = np.tile(values, 25), np.tile(np.arange(40), 25)
-    once = np.subtract(*intervals.bootstrap_interval(values, rng(), clusters=np.arange(40)))
-    clustered = np.subtract(*intervals.bootstrap_interval(copies, rng(), clusters=ids))
-    naive = np.subtract(*intervals.bootstrap_interval(copies, rng(), reps=500))
-    assert clustered == pytest.approx(once)
-    assert abs(naive) < abs(clustered) / 3
-
-
 @pytest.mark.parametrize("values", [[], [1.0, np.nan], [[1.0]]])
-def test_bootstrap_refuses_missing_values(values):
+def test_missing_values_are_refused(values):
     with pytest.raises(ValueError, match="finite numbers"):
-        intervals.bootstrap_interval(values, rng())
+        intervals.mean_interval(values)
 
 
-def test_bootstrap_refuses_clusters_of_another_length():
+def test_labels_of_another_length_are_refused():
     with pytest.raises(ValueError, match="2 cluster labels for 3 values"):
-        intervals.bootstrap_interval([1.0, 2.0, 3.0], rng(), clusters=["a", "b"])
+        intervals.mean_interval([1.0, 2.0, 3.0], clusters=["a", "b"])
+    with pytest.raises(ValueError, match="seeds without clusters"):
+        intervals.mean_interval([1.0, 2.0], seeds=[0, 1])
+    with pytest.raises(ValueError, match="1 seed labels for 2 values"):
+        intervals.mean_interval([1.0, 2.0], clusters=["a", "b"], seeds=[0])
 
 
 def test_mcnemar_golden():
@@ -84,29 +61,6 @@ def test_mcnemar_refuses_unpaired_and_unbinary():
         intervals.mcnemar_exact([0.5, 1], [0, 1])
 
 
-def test_paired_bootstrap():
-    a, b = np.array([1.0, 1, 1, 0, 1, 1, 1, 1]), np.array([0.0, 0, 1, 0, 0, 0, 0, 0])
-    result = intervals.paired_bootstrap(a, b, rng())
-    assert result.difference == pytest.approx(6 / 8)
-    assert result.interval[0] > 0 and result.p < 0.05
-    assert result == intervals.paired_bootstrap(a, b, rng())
-    same = intervals.paired_bootstrap(a, a, rng(), scale=1.0)
-    assert same.interval == pytest.approx((-WILSON[8], WILSON[8])) and (same.p, same.df) == (1.0, 7)
-    assert np.isnan(same.standard_error) and np.isnan(intervals.minimum_detectable_effect(*same[3:]))
-    noise = rng(1).normal(size=(2, 60))
-    assert intervals.paired_bootstrap(noise[0], noise[1], rng()).p > 0.05
-
-
-def test_paired_bootstrap_uses_the_clusters():
-    a, b = np.tile([1.0, 1, 0, 1, 0, 1], 20), np.tile([0.0, 1, 1, 0, 0, 0], 20)
-    ids = np.tile(np.arange(6), 20)
-    assert (
-        intervals.paired_bootstrap(a, b, rng()).p
-        < 0.01
-        < intervals.paired_bootstrap(a, b, rng(), clusters=ids).p
-    )
-
-
 def test_holm_golden():
     # sorted .01*3, .03*2, .04*1 raised to stay monotone
     assert intervals.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
@@ -115,7 +69,38 @@ def test_holm_golden():
         intervals.holm([0.1, np.nan])
 
 
-# --- questions and seeds
+# --- one seed: Student's t over questions
+
+
+def test_one_seed_is_student_s_t_over_questions():
+    values = rng(3).normal(size=50)
+    expected = stats.ttest_1samp(values, 0.0)
+    assert intervals.mean_interval(values) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert intervals.mean_interval(values, clusters=range(50), seeds=["7"] * 50) == intervals.mean_interval(
+        values
+    )
+    got = intervals.paired_difference(values, np.zeros(50))
+    assert (got.p, got.df) == (pytest.approx(expected.pvalue), 49)
+
+
+def test_copies_of_a_question_do_not_narrow_the_interval():
+    values = rng(5).integers(0, 2, size=40).astype(float)
+    copies, ids = np.tile(values, 25), np.tile(np.arange(40), 25)
+    clustered = intervals.mean_interval(copies, clusters=ids)
+    assert clustered == pytest.approx(intervals.mean_interval(values, clusters=np.arange(40)))
+    naive = intervals.mean_interval(copies)
+    assert naive[1] - naive[0] < (clustered[1] - clustered[0]) / 3
+
+
+def test_ratio_of_sums_by_hand():
+    """Two questions of 1 and 3 responses: z = (top - ratio * bottom) / mean(bottom), a t interval of one degree of freedom."""
+    got = intervals.estimate(np.array([4.0, 1, 0, 1]), np.ones(4), ["a", "b", "b", "b"])
+    z = np.array([4.0 - 1.5, 2.0 - 4.5]) / 2.0
+    assert got.value == 1.5 and got.df == 1
+    assert got.standard_error == pytest.approx(z.std(ddof=1) / np.sqrt(2))
+
+
+# --- questions and seeds: two-way random effects
 
 
 def crossed(generator, seeds=3, questions=60, seed_sd=0.0, question_sd=0.25, noise_sd=0.4):
@@ -125,98 +110,145 @@ def crossed(generator, seeds=3, questions=60, seed_sd=0.0, question_sd=0.25, noi
     return values, np.repeat(np.arange(seeds), questions), np.tile(np.arange(questions), seeds)
 
 
-def nested_loops(cells, generator, reps):
-    """Means of `reps` draws of the questions and of one seed fewer than there are; cells: {(seed, question): values}."""
-    seeds, questions = (sorted(set(names)) for names in zip(*cells, strict=True))
-    draws = []
-    for _ in range(reps):
-        picked = [seeds[i] for i in generator.integers(len(seeds), size=len(seeds) - 1)]
-        drawn = []
-        for i in generator.integers(len(questions), size=len(questions)):
-            for seed in picked:
-                drawn += cells.get((seed, questions[i]), [])
-        draws += [np.mean(drawn)] if drawn else []
-    return draws
+def anova(values):
+    """(MS_seed, MS_question, MS_error) of statsmodels for values (S, Q)."""
+    seeds, questions = values.shape
+    frame = pd.DataFrame(
+        {
+            "y": values.ravel(),
+            "seed": np.repeat(range(seeds), questions),
+            "question": [*range(questions)] * seeds,
+        }
+    )
+    table = anova_lm(ols("y ~ C(seed) + C(question)", frame).fit())
+    return (table["sum_sq"] / table["df"]).tolist()
 
 
-RAGGED = {(seed, q): [float(seed * q % 5)] for seed in range(3) for q in range(12)}
-RAGGED |= {(0, 3): [0.0, 3.0], (2, 5): [2.0, 2.0]}
-CELLS = {
-    "three seeds": {(s, "abcd"[q]): [float((s + 1) * q % 4)] for s in range(3) for q in range(4)},
-    "two seeds": {(s, q): [float(s + (q % 3))] for s in range(2) for q in range(7)},
-    "ragged": {key: values for key, values in RAGGED.items() if key != (1, 7)},
-}
+def literal(values):
+    """(standard error, df) transcribed: (MS_seed + MS_question - MS_error) / (S Q), and Satterthwaite."""
+    seeds, questions = values.shape
+    of_seeds, of_questions, error = anova(values)
+    seed_part = max((of_seeds - error) / questions, 0.0) / seeds
+    question_part = max((of_questions - error) / seeds, 0.0) / questions
+    variance = seed_part + question_part + error / (seeds * questions)
+    n = seeds * questions
+    spread = (of_seeds / n) ** 2 / (seeds - 1) + (of_questions / n) ** 2 / (questions - 1)
+    spread += (error / n) ** 2 / ((seeds - 1) * (questions - 1))
+    return np.sqrt(variance), variance**2 / spread
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_the_crossed_error_is_that_of_nested_loops(name):
-    labels = [(v, s, q) for (s, q), own in CELLS[name].items() for v in own]
-    values, seeds, ids = zip(*labels, strict=True)
-    result = intervals.resample(np.array(values), np.ones(len(values)), ids, seeds, None)
-    draws = nested_loops(CELLS[name], rng(7), 3000)
-    assert result.standard_error == pytest.approx(np.std(draws), rel=0.08 if name == "ragged" else 0.04)
+@pytest.mark.parametrize(
+    ("seeds", "questions", "seed_sd", "question_sd"),
+    [(2, 5, 1.0, 0.3), (3, 12, 0.3, 0.3), (4, 9, 0.0, 0.0), (5, 7, 0.0, 2.0), (3, 10, 2.0, 0.0)],
+)
+def test_the_error_is_that_of_the_analysis_of_variance(seeds, questions, seed_sd, question_sd):
+    values, labels, ids = crossed(rng(4), seeds, questions, seed_sd, question_sd)
+    assert intervals.mean_squares(values) == pytest.approx(anova(values))
+    result = intervals.two_way(values, np.ones_like(values))
+    assert (result.standard_error, result.df) == pytest.approx(literal(values))
+    assert result.seed_sd == pytest.approx(values.mean(axis=1).std(ddof=1))
     half = stats.t.ppf(0.975, result.df) * result.standard_error
-    got = intervals.bootstrap_interval(np.array(values), None, clusters=ids, seeds=seeds)
-    assert got == pytest.approx((np.mean(values) - half, np.mean(values) + half))
+    got = intervals.mean_interval(values.ravel(), clusters=ids, seeds=labels)
+    assert got == pytest.approx((values.mean() - half, values.mean() + half))
 
 
-def test_one_seed_gives_the_interval_of_questions():
-    values, ids = rng(1).integers(0, 4, size=90).astype(float), np.arange(90) % 30
-    alone = intervals.bootstrap_interval(values, rng(2), clusters=ids)
-    assert alone == intervals.bootstrap_interval(values, rng(2), clusters=ids, seeds=np.zeros(90))
-    assert intervals.paired_bootstrap(
-        values, values[::-1], rng(2), clusters=ids
-    ) == intervals.paired_bootstrap(values, values[::-1], rng(2), clusters=ids, seeds=["7"] * 90)
+def test_without_negative_components_the_variance_is_the_plain_formula():
+    values, _, _ = crossed(rng(4), 4, 30, seed_sd=1.0, question_sd=1.0)
+    of_seeds, of_questions, error = intervals.mean_squares(values)
+    assert min(of_seeds, of_questions) > error
+    result = intervals.two_way(values, np.ones_like(values))
+    assert result.standard_error**2 == pytest.approx((of_seeds + of_questions - error) / values.size)
 
 
-def test_the_seeds_share_of_the_variance_is_not_shrunk():
-    # no question effect at all: what is left is the textbook error of a mean of S seeds, with S - 1 degrees of freedom
+def test_a_negative_component_counts_as_zero_and_moves_the_interval_smoothly():
+    """Seeds that agree more than chance has it: the error is that of the questions, never less."""
+    base, _, _ = crossed(rng(6), 3, 40)
+    base -= base.mean(axis=1, keepdims=True)  # every seed has the same mean: MS_seed = 0
+    of_seeds, of_questions, error = intervals.mean_squares(base)
+    assert of_seeds == pytest.approx(0.0) and of_questions > error
+    agreed = intervals.two_way(base, np.ones_like(base))
+    assert agreed.standard_error**2 == pytest.approx(of_questions / base.size)
+    spread = np.array([[-1.0], [0.0], [1.0]]) * np.sqrt(
+        error / 40
+    )  # MS_seed = MS_error: component 0 from above
+    just, above = (intervals.two_way(base + factor * spread, np.ones_like(base)) for factor in (1.0, 1.001))
+    assert just.standard_error == pytest.approx(agreed.standard_error)
+    assert (above.standard_error, above.df) == pytest.approx((just.standard_error, just.df), rel=0.01)
+
+
+def test_the_difference_of_arms_is_that_of_their_paired_responses():
+    a, labels, ids = crossed(rng(1), 3, 20, seed_sd=0.2)
+    b, _, _ = crossed(rng(2), 3, 20, seed_sd=0.2)
+    got = intervals.paired_difference(a.ravel(), b.ravel(), clusters=ids, seeds=labels)
+    error, df = literal(a - b)
+    assert (got.standard_error, got.df) == pytest.approx((error, df))
+    assert got.p == pytest.approx(2 * stats.t.sf(abs((a - b).mean()) / error, df))
+    shuffled = rng(0).permutation(60)
+    again = intervals.paired_difference(
+        a.ravel()[shuffled], b.ravel()[shuffled], clusters=ids[shuffled], seeds=labels[shuffled]
+    )
+    assert again.interval == pytest.approx(got.interval) and again.p == pytest.approx(got.p)
+
+
+def test_seeds_alone_give_the_textbook_error_of_a_mean_of_seeds():
     for means in ([0.2, 0.5], [0.1, 0.5, 0.9], [0.1, 0.3, 0.2, 0.9, 0.4]):
         size = len(means)
-        values, ids = np.repeat(means, 8), np.tile(np.arange(8), size)
-        result = intervals.resample(values, np.ones_like(values), ids, np.repeat(range(size), 8), None)
+        values = np.repeat(np.array(means)[:, None], 8, axis=1)
+        result = intervals.two_way(values, np.ones_like(values))
         assert result.standard_error == pytest.approx(np.std(means, ddof=1) / np.sqrt(size))
-        assert result.df == pytest.approx(size - 1, rel=0.01)
+        assert result.df == pytest.approx(size - 1)
 
 
-def test_seeds_that_agree_leave_the_interval_of_questions():
-    values = rng(4).normal(size=200)
-    ids, seeds = np.tile(np.arange(200), 3), np.repeat(range(3), 200)
-    both = intervals.bootstrap_interval(np.tile(values, 3), rng(0), clusters=ids, seeds=seeds)
-    assert both == pytest.approx(
-        intervals.bootstrap_interval(values, rng(0), clusters=np.arange(200)), abs=0.015
-    )
+def test_ragged_responses_are_linearised():
+    """A question answered twice by one seed and not at all by another: near the error of the whole design."""
+    values, labels, ids = crossed(rng(9), 3, 40, seed_sd=0.3)
+    flat, keep = values.ravel(), np.ones(120, bool)
+    keep[17] = False
+    twice = [np.append(part[keep], part[5]) for part in (flat, labels, ids)]
+    whole = intervals.estimate(flat, np.ones(120), ids, labels)
+    ragged = intervals.estimate(twice[0], np.ones(120), twice[2], twice[1])
+    assert ragged.value == pytest.approx(twice[0].mean())
+    assert ragged.standard_error == pytest.approx(whole.standard_error, rel=0.05)
+    assert ragged.df == pytest.approx(whole.df, rel=0.2)
 
 
-def test_three_seeds_that_disagree_cover_and_questions_alone_do_not():
-    covered, alone, generator = 0, 0, rng(11)
-    for _ in range(200):
-        values, seeds, ids = crossed(generator, seed_sd=0.15)
-        low, high = intervals.bootstrap_interval(
-            values.ravel(), generator, clusters=ids, seeds=seeds, reps=300
-        )
-        covered += low <= 0 <= high
-        low, high = intervals.bootstrap_interval(values.ravel(), generator, clusters=ids, reps=300)
-        alone += low <= 0 <= high
-    assert covered >= 178 and alone < 140  # of 200, meant: 190
+@pytest.mark.parametrize(("seeds", "questions"), [(1, 1), (3, 1)])
+def test_one_question_has_no_interval_of_a_count(seeds, questions):
+    values = rng(0).normal(size=(seeds, questions))
+    result = intervals.two_way(values, np.ones_like(values))
+    assert np.isnan(result.standard_error) and np.isnan(intervals.interval_of(result)).all()
+    assert np.isnan(intervals.mean_interval([3.0, 5.0], clusters=["a", "a"])).all()
 
 
-def test_paired_bootstrap_over_seeds_finds_less_and_never_says_zero():
+def test_paired_difference_over_seeds_finds_less_and_never_says_zero():
     values, seeds, ids = crossed(rng(3), seed_sd=0.3)
     a, b = values.ravel() + 0.3, np.zeros(180)
-    both, questions = (intervals.paired_bootstrap(a, b, rng(), clusters=ids, seeds=s) for s in (seeds, None))
+    both, questions = (intervals.paired_difference(a, b, clusters=ids, seeds=s) for s in (seeds, None))
     assert both.difference == questions.difference
     assert both.p > 0.05 > questions.p and both.interval[0] < 0 < questions.interval[0]
-    assert intervals.paired_bootstrap(a, a, rng(), clusters=ids, seeds=seeds).p == 1.0
-    same = intervals.paired_bootstrap(b + 1, b, rng(), clusters=ids, seeds=seeds)
+    assert intervals.paired_difference(a, a, clusters=ids, seeds=seeds).p == 1.0
+    same = intervals.paired_difference(b + 1, b, clusters=ids, seeds=seeds)
     assert same.interval == pytest.approx((1 - WILSON[60], 1 + WILSON[60])) and same.p == 2 * 0.5**60
 
 
-def test_seeds_need_questions_and_labels_for_each_value():
-    with pytest.raises(ValueError, match="seeds without clusters"):
-        intervals.bootstrap_interval([1.0, 2.0], rng(), seeds=[0, 1])
-    with pytest.raises(ValueError, match="1 seed labels for 2 values"):
-        intervals.bootstrap_interval([1.0, 2.0], rng(), clusters=["a", "b"], seeds=[0])
+# --- one more run
+
+
+def test_the_prediction_interval_is_that_of_a_new_seed_mean():
+    means = np.array([50.0, 52.0, 49.0, 51.5])
+    half = intervals.prediction_half_width(means.std(ddof=1), 4, 500, unit=100.0)
+    assert half == pytest.approx(stats.t.ppf(0.975, 3) * means.std(ddof=1) * np.sqrt(1 + 1 / 4))
+    assert np.isnan(intervals.prediction_half_width(np.nan, 1, 500))
+    assert intervals.prediction_half_width(0.0, 3, 500, unit=100.0) == pytest.approx(100 * WILSON[500])
+
+
+def test_one_more_run_lies_inside_as_often_as_promised():
+    generator, inside = rng(12), 0
+    for _ in range(2000):
+        runs = 50 + 2.0 * generator.normal(size=6)
+        half = intervals.prediction_half_width(runs[:5].std(ddof=1), 5, 500, unit=100.0)
+        inside += abs(runs[5] - runs[:5].mean()) <= half
+    assert 0.93 < inside / 2000 < 0.97
 
 
 # --- minimum detectable effect
@@ -237,7 +269,7 @@ def test_power_is_eighty_per_cent_at_the_minimum_detectable_effect():
     effect = intervals.minimum_detectable_effect(1 / np.sqrt(n), n - 1)
     for _ in range(400):
         differences = effect + generator.normal(size=n)
-        found += intervals.paired_bootstrap(differences, np.zeros(n), generator, reps=400).p < 0.05
+        found += intervals.paired_difference(differences, np.zeros(n)).p < 0.05
     assert found / 400 == pytest.approx(0.8, abs=0.06)
 
 
@@ -253,17 +285,14 @@ def test_power_of_mcnemar_at_the_minimum_detectable_effect():
     assert 0.72 < found / 400 < 0.86
 
 
-def test_power_with_seeds_at_the_minimum_detectable_effect():
-    generator, seeds, questions, found = rng(8), 5, 60, 0
-    error = np.sqrt(0.1**2 / seeds + 0.25**2 / questions + 0.4**2 / (seeds * questions))
-    between, rest = 0.1**2 / seeds + 0.4**2 / (seeds * questions), 0.25**2 / questions
-    df = error**4 / (between**2 / (seeds - 1) + rest**2 / (questions - 1))
-    effect = intervals.minimum_detectable_effect(error, df)
-    for _ in range(200):
-        values, own, ids = crossed(generator, seeds, questions, seed_sd=0.1)
-        a = values.ravel() + effect
-        found += intervals.paired_bootstrap(a, 0 * a, generator, clusters=ids, seeds=own, reps=300).p < 0.05
-    assert 0.68 < found / 200 < 0.9
+def test_the_first_step_of_holm_needs_a_larger_difference():
+    """Bonferroni's level .05 / 8: t quantiles of many degrees of freedom are 2.7344 (two-sided .00625) and 0.8416."""
+    assert intervals.minimum_detectable_effect(1.0, 1e6, tests=8) == pytest.approx(2.7344 + 0.8416, abs=1e-3)
+    size, critical = intervals.minimum_detectable_effect(1.0, 9, tests=8), stats.t.isf(0.05 / 8 / 2, 9)
+    assert stats.nct.sf(critical, 9, size) == pytest.approx(0.8, abs=1e-6)
+    p = np.full(8, 1.0)
+    p[3] = 2 * stats.t.sf(critical + 1e-9, 9)
+    assert intervals.holm(p)[3] == pytest.approx(0.05, abs=1e-6)  # the smallest of eight passes just there
 
 
 # --- where nothing varies, and where few pairs differ
@@ -275,7 +304,7 @@ def test_a_share_at_its_edge_has_wilson_s_interval(value, n, seeds):
     """0 of 500, 16 of 16 and their like, with one and several seeds."""
     answers, ids = np.full(n * seeds, float(value)), np.tile(np.arange(n), seeds)
     labels = np.repeat(range(seeds), n)
-    got = intervals.bootstrap_interval(answers, rng(), clusters=ids, seeds=labels, share=True)
+    got = intervals.mean_interval(answers, clusters=ids, seeds=labels, share=True)
     expected = (0.0, WILSON[n]) if value == 0 else (1 - WILSON[n], 1.0)
     assert got == pytest.approx(expected)
 
@@ -284,7 +313,7 @@ def test_a_share_is_never_more_certain_than_independent_answers():
     answers, seeds, ids = np.ones(600), np.repeat(range(3), 200), np.tile(np.arange(200), 3)
     answers[5] = 0.0
     for labels in (seeds, None):  # 599 of 600, over seeds or in three samples of each question
-        low, high = intervals.bootstrap_interval(answers, rng(), clusters=ids, seeds=labels, share=True)
+        low, high = intervals.mean_interval(answers, clusters=ids, seeds=labels, share=True)
         wilson = intervals.wilson_interval(599, 600)
         assert low <= wilson[0] and wilson[1] <= high <= 1.0
 
@@ -293,12 +322,25 @@ def test_a_share_is_never_more_certain_than_independent_answers():
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_counts_that_are_all_equal_have_the_rule_of_three(value, seeds):
     counts, ids = np.full(60 * seeds, value), np.tile(np.arange(60), seeds)
-    low, high = intervals.bootstrap_interval(counts, rng(), clusters=ids, seeds=np.repeat(range(seeds), 60))
+    low, high = intervals.mean_interval(counts, clusters=ids, seeds=np.repeat(range(seeds), 60))
     assert (low, high) == pytest.approx((value - WILSON[60], value + WILSON[60]))
 
 
-def test_one_question_has_no_interval_of_a_count():
-    assert np.isnan(intervals.bootstrap_interval([3.0, 5.0], rng(), clusters=["a", "a"])).all()
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_few_counts_reach_at_least_as_far_as_none(seeds):
+    """One false claim in 500 questions is no more certain than none: Wilson's interval of 1 in 500, times its size."""
+    counts = np.zeros((seeds, 500))
+    counts[:, 7] = 2.0
+    few = intervals.interval_of(
+        intervals.two_way(counts, np.ones_like(counts), counts=True), bounds=(0, np.inf)
+    )
+    assert few == pytest.approx((0.0, 2 * intervals.wilson_interval(1, 500)[1]))
+    none = intervals.interval_of(
+        intervals.two_way(0 * counts, np.ones_like(counts), counts=True), bounds=(0, np.inf)
+    )
+    assert none == pytest.approx((0.0, WILSON[500]))
+    many = rng(0).poisson(1.0, size=(seeds, 500)).astype(float)
+    assert intervals.two_way(many, np.ones_like(many), counts=True).counted is None
 
 
 @pytest.mark.parametrize(
@@ -318,7 +360,7 @@ def test_one_question_has_no_interval_of_a_count():
 def test_few_pairs_are_never_more_certain_than_the_sign_test(differences, p, holds_zero, seeds):
     values, n = np.tile(np.array(differences, dtype=float), seeds), len(differences)
     labels = dict(clusters=np.tile(np.arange(n), seeds), seeds=np.repeat(range(seeds), n))
-    got = intervals.paired_bootstrap(values, 0 * values, rng(), scale=4.0, **labels)
+    got = intervals.paired_difference(values, 0 * values, scale=4.0, **labels)
     low, high = got.interval
     assert got.p >= p and (seeds > 1 or got.p == pytest.approx(p, rel=0.5))
     assert low < high and (low <= 0 <= high) == holds_zero
@@ -328,23 +370,14 @@ def test_a_difference_of_shares_stays_where_it_can_lie():
     """Three seeds at 90, 20 and 5 per cent against three at 100: Student's t alone says -166 points."""
     share, ids = np.repeat([90.0, 20.0, 5.0], 40), np.tile(np.arange(40), 3)
     labels = dict(clusters=ids, seeds=np.repeat(range(3), 40))
-    got = intervals.paired_bootstrap(share, 0 * share + 100.0, None, scale=100.0, **labels)
+    got = intervals.paired_difference(share, 0 * share + 100.0, scale=100.0, **labels)
     assert got.interval[0] == -100.0 and got.interval[1] > 0
-    assert (
-        intervals.paired_bootstrap(share / 10, 0 * share + 10.0, None, **labels).interval[0] < -10.0
-    )  # counts
-
-
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_no_generator_moves_a_p_over_questions_and_seeds(seeds):
-    values, labels, ids = crossed(rng(seeds), seeds=seeds, seed_sd=0.1)
-    results = {
-        intervals.paired_bootstrap(values.ravel(), 0 * ids, rng(k), clusters=ids, seeds=labels)
-        for k in range(3)
-    }
-    assert len(results) == 1
+    assert intervals.paired_difference(share / 10, 0 * share + 10.0, **labels).interval[0] < -10.0  # counts
 
 
 def test_a_table_can_name_its_draws():
     named = intervals.named_bootstrap(np.random.default_rng(7))
     assert named == "bootstrap over questions (10,000 draws, seed 7)"
+    assert intervals.named_bootstrap(np.random.default_rng(7), 20, seeds=3).startswith(
+        "bootstrap over questions and seeds (20 draws"
+    )

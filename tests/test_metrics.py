@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from records import QUESTIONS, cell, four_records, record, rng
+from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
 from clinical_r1 import intervals, metrics, paper
 from clinical_r1.arms import METHODS
@@ -76,28 +79,29 @@ def test_majority_vote(letters, winner):
 
 
 def test_unparsed_is_wrong_and_in_the_denominator():
-    rows = metrics.summarise(four_records(), rng())
+    rows = metrics.summarise(four_records())
     accuracy = cell(rows, "accuracy")
     assert accuracy["value"] == 2 / 4  # not 2 / 3
     assert accuracy["coverage"] == 3 / 4
-    assert (accuracy["n"], accuracy["seeds"], accuracy["interval"]) == (4, 1, "wilson")
+    assert (accuracy["n"], accuracy["seeds"], accuracy["interval"]) == (4, 1, "Wilson over questions")
     assert (accuracy["ci_low"], accuracy["ci_high"]) == metrics.wilson_interval(2, 4)
     assert cell(rows, "drc")["value"] == 3 / 4
     assert len(rows) == 9
 
 
-def test_several_seeds_are_resampled_with_the_questions_and_say_so():
+def test_several_seeds_are_drawn_with_the_questions_and_say_so():
     scores = four_records() + [record(q, correct=q != "q1", seed=1) for q in QUESTIONS]
-    accuracy = cell(metrics.summarise(scores, rng()), "accuracy")
+    accuracy = cell(metrics.summarise(scores), "accuracy")
     assert (accuracy["value"], accuracy["n"], accuracy["seeds"]) == (5 / 8, 4, 2)
-    assert accuracy["interval"] == "bootstrap over questions and seeds"
+    assert accuracy["interval"] == intervals.QUESTIONS_AND_SEEDS
     assert 0 <= accuracy["ci_low"] < 5 / 8 < accuracy["ci_high"] <= 1  # Student's t would leave [0, 1] here
+    assert accuracy["seed_sd"] == pytest.approx(np.std([2 / 4, 3 / 4], ddof=1))
 
 
 def test_a_verdict_from_one_seed_only_does_not_claim_seeds():
     scores = four_records() + [s | {"measures": {}} for s in four_records(seed=1)]
-    drc = cell(metrics.summarise(scores, rng()), "drc")
-    assert (drc["interval"], drc["coverage"]) == ("bootstrap over questions (10,000 draws, seed 0)", 1 / 2)
+    drc = cell(metrics.summarise(scores), "drc")
+    assert (drc["interval"], drc["coverage"]) == ("Student's t over questions", 1 / 2)
 
 
 def test_three_seeds_of_fifteen_cells_are_summarised_in_seconds():
@@ -111,7 +115,7 @@ def test_three_seeds_of_fifteen_cells_are_summarised_in_seconds():
         for i in range(500)
     ]
     start = time.perf_counter()
-    rows = metrics.summarise(scores, rng())
+    rows = metrics.summarise(scores)
     assert len(rows) == 45 and time.perf_counter() - start < 5  # a third of Table 1
 
 
@@ -119,10 +123,10 @@ def test_missing_measures_are_not_zero():
     scores = four_records()
     scores[0]["measures"]["drc"] = None  # it held the 2
     scores[1]["measures"] = {}
-    drc = cell(metrics.summarise(scores, rng()), "drc")
+    drc = cell(metrics.summarise(scores), "drc")
     assert (drc["value"], drc["n"], drc["coverage"]) == (1 / 2, 2, 2 / 4)
     unjudged = [score | {"measures": {}} for score in scores]
-    assert metrics.summarise(unjudged, rng())["metric"].tolist() == ["accuracy"]
+    assert metrics.summarise(unjudged)["metric"].tolist() == ["accuracy"]
 
 
 def test_summary_ignores_the_order_of_records_and_follows_the_paper_s_order():
@@ -132,11 +136,11 @@ def test_summary_ignores_the_order_of_records_and_follows_the_paper_s_order():
         for b in ("clinic-shift", "clinic")
         for s in four_records(method=m, benchmark=b)
     ]
-    rows = metrics.summarise(scores, rng())
+    rows = metrics.summarise(scores)
     assert rows["benchmark"].unique().tolist() == ["clinic", "clinic-shift"]
     assert rows["method"].unique().tolist() == list(METHODS)
-    pd.testing.assert_frame_equal(rows, metrics.summarise(scores[::-1], rng()))
-    pd.testing.assert_frame_equal(rows, metrics.summarise(pd.DataFrame(scores), rng()))
+    pd.testing.assert_frame_equal(rows, metrics.summarise(scores[::-1]))
+    pd.testing.assert_frame_equal(rows, metrics.summarise(pd.DataFrame(scores)))
 
 
 def test_extra_rows_by_hand():
@@ -145,7 +149,7 @@ def test_extra_rows_by_hand():
         record("q2", tokens=30, drc=3),
         record("q3", tokens=None, drc=9),
     ]
-    rows = metrics.extra_rows(scores, rng())
+    rows = metrics.extra_rows(scores)
     assert cell(rows, "tokens")["value"] == 20
     rate = cell(rows, "drc_per_100_tokens")
     assert (rate["value"], rate["n"]) == (100 * 4 / 40, 2)
@@ -207,13 +211,13 @@ def test_baseline_rows_by_hand():
 )
 def test_scores_that_cannot_be_compared_are_refused(scores, message):
     with pytest.raises(ValueError, match=message):
-        metrics.summarise(scores, rng())
+        metrics.summarise(scores)
 
 
 def test_optional_fields_may_be_absent_and_sets_may_differ_in_options():
     ten = four_records(benchmark="clinic-expert", fields={"n_options": 10, "protocol": "sampled"})
     mixed = four_records(fields={"n_options": 4, "protocol": "sampled"}) + four_records(method="crpo") + ten
-    assert len(metrics.summarise(mixed, rng())) == 27
+    assert len(metrics.summarise(mixed)) == 27
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -225,7 +229,7 @@ def test_no_interval_of_a_table_is_without_width(seeds, samples):
         for seed in range(seeds)
         for sample in range(samples)
     ]
-    rows = pd.concat([metrics.summarise(scores, rng()), metrics.extra_rows(scores, rng())])
+    rows = pd.concat([metrics.summarise(scores), metrics.extra_rows(scores)])
     bound = intervals.wilson_interval(0, 4)[1]
     for metric, expected in {
         "accuracy": (1 - bound, 1.0),
@@ -238,15 +242,16 @@ def test_no_interval_of_a_table_is_without_width(seeds, samples):
         assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected), metric
     assert (rows["ci_low"] < rows["ci_high"]).all()
     same = metrics.compare(
-        scores + [row | {"method": "crpo"} for row in scores], "crpo", "grpo", ["accuracy", "drc"], rng()
+        scores + [row | {"method": "crpo"} for row in scores], "crpo", "grpo", ["accuracy", "drc"]
     )
     assert same["ci_low"].tolist() == pytest.approx([-100 * bound, -bound], abs=1e-4)
-    assert same["p"].tolist() == [1.0, 1.0] and same["mde"].isna().all()
+    assert same["p"].tolist() == pytest.approx([1.0, 1.0] if seeds > 1 else [np.nan] * 2, nan_ok=True)
+    assert same["mde_holm"].isna().all()
 
 
 def test_several_samples_are_not_duplicates():
-    accuracy = cell(metrics.summarise(four_records() + four_records(sample=1), rng()), "accuracy")
-    assert (accuracy["n"], accuracy["interval"]) == (4, "bootstrap over questions (10,000 draws, seed 0)")
+    accuracy = cell(metrics.summarise(four_records() + four_records(sample=1)), "accuracy")
+    assert (accuracy["n"], accuracy["interval"]) == (4, "Student's t over questions")
 
 
 def test_metrics_and_paper_use_the_same_names():
@@ -256,30 +261,90 @@ def test_metrics_and_paper_use_the_same_names():
 # --- two methods compared
 
 
-def test_compare_by_hand():
+def by_hand(seeds):
+    """GRPO right on q1 only, CRPO on all; CRPO rejects two options more: the same with every seed."""
     scores = [
-        record(q, method="grpo", correct=q == "q1", letter="A" if q == "q1" else "B", drc=1)
+        record(q, method="grpo", correct=q == "q1", letter="A" if q == "q1" else "B", drc=1, seed=seed)
         for q in QUESTIONS
+        for seed in seeds
     ]
-    scores += [record(q, method="crpo", drc=3) for q in reversed(QUESTIONS)]
-    table = metrics.compare(scores, "crpo", "grpo", ["accuracy", "drc"], rng())
-    accuracy, rejected = table.iloc[0], table.iloc[1]
+    return scores + [
+        record(q, method="crpo", drc=3, seed=seed) for q in reversed(QUESTIONS) for seed in seeds
+    ]
+
+
+def test_compare_by_hand():
+    table = metrics.compare(by_hand((0, 1)), "crpo", "grpo", ["drc", "accuracy"])
+    accuracy, rejected = table.iloc[0], table.iloc[1]  # the order of the primary measures, not of the call
     assert (accuracy["crpo"], accuracy["grpo"], accuracy["difference"]) == (100.0, 25.0, 75.0)
-    assert accuracy["p"] == 0.25  # three disagreements, all one way: 2 * 0.5 ** 3
+    # the seeds agree: MS_seed = MS_error = 0, and what is left are the differences 0, 100, 100, 100: standard error 25 of df 3
+    assert accuracy["p"] == 0.25  # three disagreements, all one way: 2 * 0.5 ** 3 binds, not t's 0.058
     # four questions, all one way: the sign test says 0.125, so the interval holds 0
     above = 2.0 + intervals.wilson_interval(0, 4)[1]
     assert (rejected["difference"], rejected["ci_low"], rejected["ci_high"]) == (2.0, 0.0, round(above, 4))
     assert rejected["p"] == 0.125
-    assert (accuracy["n"], accuracy["seeds"]) == (4, 1) and (table["p_holm"] >= table["p"]).all()
-    assert table["test"].tolist() == [
-        "exact McNemar", "paired bootstrap over questions (10,000 draws, seed 0)",
+    assert table["p_holm"].tolist() == [0.25, 0.25] and table["tests"].tolist() == [2, 2]
+    assert (accuracy["n"], accuracy["seeds"]) == (4, 2)
+    assert set(table["test"]) == {intervals.QUESTIONS_AND_SEEDS}
+    assert accuracy["mde_holm"] == pytest.approx(
+        intervals.minimum_detectable_effect(25.0, 3, tests=2), abs=1e-3
+    )
+    assert np.isnan(rejected["mde_holm"])  # every question differs by 2: no spread to judge from
+
+
+@pytest.mark.parametrize("against", ["grpo", "baseline"])
+def test_one_seed_gives_no_p_and_the_table_says_why(against):
+    """Also against the untrained policy: the trained arm's seed is luck all the same."""
+    scores = [s | {"method": against if s["method"] == "grpo" else s["method"]} for s in by_hand((0,))]
+    table = metrics.compare(scores, "crpo", against, ["accuracy", "drc"])
+    assert table[["p", "p_holm", "mde_holm"]].isna().all(axis=None) and (table["tests"] == 0).all()
+    assert set(table["test"]) == {metrics.NO_TEST} and "one training seed" in metrics.NO_TEST
+    assert (table["ci_low"] < table["ci_high"]).all()  # the interval is over questions, and is called so
+
+
+def random_scores(methods=("crpo", "grpo"), benchmarks=("clinic",), seeds=3, questions=40):
+    generator = rng(7)
+    return [
+        record(f"q{i}", method=m, seed=s, benchmark=b, correct=bool(generator.random() < 0.5), letter="A",
+               **{name: int(generator.poisson(1.0)) for name in metrics.PROCESS_METRICS})
+        for m in methods for b in benchmarks for s in range(seeds) for i in range(questions)
     ]  # fmt: skip
-    # differences 0, 100, 100, 100: sd 50, standard error 25, and a t test of four pairs finds 4.256 errors (noncentral t)
-    assert accuracy["mde"] == pytest.approx(25 * 4.256, abs=0.01)
-    assert np.isnan(rejected["mde"])  # every question differs by 2: no spread to judge from
 
 
-def test_compare_resamples_seeds_when_there_are_several():
+def test_primary_measures_come_first_and_are_corrected_among_themselves():
+    scores = random_scores(benchmarks=("clinic-expert", "clinic-shift", "clinic"))
+    table = metrics.compare(scores, "crpo", "grpo", [*metrics.PROCESS_METRICS, "accuracy"])
+    assert len(table) == 27 and table["status"].tolist() == ["primary"] * 8 + ["exploratory"] * 19
+    names = ["accuracy", "faithfulness", "drc", "hallucination"]
+    assert table["metric"].tolist()[:8] == names * 2
+    assert table["benchmark"].tolist()[:8] == ["clinic"] * 4 + ["clinic-shift"] * 4
+    for rows in (table[:8], table[8:]):
+        assert rows["p_holm"].tolist() == pytest.approx(intervals.holm(rows["p"]).tolist(), rel=1e-3)
+        assert set(rows["tests"]) == {len(rows)}
+    alone = metrics.compare(scores, "crpo", "grpo", ["accuracy"]).iloc[0]
+    assert table.iloc[0]["p"] == alone["p"] and table.iloc[0]["mde_holm"] > alone["mde_holm"]
+
+
+def test_the_whole_of_a_comparison_by_an_analysis_of_variance():
+    """Column by column against statsmodels: standard error, degrees of freedom, p and interval."""
+    scores = random_scores()
+    row = metrics.compare(scores, "crpo", "grpo", ["faithfulness"]).iloc[0]
+    wide = pd.DataFrame(
+        [{**s, "y": s["measures"]["faithfulness"] * (1 if s["method"] == "crpo" else -1)} for s in scores]
+    )
+    d = wide.groupby(["seed", "id"])["y"].sum().reset_index()
+    anova = anova_lm(ols("y ~ C(seed) + C(id)", d).fit())
+    squares, free = (anova["sum_sq"] / anova["df"]).to_numpy(), anova["df"].to_numpy()
+    total = max(squares[0], squares[2]) + max(squares[1], squares[2]) - squares[2]
+    error, df = np.sqrt(total / len(d)), total**2 / (squares**2 / free).sum()
+    assert row["p"] == pytest.approx(2 * stats.t.sf(abs(d["y"].mean()) / error, df), rel=1e-3)
+    half = stats.t.ppf(0.975, df) * error
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(
+        (row["difference"] - half, row["difference"] + half), abs=1e-3
+    )
+
+
+def test_seeds_that_disagree_make_more_data_less_certain():
     ids = [f"q{i}" for i in range(40)]
     right = {seed: rng(seed).random(40) < share for seed, share in enumerate((0.9, 0.7, 0.5))}
     scores = [
@@ -288,39 +353,59 @@ def test_compare_resamples_seeds_when_there_are_several():
         for s in range(3)
         for i, q in enumerate(ids)
     ]
-    row = metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng()).iloc[0]
-    one = metrics.compare([s for s in scores if s["seed"] == 0], "crpo", "grpo", ["accuracy"], rng()).iloc[0]
-    assert row["test"] == "paired bootstrap over questions and seeds" and (row["n"], row["seeds"]) == (40, 3)
-    assert (
-        row["ci_high"] - row["ci_low"] > one["ci_high"] - one["ci_low"]
-    )  # more data, less certain: the seeds disagree
-    assert row["mde"] > one["mde"] and row["p"] > one["p"]
+    row = metrics.compare(scores, "crpo", "grpo", ["accuracy"]).iloc[0]
+    one = metrics.compare([s for s in scores if s["seed"] == 0], "crpo", "grpo", ["accuracy"]).iloc[0]
+    assert row["test"] == intervals.QUESTIONS_AND_SEEDS and (row["n"], row["seeds"]) == (40, 3)
+    assert row["ci_high"] - row["ci_low"] > one["ci_high"] - one["ci_low"]
+
+
+def test_a_fixed_model_stands_beside_every_seed():
+    """Another model's one set of answers: the trained arm's seeds are its only luck."""
+    scores = random_scores(("crpo",)) + [record(f"q{i}", method="gpt", correct=i % 2 == 0) for i in range(40)]
+    row = metrics.compare(scores, "gpt", "crpo", ["accuracy"], fixed=("gpt",)).iloc[0]
+    copies = scores[:-40] + [s | {"seed": seed} for s in scores[-40:] for seed in range(3)]
+    same = metrics.compare(copies, "gpt", "crpo", ["accuracy"]).iloc[0]
+    assert row.to_dict() == same.to_dict() and row["seeds"] == 3
+    with pytest.raises(ValueError, match="expected pairs"):
+        metrics.compare(scores, "gpt", "crpo", ["accuracy"])
 
 
 def test_compare_leaves_out_pairs_without_a_verdict_and_says_so():
     scores = [record(q, method=m, drc=i) for i, m in enumerate(("grpo", "crpo")) for q in QUESTIONS]
     scores[0]["measures"]["drc"] = None
-    row = metrics.compare(scores, "crpo", "grpo", ["drc"], rng()).iloc[0]
+    row = metrics.compare(scores, "crpo", "grpo", ["drc"]).iloc[0]
     assert (row["difference"], row["n"], row["coverage"]) == (1.0, 3, 0.75)
     with pytest.raises(ValueError, match="no response of crpo or grpo has a cecd verdict"):
-        metrics.compare([s | {"measures": {}} for s in scores], "crpo", "grpo", ["cecd"], rng())
+        metrics.compare([s | {"measures": {}} for s in scores], "crpo", "grpo", ["cecd"])
 
 
 def test_a_small_p_is_never_printed_as_zero():
-    scores = [record(f"q{i}", method=m, correct=m == "crpo") for m in ("grpo", "crpo") for i in range(60)]
-    row = metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng()).iloc[0]
+    scores = [
+        record(f"q{i}", method=m, correct=m == "crpo", seed=seed)
+        for m in ("grpo", "crpo")
+        for i in range(60)
+        for seed in (0, 1)
+    ]
+    row = metrics.compare(scores, "crpo", "grpo", ["accuracy"]).iloc[0]
     assert 0 < row["p"] < 1e-15
+    fixed = metrics.compare(
+        [s for s in scores if s["seed"] == 0], "crpo", "grpo", ["accuracy"], ("crpo", "grpo")
+    )
+    assert (fixed["p"][0], fixed["test"][0]) == (
+        row["p"],
+        "Student's t over questions",
+    )  # two models that no seed draws
 
 
 def test_compare_refuses_what_is_not_paired():
     scores = [record(q) for q in QUESTIONS]
     with pytest.raises(ValueError, match="hold no .*crpo"):
-        metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng())
+        metrics.compare(scores, "crpo", "grpo", ["accuracy"])
     scores += [record(q, method="crpo", seed=1) for q in QUESTIONS]
     with pytest.raises(
         ValueError, match="crpo has 4 responses of seeds 1 and grpo has 4 responses of seeds 0"
     ):
-        metrics.compare(scores, "crpo", "grpo", ["accuracy"], rng())
+        metrics.compare(scores, "crpo", "grpo", ["accuracy"])
 
 
 def test_vote_by_hand():
@@ -337,4 +422,4 @@ def test_vote_by_hand():
         True,
     ]
     assert voted["correct"].tolist() == [True, False, False]
-    assert cell(metrics.summarise(voted.reset_index(), rng()), "accuracy")["value"] == pytest.approx(1 / 3)
+    assert cell(metrics.summarise(voted.reset_index()), "accuracy")["value"] == pytest.approx(1 / 3)

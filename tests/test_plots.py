@@ -292,7 +292,7 @@ def names_on(ax):
 
 def test_pareto_panels_name_the_methods_and_the_front(lab):
     rng = np.random.default_rng(0)
-    points, fronts = pareto.points(lab, rng=rng), pareto.fronts(lab, PAIRS, rng)
+    points, fronts = pareto.points(lab), pareto.fronts(lab, PAIRS, rng)
     figure = laboratory_plots.pareto_panels(points, fronts, MARKS)
     assert len(figure.axes) == 2
     for ax, pair in zip(figure.axes, PAIRS, strict=True):
@@ -310,14 +310,14 @@ def test_pareto_panels_name_the_methods_and_the_front(lab):
 
 def test_names_on_a_panel_hide_no_other_name(lab):
     rng = np.random.default_rng(0)
-    ax = laboratory_plots.pareto_panels(pareto.points(lab, rng=rng), pareto.fronts(lab, PAIRS, rng)).axes[0]
+    ax = laboratory_plots.pareto_panels(pareto.points(lab), pareto.fronts(lab, PAIRS, rng)).axes[0]
     renderer = ax.figure.canvas.get_renderer()
     boxes = [matplotlib.text.Text.get_window_extent(text, renderer) for text in ax.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
 def test_parallel_objectives_put_better_up_and_a_family_in_each_panel(lab):
-    points = pareto.points(lab, rng=np.random.default_rng(0))
+    points = pareto.points(lab)
     figure = laboratory_plots.parallel_objectives(points, MARKS)
     drawn = {line.get_label(): line.get_ydata() for ax in figure.axes for line in ax.lines}
     assert drawn["Baseline"][-1] == pytest.approx(-0.08)  # it hallucinates most by far: just outside the axis
@@ -350,7 +350,7 @@ def test_an_axis_leaves_out_what_would_squeeze_all_others(values, seen):
 
 def test_a_collapsed_arm_is_written_above_the_panel(lab):
     points, fronts = (
-        pareto.points(lab, rng=np.random.default_rng(0)),
+        pareto.points(lab),
         pareto.fronts(lab, PAIRS, np.random.default_rng(0)),
     )
     far = (points["arm"] == "k0") & (points["objective"] == "accuracy")
@@ -369,9 +369,9 @@ def test_hypervolume_bars_are_the_table_s_volumes(lab):
 
 
 def test_ablation_forest_fills_what_survives_holm(lab):
-    rng = np.random.default_rng(0)
+    np.random.default_rng(0)
     names = [name for name in records.families(lab) if name != "main"]
-    table = pd.concat([comparisons.ablation_table(lab, name, rng=rng) for name in names])
+    table = pd.concat([comparisons.ablation_table(lab, name) for name in names])
     figure = laboratory_plots.ablation_forest(table)
     tested = table.dropna(subset="difference")
     assert [ax.get_title(loc="left") for ax in figure.axes][0] == "Accuracy (%)"
@@ -385,7 +385,7 @@ def test_ablation_forest_fills_what_survives_holm(lab):
 
 
 def test_k_curve_stands_on_the_table_s_ks(lab):
-    table = comparisons.k_table(lab, rng=np.random.default_rng(0))
+    table = comparisons.k_table(lab)
     figure = laboratory_plots.k_curve(table)
     assert len(figure.axes) == 6
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "3", "10", "30"]

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from records import whole_manifest
 
-from clinical_r1 import score, tables
+from clinical_r1 import score
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.completions import parse_completion
 from clinical_r1.files import read_jsonl, read_stamp, sha256, write_json, write_jsonl, write_stamped
@@ -240,7 +240,7 @@ def test_missing_completions_say_so(run):
 
 def test_same_rules_change_nothing_and_give_the_same_table(run):
     records = score_all(run)
-    write_table1(build_table1(run, records, np.random.default_rng(tables.TABLE_SEED)), run.run_dir / "tables")
+    write_table1(build_table1(run, records), run.run_dir / "tables")
     before = bytes_below(run.run_dir)
     table = rescore(run, name="same")
     assert (table[["changed", "difference"]] == 0).all(axis=None)
@@ -340,7 +340,7 @@ def record(id="q", **changes):
 def test_a_verdict_that_one_scoring_lacks_is_unpaired_not_zero():
     old = [record("q1"), record("q2", measures={"drc": None})]
     new = [record("q1", measures={"drc": 5}), record("q2")]
-    row = compare_rules(old, new, np.random.default_rng(0)).set_index("metric").loc["drc"]
+    row = compare_rules(old, new).set_index("metric").loc["drc"]
     assert (row["old"], row["new"], row["difference"]) == (2, 5, 3)
     assert (row["n"], row["completions"], row["changed"], row["unpaired"]) == (1, 2, 2, 1)
 
@@ -349,10 +349,7 @@ def test_turned_round_the_difference_changes_its_sign():
     rng = np.random.default_rng(5)
     old = [record(f"q{n}", rewards={"r": float(value)}) for n, value in enumerate(rng.integers(0, 3, 40))]
     new = [record(f"q{n}", rewards={"r": float(value)}) for n, value in enumerate(rng.integers(0, 3, 40))]
-    there, back = (
-        compare_rules(a, b, np.random.default_rng(1)).set_index("metric").loc["r"]
-        for a, b in ((old, new), (new, old))
-    )
+    there, back = (compare_rules(a, b).set_index("metric").loc["r"] for a, b in ((old, new), (new, old)))
     assert there["difference"] == pytest.approx(-back["difference"])
     assert there["ci_low"] == pytest.approx(-back["ci_high"])
 
@@ -360,15 +357,15 @@ def test_turned_round_the_difference_changes_its_sign():
 def test_seeds_of_one_question_are_one_cluster():
     old = [record("q1", seed=seed, rewards={"r": 0.0}) for seed in range(50)] + [record("q2")]
     new = [record("q1", seed=seed) for seed in range(50)] + [record("q2")]
-    row = compare_rules(old, new, np.random.default_rng(0)).set_index("metric").loc["r"]
-    assert row["n"] == 2 and row["ci_low"] == 0 and row["ci_high"] == 1
+    row = compare_rules(old, new).set_index("metric").loc["r"]
+    assert row["n"] == 2 and row["ci_low"] <= 0 < 1 <= row["ci_high"]  # two questions say next to nothing
 
 
 def test_scorings_of_other_completions_are_not_compared():
     with pytest.raises(ValueError, match="1 old and 2 new records"):
-        compare_rules([record()], [record(), record("p")], np.random.default_rng(0))
+        compare_rules([record()], [record(), record("p")])
     with pytest.raises(ValueError, match="1 of them of another completion"):
-        compare_rules([record()], [record(seed=1)], np.random.default_rng(0))
+        compare_rules([record()], [record(seed=1)])
 
 
 # --- the command line

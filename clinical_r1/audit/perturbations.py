@@ -12,7 +12,7 @@ from clinical_r1.completions import ANALYTICAL_MARKER, INTUITIVE_MARKER, SECTION
 from clinical_r1.curation.checks import CHECKS, pointing_options
 from clinical_r1.files import sha256
 from clinical_r1.generate import answer_jobs, answer_questions, read_answers, read_completions
-from clinical_r1.intervals import mcnemar_exact, named_bootstrap, paired_bootstrap, wilson_interval
+from clinical_r1.intervals import QUESTIONS_ONLY, WILSON, mcnemar_exact, paired_difference, wilson_interval
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import is_correct
 from clinical_r1.settings import Settings
@@ -139,13 +139,13 @@ def concluded(row: dict, question: Question, first_named: bool = True) -> dict:
     return read | {"letter": letter, "reasoned_again": closing in written}
 
 
-def reasoning_effect(with_reasoning: Sequence[dict], without: Sequence[dict], rng: np.random.Generator):
+def reasoning_effect(with_reasoning: Sequence[dict], without: Sequence[dict]):
     """What the answer owes to the reasoning: a frame with measure, value, ci_low, ci_high, interval, p, n.
 
     Both: one row a question with id, letter (None is unparsed: wrong) and answer, as `concluded` gives. `changed` is the
     share of questions whose letter differs, an unparsed letter being a letter of its own; `reasoned again` the share
-    of those without that reason in their conclusion instead; `gain` is accuracy with minus without (paired bootstrap;
-    p is McNemar's, exact). ValueError when the questions differ or repeat.
+    of those without that reason in their conclusion instead; `gain` is accuracy with minus without (paired;
+    p is McNemar's, exact: one trained policy is judged, not its training). ValueError when the questions differ or repeat.
     """
     import pandas as pd
 
@@ -168,16 +168,16 @@ def reasoning_effect(with_reasoning: Sequence[dict], without: Sequence[dict], rn
         "reasoned again": sum(bool(row.get("reasoned_again")) for row in without),
     }
     rows = [_share_row(name, k, n) for name, k in counts.items()]
-    paired = paired_bootstrap(right[0].astype(float), right[1].astype(float), rng, scale=1.0)
+    paired = paired_difference(right[0].astype(float), right[1].astype(float), scale=1.0)
     low, high = paired.interval
     gain = {"measure": "gain", "value": paired.difference, "ci_low": low, "ci_high": high}
-    rows.append(gain | {"interval": named_bootstrap(rng), "p": mcnemar_exact(*right)})
+    rows.append(gain | {"interval": QUESTIONS_ONLY, "p": mcnemar_exact(*right)})
     return pd.DataFrame(rows).assign(n=n)
 
 
 def _share_row(measure, k, n) -> dict:
     low, high = wilson_interval(k, n)
-    return {"measure": measure, "value": k / n, "ci_low": low, "ci_high": high, "interval": "wilson"}
+    return {"measure": measure, "value": k / n, "ci_low": low, "ci_high": high, "interval": WILSON}
 
 
 def conclude_without_reasoning(
@@ -225,7 +225,7 @@ def reasoning_prefix(text: str, style: str) -> str | None:
 READINGS = {"first option named": True, "final box": False}
 
 
-def reasoning_table(settings: Settings, files: dict[str, dict], rng: np.random.Generator):
+def reasoning_table(settings: Settings, files: dict[str, dict]):
     """What the answer owes to the reasoning, by method and by reading (`READINGS`); rows of `reasoning_effect`.
 
     The two readings differ where a model, robbed of its reasoning section, reasons in its conclusion instead.
@@ -243,7 +243,7 @@ def reasoning_table(settings: Settings, files: dict[str, dict], rng: np.random.G
                 ]
                 for arm in ("own", "none")
             ]
-            frames.append(reasoning_effect(*arms, rng).assign(method=method, reading=reading))
+            frames.append(reasoning_effect(*arms).assign(method=method, reading=reading))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -18,11 +18,11 @@ from clinical_r1.completions import SECTIONS, Completion, parse_completion, pars
 from clinical_r1.curation.releases import find_files, load_benchmark
 from clinical_r1.files import read_csv, read_jsonl
 from clinical_r1.intervals import (
+    QUESTIONS_ONLY,
     holm,
     mcnemar_exact,
     minimum_detectable_effect,
-    named_bootstrap,
-    paired_bootstrap,
+    paired_difference,
     wilson_interval,
 )
 from clinical_r1.questions import Question
@@ -41,7 +41,7 @@ ACCURACY_COLUMNS = (
 ).split()
 COMPARISON_COLUMNS = (
     "benchmark options items n model against accuracy accuracy_against difference ci_low ci_high p p_holm "
-    "detectable both_right only_model only_against neither interval"
+    "mde_holm both_right only_model only_against neither interval"
 ).split()
 DISAGREEMENT_COLUMNS = "benchmark model id ours first_character first_capital gold problems".split()
 AGREEMENT_COLUMNS = (
@@ -278,18 +278,19 @@ def _free_text_rows(folder: Path, faults: list) -> list[dict]:
 # --- comparison
 
 
-def real_comparison(source, rng: np.random.Generator, model="gpt-4-32k", against="gpt-35-turbo-16k"):
+def real_comparison(source, model="gpt-4-32k", against="gpt-35-turbo-16k"):
     """model minus against on the same questions, a row per benchmark that both answered; per cent and points.
 
-    difference with its 95 % paired bootstrap interval, p: exact McNemar, p_holm over the rows, detectable: the smallest
-    difference found with 80 % power, then how many questions both, one or neither got right. All items where a model
-    answered all. Raises ValueError when their protocols are unlike, and for a model that is not there.
+    difference with its 95 % paired interval over questions, p: exact McNemar, p_holm over the rows, mde_holm: the
+    smallest difference that the first step of that correction finds with 80 % power, then how many questions both, one or
+    neither got right. All items where a model answered all. Raises ValueError when their protocols are unlike, and for a
+    model that is not there.
     """
     import pandas as pd
 
     faults: list[dict] = []
     every = read_answers(source, faults)
-    rows = []
+    pairs = []
     for benchmark in dict.fromkeys(answers.benchmark for answers in every):
         first = {}
         for answers in every:
@@ -301,20 +302,21 @@ def real_comparison(source, rng: np.random.Generator, model="gpt-4-32k", against
             raise ValueError(
                 f"{benchmark} has no answers of {missing}; expected some of {sorted(first)}.{why}"
             )
-        rows.append(compare_answers(first[model], first[against], rng))
+        pairs.append((first[model], first[against]))
+    rows = [compare_answers(*pair, tests=len(pairs)) for pair in pairs]
     table = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
     if len(table):
         table["p_holm"] = holm(table["p"])
     return table.round(
-        {name: 2 for name in ("accuracy", "accuracy_against", *COMPARISON_COLUMNS[8:11], "detectable")}
+        {name: 2 for name in ("accuracy", "accuracy_against", *COMPARISON_COLUMNS[8:11], "mde_holm")}
     )
 
 
-def compare_answers(a: Answers, b: Answers, rng: np.random.Generator) -> dict:
+def compare_answers(a: Answers, b: Answers, tests: int = 1) -> dict:
     """One row of `real_comparison`, without Holm. ValueError when the two did not answer the same thing."""
     _check_alike(a, b)
     right_a, right_b = a.right, b.right_on(a.gold)
-    result = paired_bootstrap(100.0 * right_a, 100.0 * right_b, rng, scale=100.0)
+    result = paired_difference(100.0 * right_a, 100.0 * right_b, scale=100.0)
     low, high = result.interval
     row = {"benchmark": a.benchmark, "options": a.options, "items": a.items, "n": len(a.gold)}
     row |= {"model": a.model, "against": b.model}
@@ -325,8 +327,8 @@ def compare_answers(a: Answers, b: Answers, rng: np.random.Generator) -> dict:
         "ci_high": high,
         "p": mcnemar_exact(right_a, right_b),
     }
-    row |= {"detectable": minimum_detectable_effect(result.standard_error, result.df)}
-    row |= {"interval": named_bootstrap(rng)}
+    row |= {"mde_holm": minimum_detectable_effect(result.standard_error, result.df, tests)}
+    row |= {"interval": QUESTIONS_ONLY}
     row |= {"both_right": (right_a & right_b).sum(), "only_model": (right_a & ~right_b).sum()}
     return row | {"only_against": (~right_a & right_b).sum(), "neither": (~right_a & ~right_b).sum()}
 

@@ -14,7 +14,7 @@ import numpy as np
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, measure, read_claims
 from clinical_r1.generate import read_completions
-from clinical_r1.intervals import named_bootstrap, paired_bootstrap, ratio_interval, resample_sums
+from clinical_r1.intervals import QUESTIONS_ONLY, interval_of, named_bootstrap, paired_difference, two_way
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.questions import Question, read_questions
 from clinical_r1.score import exact_judge, judge_many
@@ -64,8 +64,8 @@ def agreement(judged, exact, rng, measures=PROCESS_METRICS, ids=None, level=0.95
     ids: (N,) question ids, drawn as a whole where a question has several completions; None draws completions.
     n: completions that both have counted. coverage: the judge's share of those with an exact count.
     kappa: quadratic-weighted Cohen, at most 1, 0 is chance. bias: mean of judge - exact. slope: least squares of judge
-    on exact. Intervals (`_low`, `_high`): percentile bootstrap at `level`, `reps` draws; where no draw differs, a bias has the
-    interval of `intervals` for what does not vary, kappa and slope none (NaN). A constant `exact` makes kappa and slope NaN
+    on exact. Intervals (`_low`, `_high`) at `level`: of a bias Student's t over questions, of kappa and slope, which are no
+    means, percentiles of `reps` bootstrap draws, none (NaN) where no draw differs. A constant `exact` makes kappa and slope NaN
     (nothing to tell apart), no verdict at all makes everything NaN; a constant judge has kappa and slope 0.
     """
     import pandas as pd
@@ -82,7 +82,7 @@ def agreement(judged, exact, rng, measures=PROCESS_METRICS, ids=None, level=0.95
                 "measure": name,
                 "n": int(both.sum()),
                 "coverage": coverage,
-                "interval": named_bootstrap(rng, reps),
+                "interval": f"bias: {QUESTIONS_ONLY}; kappa, slope: {named_bootstrap(rng, reps)}",
             }
             | _agreement_row(judge[both], truth[both], own, rng, level, reps)
         )
@@ -99,13 +99,13 @@ def agreement_table(judges: Mapping[str, Sequence], exact, rng, measures=PROCESS
     return pd.concat(tables, ignore_index=True)[["judge", *AGREEMENT_COLUMNS]]
 
 
-def ordering(judged_by_method, exact_by_method, rng, measures=PROCESS_METRICS, ids=None):
+def ordering(judged_by_method, exact_by_method, measures=PROCESS_METRICS, ids=None):
     """Does a judge order two methods as the exact verdicts do? One row per measure.
 
     judged_by_method, exact_by_method: {method: (N,) verdicts} of two methods on the same questions in the same order;
         the difference is the first method minus the second. ids: (N,) question ids where a question stands twice.
     ORDERING_COLUMNS: n counts pairs for which all four counts exist; judged and exact are the differences with 95 %
-    paired bootstrap intervals; order is "exact undecided" (its interval holds 0: there is no order to find), "judge
+    intervals over questions; order is "exact undecided" (its interval holds 0: there is no order to find), "judge
     undecided", "same" or "reversed", and "no verdict" without a pair.
     """
     import pandas as pd
@@ -125,8 +125,8 @@ def ordering(judged_by_method, exact_by_method, rng, measures=PROCESS_METRICS, i
         there = ~np.isnan(counts).any(axis=0)
         own = None if ids is None else np.asarray(ids)[there]
         row = {"measure": name, "method": methods[0], "against": methods[1], "n": int(there.sum())}
-        row |= {"interval": named_bootstrap(rng)}
-        rows.append(row | _ordering_row(counts[:, there], own, rng))
+        row |= {"interval": QUESTIONS_ONLY}
+        rows.append(row | _ordering_row(counts[:, there], own))
     return pd.DataFrame(rows, columns=ORDERING_COLUMNS)
 
 
@@ -157,9 +157,9 @@ def _agreement_row(judge, exact, ids, rng, level, reps):
         values = values[np.isfinite(values)]  # exact counts that happen to be constant in a draw say nothing
         if len(values) and np.isfinite(row[name]) and np.ptp(values) > 1e-9:
             row[f"{name}_low"], row[f"{name}_high"] = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    if size > 1 and "bias_low" not in row:
-        nothing_varies = resample_sums(moments[:, 1:2].T - moments[:, 2:3].T, moments[:, :1].T, None)
-        row["bias_low"], row["bias_high"] = ratio_interval(nothing_varies, level)
+    if size > 1:
+        bias = two_way(moments[:, 1:2].T - moments[:, 2:3].T, moments[:, :1].T)
+        row["bias_low"], row["bias_high"] = interval_of(bias, level)
     return row
 
 
@@ -194,7 +194,7 @@ def _moments(judge, exact, ids):
 
 
 def _from_moments(sums):
-    """kappa, bias and slope, (R,) each, from sums (R, 6); the same numbers as `_kappa` and `_slope`, for every draw."""
+    """kappa and slope, (R,) each, from sums (R, 6); the same numbers as `_kappa` and `_slope`, for every draw."""
     means = sums[:, 1:] / sums[:, :1]
     judge, exact, judge2, exact2, product = means.T
     var_judge, var_exact = judge2 - judge**2, exact2 - exact**2
@@ -204,16 +204,16 @@ def _from_moments(sums):
     kappa, slope = np.full(len(sums), np.nan), np.full(len(sums), np.nan)
     kappa[varies] = 1 - disagreement[varies] / by_chance[varies]
     slope[varies] = (product - judge * exact)[varies] / var_exact[varies]
-    return {"kappa": kappa, "bias": judge - exact, "slope": slope}
+    return {"kappa": kappa, "slope": slope}
 
 
-def _ordering_row(counts, ids, rng):
+def _ordering_row(counts, ids):
     """counts: (4, n): the judge's of both methods, the exact ones of both methods."""
     if counts.shape[1] == 0:
         return {"order": "no verdict"}
     row, signs = {}, []
     for side, (a, b) in (("judged", counts[:2]), ("exact", counts[2:])):
-        result = paired_bootstrap(a, b, rng, clusters=ids)
+        result = paired_difference(a, b, clusters=ids)
         low, high = result.interval
         row |= {side: result.difference, f"{side}_low": low, f"{side}_high": high}
         signs.append(0 if low <= 0 <= high else np.sign(result.difference))
@@ -295,5 +295,5 @@ def calibrate(settings: Settings, judges, rng, methods=("crpo", "grpo"), n=500, 
     judged = {name: ask(judge) for name, judge in judges.items()}
     pooled = {name: sum(own.values(), []) for name, own in judged.items()}
     table = agreement_table(pooled, sum(exact.values(), []), rng, ids=ids * len(methods))
-    orders = [ordering(own, exact, rng).assign(judge=name) for name, own in judged.items()]
+    orders = [ordering(own, exact).assign(judge=name) for name, own in judged.items()]
     return table, pd.concat(orders, ignore_index=True)[["judge", *ORDERING_COLUMNS]]

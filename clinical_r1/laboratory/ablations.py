@@ -20,7 +20,7 @@ from clinical_r1.curation.splits import ensure_splits
 from clinical_r1.engines import local
 from clinical_r1.files import read_jsonl, read_stamp, read_stamped, replacing, write_stamped, write_text
 from clinical_r1.generate import answer_jobs, is_complete, made_from, read_completions
-from clinical_r1.laboratory.records import FILES, SHIPPED
+from clinical_r1.laboratory.records import BENCHMARK, FILES, SHIPPED
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.score import exact_judge, is_correct
@@ -28,7 +28,6 @@ from clinical_r1.settings import CPU, Settings
 from clinical_r1.train import train_all
 from clinical_r1.trainer import whole_checkpoints
 
-BENCHMARK = "clinic"
 WORKERS = 2
 TRAJECTORY_QUESTIONS = 200
 TRAJECTORY_SEED = 20251201

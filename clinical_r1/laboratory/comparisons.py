@@ -3,9 +3,10 @@
 import numpy as np
 
 from clinical_r1.arms import REFERENCE
-from clinical_r1.intervals import holm, minimum_detectable_effect, ratio_interval, two_sided_p
+from clinical_r1.intervals import interval_of, two_sided_p
 from clinical_r1.laboratory.draws import draw, mean_and_interval, mean_over_seeds, seed_means
 from clinical_r1.laboratory.records import (
+    BENCHMARK,
     COUNTERPART,
     OBJECTIVES,
     REASONING,
@@ -14,15 +15,16 @@ from clinical_r1.laboratory.records import (
     members,
     weight_of_accuracy,
 )
+from clinical_r1.metrics import TESTED_COLUMNS, status, with_holm
 
 
-def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES, rng=None):
-    """Arms of a family beside their reference: one row per arm and metric, Holm over the family.
+def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES):
+    """Arms of a family beside their reference: one row per arm and metric, Holm over the family's primary measures.
 
-    Columns: family, arm, label, setting, against, metric, value, ci_low, ci_high (means, accuracy in per cent),
-    difference, difference_low, difference_high (paired, arm minus against), mde (minimum detectable effect at 80 %
-    power), p, p_holm, n (questions), seeds, interval (its name), seconds (mean training time). The reference's own row has
-    no difference.
+    Columns: family, arm, label, setting, against, metric, status (`metrics.status`), value, ci_low, ci_high (means, accuracy
+    in per cent), difference, difference_low, difference_high (paired, arm minus against), p, then p_holm, mde_holm and tests of
+    `metrics.with_holm`, n (questions), seeds, interval (its name), seconds (mean training time). The reference's own row
+    has no difference, and one seed has no p.
     """
     import pandas as pd
 
@@ -31,7 +33,7 @@ def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES, rng=None)
         raise ValueError(
             f"family {family!r} against {against!r} leaves the arms {arms}; expected one of {families(lab)}."
         )
-    drawn = draw(lab, arms, metrics, rng)
+    drawn = draw(lab, arms, metrics)
     about = lab.arms.set_index("arm")
     rows = []
     for arm in arms:
@@ -41,23 +43,21 @@ def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES, rng=None)
         names = {"family": family, "arm": arm, "label": about.loc[arm, "label"]}
         names |= {"setting": "" if pd.isna(settled) else settled, "against": None if is_reference else other}
         for metric in drawn.objectives:
-            row = names | {"metric": metric} | mean_and_interval(drawn, arm, metric)
+            row = names | {"metric": metric, "status": status(BENCHMARK, metric)}
+            row |= mean_and_interval(drawn, arm, metric)
             if not is_reference:
                 row |= _difference(drawn, arm, other, metric)
             rows.append(row | {"seconds": about.loc[arm, "seconds"]})
-    return _with_holm(pd.DataFrame(rows).reindex(columns=ABLATION_COLUMNS))
+    columns = [name for name in ABLATION_COLUMNS if name not in TESTED_COLUMNS[1:]]
+    table = pd.DataFrame(rows).reindex(columns=[*columns, "standard_error", "df"])
+    return with_holm(table)[ABLATION_COLUMNS]
 
 
 ABLATION_COLUMNS = [
-    *("family", "arm", "label", "setting", "against", "metric", "value", "ci_low", "ci_high", "difference"),
-    *("difference_low", "difference_high", "mde", "p", "p_holm", "n", "seeds", "interval", "seconds"),
+    *("family", "arm", "label", "setting", "against", "metric", "status", "value", "ci_low", "ci_high"),
+    *("difference", "difference_low", "difference_high", *TESTED_COLUMNS),
+    *("n", "seeds", "interval", "seconds"),
 ]
-
-
-def _with_holm(table):
-    tested = table["p"].notna()
-    table.loc[tested, "p_holm"] = holm(table.loc[tested, "p"])
-    return table
 
 
 def _difference(drawn, arm, other, metric):
@@ -65,17 +65,17 @@ def _difference(drawn, arm, other, metric):
 
 
 def _contrast(drawn, metric, signs):
-    """The weighted sum of arms' means with interval, mde and p; signs: arm -> weight."""
+    """The weighted sum of arms' means with interval, and with p where there are several seeds; signs: arm -> weight."""
     result = drawn.contrast(metric, signs)
     most = 100.0 * sum(weight for weight in signs.values() if weight > 0)
-    low, high = ratio_interval(result, bounds=(-most, most) if metric == "accuracy" else (-np.inf, np.inf))
-    numbers = {"difference": result.estimate, "difference_low": low, "difference_high": high}
-    mde = minimum_detectable_effect(result.standard_error, result.df)
-    return numbers | {"mde": mde, "p": two_sided_p(result)}
+    low, high = interval_of(result, bounds=(-most, most) if metric == "accuracy" else (-np.inf, np.inf))
+    numbers = {"difference": result.value, "difference_low": low, "difference_high": high}
+    numbers |= {"standard_error": result.standard_error, "df": result.df}
+    return numbers | {"p": two_sided_p(result) if drawn.seeds > 1 else np.nan}
 
 
-def prompt_and_reward(lab, metrics=OBJECTIVES, rng=None):
-    """The two-by-two of prompt and reward: frame metric, effect, difference, ..., p, p_holm, n, seeds, interval.
+def prompt_and_reward(lab, metrics=OBJECTIVES):
+    """The two-by-two of prompt and reward: frame metric, effect, status, difference, ..., p, p_holm, ...
 
     effect "CRPO prompt" and "CRPO reward" average over the other factor; "both together" is their interaction: how much
     more the reward does under its own prompt.
@@ -88,16 +88,15 @@ def prompt_and_reward(lab, metrics=OBJECTIVES, rng=None):
         "CRPO reward": {crpo: 0.5, prompt: -0.5, reward: 0.5, grpo: -0.5},
         "both together": {crpo: 1.0, prompt: -1.0, reward: -1.0, grpo: 1.0},
     }
-    drawn = draw(lab, (crpo, grpo, reward, prompt), metrics, rng)
+    drawn = draw(lab, (crpo, grpo, reward, prompt), metrics)
     rows = [
-        {"metric": metric, "effect": effect, **_contrast(drawn, metric, signs)}
+        {"metric": metric, "effect": effect, "status": status(BENCHMARK, metric)}
+        | _contrast(drawn, metric, signs)
         for metric in drawn.objectives
         for effect, signs in effects.items()
     ]
-    table = pd.DataFrame(rows).assign(
-        p_holm=np.nan, n=drawn.questions, seeds=drawn.seeds, interval=drawn.named()
-    )
-    return _with_holm(table)
+    table = with_holm(pd.DataFrame(rows))
+    return table.assign(n=drawn.questions, seeds=drawn.seeds, interval=drawn.named())
 
 
 def seconds_per_arm(lab):
@@ -108,7 +107,7 @@ def seconds_per_arm(lab):
     return table.sort_values("seconds", ascending=False, ignore_index=True)
 
 
-def k_table(lab, metrics=(*OBJECTIVES, "tokens"), rng=None):
+def k_table(lab, metrics=(*OBJECTIVES, "tokens")):
     """What k buys: frame k, arm, metric, value, ci_low, ci_high, n, seeds, interval; the reward as a metric of its own.
 
     "clinical_reasoning_reward" is the training reward (format and citation, 0 to 1.5) over the last third of training,
@@ -117,7 +116,7 @@ def k_table(lab, metrics=(*OBJECTIVES, "tokens"), rng=None):
     import pandas as pd
 
     arms = members(lab, "k")
-    drawn = draw(lab, arms, metrics, rng)
+    drawn = draw(lab, arms, metrics)
     rows = []
     for arm in arms:
         names = {"k": weight_of_accuracy(arm), "arm": arm}

@@ -1,6 +1,6 @@
 """Answers of several arms to the same questions, their means, and the bootstrap draws that they share over questions and seeds.
 
-Means and contrasts of several seeds need no draws (`intervals.resample_sums`); volumes and fronts do.
+Means and contrasts need no draws (`intervals.two_way`); volumes and fronts do.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from clinical_r1.intervals import (
     DRAWS,
     QUESTIONS_AND_SEEDS,
     QUESTIONS_ONLY,
-    Resampled,
+    Estimate,
+    estimate_function,
+    interval_of,
     named_bootstrap,
-    ratio_interval,
-    resample_function,
-    resample_sums,
     share_interval,
+    two_way,
 )
 from clinical_r1.laboratory.records import FIX, OBJECTIVES
 from clinical_r1.metrics import LOWER_IS_BETTER, PROCESS_METRICS
@@ -27,13 +27,13 @@ from clinical_r1.metrics import LOWER_IS_BETTER, PROCESS_METRICS
 class Draws:
     """Values (S, A, Q, K) of A arms in K objectives, and draws of their means, made when they are asked for.
 
-    The `reps` draws begin at the seed of `rng`, so they do not depend on what else it has drawn.
+    The `reps` draws begin at the seed of `rng`, so they do not depend on what else it has drawn; None for who needs none.
     """
 
     arms: tuple
     objectives: tuple
     values: np.ndarray
-    rng: np.random.Generator
+    rng: np.random.Generator | None
     reps: int
 
     @property
@@ -51,7 +51,14 @@ class Draws:
 
     @cached_property
     def draws(self) -> np.ndarray:
-        """(R, A, K) means over drawn questions and S - 1 of S drawn seeds (intervals.bootstrap_interval says why)."""
+        """(R, A, K) means over drawn questions and S - 1 of S drawn seeds.
+
+        S of them would shrink the seeds' share of the variance by (S-1)/S (Rao and Wu 1988).
+        """
+        if self.rng is None:
+            raise ValueError(
+                "got no generator; expected rng=np.random.default_rng(seed): this is a bootstrap."
+            )
         rng = np.random.default_rng(self.rng.bit_generator.seed_seq)
         times = rng.multinomial(self.questions, np.full(self.questions, 1 / self.questions), size=self.reps)
         means = np.einsum("rq,saqk->rsak", times / self.questions, self.values, optimize=True)
@@ -61,33 +68,29 @@ class Draws:
         return np.einsum("rs,rsak->rak", chosen / (self.seeds - 1), means)
 
     def named(self, volume=False) -> str:
-        """The bootstrap in words, with draws and seed where it draws."""
-        if self.seeds > 1 and not volume:
-            return QUESTIONS_AND_SEEDS
-        return named_bootstrap(
-            self.rng, self.reps, QUESTIONS_ONLY if self.seeds == 1 else QUESTIONS_AND_SEEDS
-        )
+        """What an interval covers, in words; of a volume, the bootstrap with its draws and seed."""
+        if volume:
+            return named_bootstrap(self.rng, self.reps, self.seeds)
+        return QUESTIONS_AND_SEEDS if self.seeds > 1 else QUESTIONS_ONLY
 
-    def volume(self, function) -> Resampled:
-        """Resampled of `function(means (..., A, K)) -> (...)` that is no mean."""
+    def volume(self, function) -> Estimate:
+        """Estimate of `function(means (..., A, K)) -> (...)` that is no mean."""
         estimate, draws = float(function(self.estimate)), function(self.draws)
         if self.seeds == 1:
-            return Resampled(
-                estimate, float(draws.std()) or np.nan, self.questions - 1, draws, self.questions
-            )
+            error = float(draws.std()) or np.nan
+            return Estimate(estimate, error, self.questions - 1, self.questions, draws=draws)
         from_seeds = function(self.values.mean(axis=2)).var(ddof=1) / self.seeds
-        return resample_function(estimate, draws, from_seeds, self.seeds, self.questions)
+        return estimate_function(estimate, draws, from_seeds, self.seeds, self.questions)
 
-    def contrast(self, objective, weights, paired=True) -> Resampled:
-        """Resampled of the weighted sum of arms' means in one objective; weights: arm -> number."""
+    def contrast(self, objective, weights, paired=True) -> Estimate:
+        """Estimate of the weighted sum of arms' means in one objective; weights: arm -> number."""
         k, signs = self.objectives.index(objective), np.array([weights.get(arm, 0.0) for arm in self.arms])
         tops = np.einsum("saq,a->sq", self.values[..., k], signs)
-        draws = self.draws[..., k] @ signs if self.seeds == 1 else None
         unit = 100.0 if objective == "accuracy" else 1.0
-        return resample_sums(tops, np.ones_like(tops), draws, unit, paired)
+        return two_way(tops, np.ones_like(tops), unit, paired, counts=not paired)
 
 
-def draw(lab, arms, objectives, rng, reps=DRAWS) -> Draws:
+def draw(lab, arms, objectives, rng=None, reps=DRAWS) -> Draws:
     """Draws of these arms on the seeds and questions that all of them have.
 
     Raises ValueError naming an objective that was not computed, or the arm that has no seed or other questions.
@@ -140,8 +143,8 @@ def mean_and_interval(drawn, arm, metric):
     if metric == "accuracy":
         low, high = share_interval(result, drawn.seeds * drawn.questions, scale=100.0)
     else:
-        low, high = ratio_interval(result, bounds=(0.0, np.inf))
-    own = {"value": result.estimate, "ci_low": low, "ci_high": high}
+        low, high = interval_of(result, bounds=(0.0, np.inf))
+    own = {"value": result.value, "ci_low": low, "ci_high": high}
     return own | {"n": drawn.questions, "seeds": drawn.seeds, "interval": drawn.named()}
 
 

@@ -9,7 +9,7 @@ from clinical_r1.clinic.cases import Case, load_set
 from clinical_r1.clinic.traces import HONEST, write_trace
 from clinical_r1.clinic.verdicts import AGAINST, measure
 from clinical_r1.completions import parse_completion
-from clinical_r1.intervals import ratio_interval
+from clinical_r1.intervals import interval_of
 from clinical_r1.laboratory.draws import draw, known_objectives, maximise, mean_and_interval
 from clinical_r1.laboratory.records import FILES, OBJECTIVES, answered, families, members
 from clinical_r1.metrics import LOWER_IS_BETTER
@@ -23,11 +23,11 @@ SILENCE = {"accuracy": 0.0, "faithfulness": 0.0, "drc": 0.0}
 # --- objective space
 
 
-def points(lab, objectives=OBJECTIVES, rng=None, arms=None):
+def points(lab, objectives=OBJECTIVES, arms=None):
     """Every arm as a point: frame arm, family, label, objective, value, ci_low, ci_high, higher_is_better, n, seeds, interval."""
     import pandas as pd
 
-    drawn = draw(lab, arms or answered(lab), objectives, rng)
+    drawn = draw(lab, arms or answered(lab), objectives)
     about = lab.arms.set_index("arm")
     rows = []
     for arm in drawn.arms:
@@ -138,11 +138,11 @@ def hypervolume_table(lab, objectives=tuple(SILENCE), reference=None, rng=None, 
     for kind, name, inside in sets:
         chosen = [drawn.arms.index(arm) for arm in inside]
         result = drawn.volume(lambda means, chosen=chosen: _volumes(means[..., chosen, :], origin, sign))
-        low, high = ratio_interval(result, bounds=(0.0, np.inf))
+        low, high = interval_of(result, bounds=(0.0, np.inf))
         family = about.loc[name, "family"] if kind == "arm" else name
         label = about.loc[name, "label"] if kind == "arm" else name.replace("_", " ")
-        names = {"kind": kind, "name": name, "family": family, "label": label, "volume": result.estimate}
-        size = {"share": result.estimate / whole, "arms": len(inside), "seeds": drawn.seeds}
+        names = {"kind": kind, "name": name, "family": family, "label": label, "volume": result.value}
+        size = {"share": result.value / whole, "arms": len(inside), "seeds": drawn.seeds}
         size |= {"interval": drawn.named(volume=True)}
         rows.append(names | {"ci_low": low, "ci_high": high} | size)
     return pd.DataFrame(rows)

@@ -22,6 +22,7 @@ COLUMNS = {
     "trajectories": ("arm", "seed", "step", "id", "correct"),
 }
 FIX = "run ./reproduce.sh ablations (add --summary-only when its arms are trained)"
+BENCHMARK = "clinic"  # the set that every arm answers
 OBJECTIVES = ("accuracy", "faithfulness", "drc", "hallucination")
 
 # Arms of other families that a family's table needs beside the reference

@@ -45,7 +45,7 @@ from pathlib import Path
 
 from clinical_r1.arms import LABORATORY
 from clinical_r1.files import DATA_VARIABLE, ROOT, PipelineError, locked, write_text
-from clinical_r1.pipeline.manifest import read_manifest
+from clinical_r1.pipeline.manifest import read_manifest, seeds_line
 from clinical_r1.pipeline.stages import (
     NOTEBOOKS,
     STAGES,
@@ -78,6 +78,7 @@ def print_plan(run: Run, chosen: Sequence[Stage]) -> None:
     print(
         f"expected: about {total:g} min for {len(run.settings.seeds)} seed(s) of profile {run.settings.profile}"
     )
+    print(seeds_line(run.settings, run.published))
 
 
 def print_results(run: Run) -> None:
@@ -259,6 +260,7 @@ def run_command(arguments, stages: Sequence[Stage], notebooks: Path) -> None:
             return
         if arguments.fresh:
             set_aside(run)
+        print(seeds_line(settings, run.published))
         run_stages(run, stages, chosen)
     print_results(run)
 

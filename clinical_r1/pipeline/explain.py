@@ -10,7 +10,7 @@ import pandas as pd
 from clinical_r1 import labels
 from clinical_r1.files import PACKAGE, PipelineError, sha256
 from clinical_r1.labels import CLINIC_BENCHMARKS
-from clinical_r1.pipeline.ledger import ROUNDING, counts_sentence, find_ledger, protocol
+from clinical_r1.pipeline.ledger import counts_sentence, find_ledger, protocol
 from clinical_r1.settings import Settings
 from clinical_r1.tables import interval
 
@@ -56,7 +56,7 @@ def own_cells(settings: Settings) -> dict:
         "printed": np.nan,
         "verdict": "not attempted",
         "reason": "not in the paper",
-        "tolerance": np.nan,
+        "predicted_low": np.nan,
     }
     try:
         rows = pd.read_csv(path).assign(**unlike, protocol=protocol(settings))
@@ -89,8 +89,11 @@ def _cell_lines(row):
             f"n {row.n:,} questions, {row.seeds} seed(s), coverage {row.coverage:.3f}"
         )
         yield f"protocol   {row.protocol}"
-    if not np.isnan(row.tolerance):
-        yield f"tolerance  {row.tolerance:.3f}: half a question of {row.n:,}, and {ROUNDING} for the printed digits"
+    if not np.isnan(row.predicted_low):
+        yield (
+            f"one more   {interval(row.predicted_low, row.predicted_high, 2)}: where one more run like ours would lie, 95 %; "
+            f"equivalence margin {row.margin:g}"
+        )
     yield f"verdict    {row.verdict}{f': {row.reason}' if row.reason else ''}"
 
 

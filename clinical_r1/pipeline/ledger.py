@@ -22,18 +22,22 @@ from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.metrics import PROCESS_METRICS
 from clinical_r1.pipeline.manifest import describe, open_manifest
 from clinical_r1.settings import PAPER, Settings
-from clinical_r1.tables import interval, markdown, number, whole
+from clinical_r1.tables import against_printed, interval, margin, markdown, number, predicted, whole
 
-VERDICTS = ("reproduced", "inside interval", "outside", "not attempted")
+VERDICTS = ("reproduced", "inside interval", "outside", "uninformative", "not attempted")
 STAND_IN = "clinic stand-in: other questions, other model"
+ONE_SEED = "one training seed: nothing says how far another run may lie"
 TEXT = ("cell", "benchmark", "method", "metric", "measured_on", "protocol", "verdict", "reason")
 WHOLE = ("n", "printed_n", "seeds")
 LEDGER_COLUMNS = (
     "cell benchmark method metric printed measured_on value ci_low ci_high n printed_n seeds coverage protocol "
-    "tolerance verdict reason"
+    "predicted_low predicted_high margin verdict reason"
 ).split()
 NUMBERS = tuple(name for name in LEDGER_COLUMNS if name not in TEXT + WHOLE)
-ROUNDING = 0.005  # the paper prints two decimals
+PREDICTION = {"predicted_low", "predicted_high", "margin"}
+FORMERLY = {
+    "tolerance"
+}  # in their place in ledgers published before verdicts rested on a prediction interval
 COMPARISONS = "comparisons.csv"  # beside the ledger: `tables.write_comparisons` comes first
 EVALUATION = "04"  # the notebook that writes the ledger: its own record is not in the manifest yet
 
@@ -48,11 +52,13 @@ def ledger(table: pd.DataFrame, settings: Settings, options: Mapping[str, int] |
     options: benchmark -> options per question of its test set (`option_counts`); one not named is taken to agree.
     measured_on: where our value comes from: the benchmark itself, else a variant of it (medqa-4), else the clinic set
         that stands in for it. A stand-in's value is carried in the row but gets no verdict.
+    predicted_low, predicted_high: where one more run like ours would lie, 95 %, on the same questions; the printed value is one
+        run's. margin: how far two runs may differ and still say the same. Verdicts: `tables.against_printed`.
     n: questions behind our value; printed_n: size of the full test set. Missing values are NaN, never zero.
     Raises ValueError for a table that lacks columns or holds a cell twice.
     """
     key = ["benchmark", "method", "metric"]
-    missing = {*key, "value", "ci_low", "ci_high", "n", "seeds", "coverage"} - set(table.columns)
+    missing = {*key, "value", "ci_low", "ci_high", "n", "seeds", "coverage", "seed_sd"} - set(table.columns)
     if missing:
         raise ValueError(f"the table lacks {sorted(missing)}; expected the rows of tables.table1.")
     if table.duplicated(key).any():
@@ -87,11 +93,16 @@ def _row(cell, ours, settings, options):
     row |= {"verdict": "not attempted", "measured_on": measured_on if asked or found else ""}
     row["protocol"] = protocol(settings) if found else ""
     if found:
-        step = tolerance(metric, found["n"])
+        half = predicted(metric, found["seed_sd"], int(found["seeds"]), int(found["n"]))
         row |= {name: found[name] for name in ("value", "ci_low", "ci_high", "n", "seeds", "coverage")}
-        row["tolerance"] = round(step, 4)
+        row |= {
+            "predicted_low": round(found["value"] - half, 4),
+            "predicted_high": round(found["value"] + half, 4),
+        }
+        row["margin"] = margin(metric)
         if not reasons:
-            row["verdict"] = _verdict(cell["value"], found, step)
+            row["verdict"] = against_printed(cell["value"], found["value"], half, margin(metric))
+            row["reason"] = "" if np.isfinite(half) else ONE_SEED
     return row
 
 
@@ -118,21 +129,6 @@ def _unlike(benchmark, measured_on, items, settings, options):
     return differences
 
 
-def tolerance(metric: str, n: int) -> float:
-    """How far a value may lie from the printed one and still count as reproduced.
-
-    Half a question, which is the finest step n questions can express (50 / n points of accuracy, 0.5 / n of a mean
-    count), and half a unit of the last printed digit. Ours; the paper states none.
-    """
-    return (50.0 if metric == "accuracy" else 0.5) / n + ROUNDING
-
-
-def _verdict(printed, ours, step):
-    if abs(ours["value"] - printed) <= step + 1e-9:  # 1e-9: decimals are not exact in binary
-        return "reproduced"
-    return "inside interval" if ours["ci_low"] <= printed <= ours["ci_high"] else "outside"
-
-
 def protocol(settings: Settings) -> str:
     """How the completions behind Table 1 were drawn, in words."""
     return (
@@ -142,7 +138,7 @@ def protocol(settings: Settings) -> str:
 
 
 def ledger_counts(rows: pd.DataFrame) -> dict[str, int]:
-    """Verdict -> number of cells; all four verdicts, those without a cell as 0."""
+    """Verdict -> number of cells; all five verdicts, those without a cell as 0."""
     counts = Counter(rows["verdict"])
     return {verdict: counts[verdict] for verdict in VERDICTS}
 
@@ -237,6 +233,7 @@ def _hashes(settings, paths):
 def read_ledger(path: Path) -> pd.DataFrame:
     """A ledger.csv as `ledger` made it. PipelineError when it is missing, cut short or edited out of shape."""
     kinds = dict.fromkeys(TEXT, str) | dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float)
+    earlier = [name for name in LEDGER_COLUMNS if name not in PREDICTION]
     fix = "run notebook 04 again, or restore the committed copy."
     try:
         rows = pd.read_csv(path, dtype=kinds)
@@ -244,6 +241,8 @@ def read_ledger(path: Path) -> pd.DataFrame:
         raise PipelineError(f"{path} is missing; {fix}") from None
     except (ValueError, TypeError) as error:  # not a table, or text where numbers belong
         raise PipelineError(f"{path} is damaged ({str(error).splitlines()[0]}); {fix}") from error
+    if [name for name in rows.columns if name not in FORMERLY] == earlier:
+        rows = rows.reindex(columns=LEDGER_COLUMNS)
     if list(rows.columns) != LEDGER_COLUMNS:
         lacking = [name for name in LEDGER_COLUMNS if name not in rows.columns]
         raise PipelineError(f"{path} is damaged (columns lacking: {lacking}, or in another order); {fix}")
@@ -262,9 +261,12 @@ def ledger_markdown(rows: pd.DataFrame) -> str:
     """The ledger for readers: the counts by verdict, then the 135 cells, a table per printed benchmark."""
     blocks = [
         "# The ledger",
-        f"{counts_sentence(rows)} Tolerance: half a question plus half a unit of the last printed digit.",
+        f"{counts_sentence(rows)} A printed value is one run's. The prediction interval says where, in 95 % of cases, one more "
+        "run like ours would lie on the same questions. reproduced: the printed value and every value of that interval "
+        "differ by at most the margin. outside: the interval does not hold the printed value, and reaches further than the "
+        "margin. uninformative: it holds it, but is wider than the margin to either side. inside interval: the rest.",
     ]
-    header = "cell printed ours 95%_interval n printed_n seeds coverage tolerance verdict".split()
+    header = "cell printed ours 95%_interval n printed_n seeds coverage prediction margin verdict".split()
     for benchmark, own in rows.groupby("benchmark", sort=False):
         lines = [
             [
@@ -276,7 +278,8 @@ def ledger_markdown(rows: pd.DataFrame) -> str:
                 f"{row.printed_n:,}",
                 whole(row.seeds),
                 number(row.coverage, 3),
-                number(row.tolerance, 3),
+                interval(row.predicted_low, row.predicted_high, 2) or "–",
+                number(row.margin, 1),
                 f"{row.verdict}: {row.reason}" if row.reason else row.verdict,
             ]
             for row in own.itertuples()

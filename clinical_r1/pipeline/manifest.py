@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, sha256
+from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, read_json, sha256
 from clinical_r1.settings import Settings
 
 RECORDED = "torch transformers trl peft datasets accelerate numpy pandas scipy statsmodels matplotlib papermill".split()
@@ -143,3 +143,15 @@ def _gpu_name() -> str | None:
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+
+
+def seeds_line(settings: Settings, published: Path) -> str:
+    """How many seeds this run has and the published table of its profile, and what one seed leaves out."""
+    record, own = published / "results.json", len(settings.seeds)
+    said = f"seeds: {own} here; no table of profile {settings.profile} is published"
+    if record.exists():
+        theirs = len(read_json(record)["seeds"])
+        said = f"seeds: {own} here, {theirs} in the published table (figures/published/{published.name})"
+    return said + (
+        "" if own > 1 else "; with one seed no difference between arms gets a p (--seeds N for more)"
+    )

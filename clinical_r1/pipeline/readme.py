@@ -9,6 +9,7 @@ from clinical_r1.arms import METHODS
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
+from clinical_r1.metrics import EXPLORATORY, NO_TEST, PRIMARY
 from clinical_r1.pipeline.explain import EXAMPLE
 from clinical_r1.pipeline.ledger import counts_sentence, read_pair
 from clinical_r1.pipeline.map import MAP_BEGIN, MAP_END, map_block
@@ -18,6 +19,7 @@ from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, w
 DOCS = ROOT / "docs"
 RESULTS, MAP, CLINIC = "results.md", "map.md", "clinic.md"
 BEGIN, END = "<!-- results: generated -->", "<!-- /results -->"
+SINCE_PRIMARY = {"status", "mde_holm", "tests"}
 SHOWN_METRICS = {
     "faithfulness": "true claims (faithfulness)",
     "drc": "options rejected (DRC)",
@@ -58,6 +60,7 @@ def results_block(
             "Paired differences on the same questions: accuracy in percentage points, measures per response; p is "
             "Holm-corrected over its family of tests.",
             _differences(comparisons, sets[0]),
+            *([f"{NO_TEST[0].upper()}{NO_TEST[1:]}."] if comparisons["p_holm"].isna().any() else []),
         ]
     blocks.append(
         f"{counts_sentence(rows)} `python -m clinical_r1.pipeline explain {EXAMPLE}` says where a "
@@ -83,25 +86,37 @@ def _heading(name, metric):
 
 
 def _differences(comparisons, first):
-    """The rows that are shown; where a pair was tested in two families, the one with the larger p."""
+    """The primary rows and every accuracy; where a pair was tested in two families, the one with the larger p."""
+    corrected = "mde_holm" in comparisons
+    primary = comparisons["status"] == PRIMARY if corrected else comparisons["benchmark"] == first
     kept = comparisons[
-        (comparisons["metric"] == "accuracy")
-        | (comparisons["metric"].isin(SHOWN_METRICS) & (comparisons["benchmark"] == first))
+        (comparisons["metric"] == "accuracy") | (comparisons["metric"].isin(SHOWN_METRICS) & primary)
     ]
-    key = ["method", "against", "metric", "benchmark"]
-    kept = kept.loc[sorted(kept.groupby(key, sort=False)["p_holm"].idxmax())]
+    by_p = kept.sort_values("p_holm", ascending=False, kind="stable")
+    kept = by_p.drop_duplicates(["method", "against", "metric", "benchmark"]).sort_index()
     lines = [
         [
             f"{labels.METHOD_LABELS[row.method]} − {labels.METHOD_LABELS[row.against]}",
-            _heading(row.benchmark, row.metric),
+            _measure(row, corrected),
             _with_interval(row.difference, row.ci_low, row.ci_high, row.metric, sign="+"),
-            "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}",
-            number(row.mde, _places(row.metric)),
+            "< 0.001" if row.p_holm < 0.001 else number(row.p_holm, 3),
+            number(row.mde_holm if corrected else row.mde, _places(row.metric)),
             whole(row.n),
         ]
         for row in kept.itertuples()
     ]
-    return markdown(["pair", "measure", "difference", "p", "detectable difference", "n"], lines)
+    detectable = (
+        "detectable difference (80 % power, first Holm step)" if corrected else "detectable difference"
+    )
+    return markdown(["pair", "measure", "difference", "p", detectable, "n"], lines)
+
+
+def _measure(row, corrected):
+    """The heading of a measure; with its set and its status where all primary measures are shown."""
+    if not corrected:
+        return _heading(row.benchmark, row.metric)
+    name = "accuracy" if row.metric == "accuracy" else SHOWN_METRICS[row.metric]
+    return f"{name} `{row.benchmark}`" + (" (exploratory)" if row.status == EXPLORATORY else "")
 
 
 def _places(metric):
@@ -121,12 +136,23 @@ def with_block(text: str, begin: str, end: str, block: str, name: str) -> str:
         raise PipelineError(f"{name}: {error}") from error
 
 
+def read_comparisons(path: Path) -> pd.DataFrame:
+    """comparisons.csv with COMPARISON_COLUMNS; tables published before measures were called primary have `mde` instead of those.
+
+    ValueError for what is no table, KeyError for one that lacks columns.
+    """
+    rows = pd.read_csv(path)
+    if "mde" in rows and not SINCE_PRIMARY & set(rows):
+        return rows[[name for name in COMPARISON_COLUMNS if name not in SINCE_PRIMARY] + ["mde"]]
+    return rows[COMPARISON_COLUMNS]
+
+
 def published_block(folder: Path) -> str:
     """The block of results from a folder's ledger.csv, results.json and, where it is there, comparisons.csv."""
     rows, record = read_pair(folder)
     path = folder / "comparisons.csv"
     try:
-        comparisons = pd.read_csv(path)[COMPARISON_COLUMNS] if path.exists() else None
+        comparisons = read_comparisons(path) if path.exists() else None
     except (ValueError, KeyError) as error:
         raise PipelineError(f"{path} is damaged ({error}); run notebook 04 again, or restore it.") from error
     return results_block(rows, comparisons, record)

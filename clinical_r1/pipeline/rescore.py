@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from clinical_r1.files import read_jsonl, read_stamp, write_json, write_jsonl, write_stamped, write_text
-from clinical_r1.intervals import named_bootstrap, paired_bootstrap
+from clinical_r1.intervals import QUESTIONS_ONLY, paired_difference
 from clinical_r1.score import Rules, check_rows, completion_files, score_rows, scored_from
 from clinical_r1.settings import Settings
-from clinical_r1.tables import TABLE_SEED, build_table1, write_table1
+from clinical_r1.tables import build_table1, write_table1
 
 SCORE_FIELDS = frozenset(
     "id benchmark method seed sample tokens answer letter correct problems rewards measures".split()
@@ -23,12 +23,12 @@ AB_COLUMNS = "benchmark method protocol metric old new difference ci_low ci_high
 TODAY = Rules()
 
 
-def rescore(settings: Settings, rules: Rules = TODAY, name: str = "today", rng=None, workers: int = 1):
+def rescore(settings: Settings, rules: Rules = TODAY, name: str = "today", workers: int = 1):
     """Score a run's stored completions under `rules`, rebuild Table 1, and compare with the run's own scores.
 
     Writes runs/<profile>/rescored/<name>/: scores/, table1.csv, table1.md, ab.csv, changed.jsonl and rules.json, all of
     them or, when killed, none. The run's own scores and tables are only read; where a score file is missing, `Rules()`
-    takes its place. rng: of the intervals; None is `TABLE_SEED`, as in notebook 04. Needs no model.
+    takes its place. Needs no model.
 
     Returns `compare_rules`' frame. ValueError for a name that is no folder name, or for completions or scores that do
     not hold exactly the test questions.
@@ -37,7 +37,6 @@ def rescore(settings: Settings, rules: Rules = TODAY, name: str = "today", rng=N
         raise ValueError(
             f"name is {name!r}; expected a folder name of letters, digits, '.', '_', '-', such as first-letter."
         )
-    rng = np.random.default_rng(TABLE_SEED) if rng is None else rng
     folder = settings.run_dir / "rescored" / name
     partial = folder.with_name(f".{name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a killed process
@@ -53,8 +52,8 @@ def rescore(settings: Settings, rules: Rules = TODAY, name: str = "today", rng=N
             old += _old_scores(own, evaluation, rows, questions, by_default, made_from["completions"])
             stored += own.is_file()
             digest.update(settings.completions_path(*evaluation).read_bytes())
-        write_table1(build_table1(settings, new, rng), partial)
-        table = compare_rules(old, new, rng)
+        write_table1(build_table1(settings, new), partial)
+        table = compare_rules(old, new)
         write_text(partial / "ab.csv", table.to_csv(index=False))
         write_jsonl(partial / "changed.jsonl", changed_rows(old, new))
         scored_here = len(settings.evaluations()) - stored
@@ -84,12 +83,12 @@ def _old_scores(path: Path, evaluation, completions, questions, by_default, answ
     return [by_key[row["id"], row["sample"]] for row in completions]
 
 
-def compare_rules(old: list[dict], new: list[dict], rng: np.random.Generator):
+def compare_rules(old: list[dict], new: list[dict]):
     """A/B of two scorings of identical completions: a row per benchmark, method, protocol and metric.
 
     old, new: scored records of the same completions in the same order. metric: accuracy and coverage (shares in [0, 1]),
     every reward, every measure. old, new, difference (new minus old) are means over the completions that both could
-    score, with a 95 % paired bootstrap interval clustered by question; n counts those questions. completions: all of
+    score, with a 95 % interval of the paired difference over questions; n counts those questions. completions: all of
     them; changed: those whose value differs; unpaired: those that only one of the two could score.
     """
     import pandas as pd
@@ -106,7 +105,7 @@ def compare_rules(old: list[dict], new: list[dict], rng: np.random.Generator):
                 frame[metric].to_numpy() if metric in frame else np.full(len(ids), np.nan) for frame in values
             )
             scale = 1.0 if metric in ("accuracy", "coverage") else None
-            rows.append((*key, metric, *_ab_numbers(a, b, ids, rng, scale), named_bootstrap(rng)))
+            rows.append((*key, metric, *_ab_numbers(a, b, ids, scale), QUESTIONS_ONLY))
     return pd.DataFrame(rows, columns=AB_COLUMNS)
 
 
@@ -126,8 +125,8 @@ def _values(record):
     return read | record["rewards"] | record["measures"]
 
 
-def _ab_numbers(a, b, ids, rng, scale):
-    """(old, new, difference, ci_low, ci_high, n, completions, changed, unpaired) of one metric; scale: `paired_bootstrap`'s."""
+def _ab_numbers(a, b, ids, scale):
+    """(old, new, difference, ci_low, ci_high, n, completions, changed, unpaired) of one metric; scale: `paired_difference`'s."""
     there_a, there_b = ~np.isnan(a), ~np.isnan(b)
     both = there_a & there_b
     unpaired = int((there_a != there_b).sum())
@@ -139,7 +138,7 @@ def _ab_numbers(a, b, ids, rng, scale):
         ]
         return *means, np.nan, np.nan, np.nan, n, len(ids), changed, unpaired
     old, new = a[both].mean(), b[both].mean()
-    result = paired_bootstrap(b[both], a[both], rng, clusters=ids[both], scale=scale)
+    result = paired_difference(b[both], a[both], clusters=ids[both], scale=scale)
     return old, new, result.difference, *result.interval, n, len(ids), changed, unpaired
 
 

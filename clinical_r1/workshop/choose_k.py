@@ -64,7 +64,7 @@ def trained_with_k():
     from clinical_r1.laboratory.comparisons import k_table
     from clinical_r1.laboratory.records import SHIPPED, read_laboratory
 
-    table = k_table(read_laboratory(SHIPPED), rng=np.random.default_rng(0))
+    table = k_table(read_laboratory(SHIPPED))
     tested = table[table["k"].isin((TRAINED_FROM, TRAINED_TO)) & table["n"].notna()]
     return tested[["k", "metric", "value", "ci_low", "ci_high"]].reset_index(drop=True)
 

@@ -54,10 +54,7 @@ def _orders() -> dict[str, dict[str, str]]:
     from clinical_r1.judges.calibration import ordering
 
     ids, exact, judged = judged_methods()
-    tables = {
-        name: ordering(verdicts, exact, np.random.default_rng(0), JUDGED_MEASURES, ids)
-        for name, verdicts in judged.items()
-    }
+    tables = {name: ordering(verdicts, exact, JUDGED_MEASURES, ids) for name, verdicts in judged.items()}
     return {name: dict(zip(table["measure"], table["order"], strict=True)) for name, table in tables.items()}
 
 

@@ -6,7 +6,6 @@ Run: pytest tests/audit/test_public_answers.py   (the last part reads the files 
 import json
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -185,7 +184,7 @@ def test_what_is_not_there_has_no_row(source, tmp_path_factory, monkeypatch):
             public_answers.real_accuracy_table(empty).empty
             and public_answers.extraction_disagreements(empty).empty
         )
-        assert public_answers.real_comparison(empty, np.random.default_rng(0)).empty
+        assert public_answers.real_comparison(empty).empty
         assert public_answers.extraction_agreement(empty).empty
 
 
@@ -217,7 +216,7 @@ def answers(right, **changes):
 def test_paired_counts_by_hand():
     a, b = answers([1, 1, 1, 0, 0, 1]), answers([1, 0, 0, 1, 0, 0], model="other")
     b = replace(b, gold=dict(reversed(b.gold.items())))  # pairs join by id, not by order
-    row = public_answers.compare_answers(a, b, np.random.default_rng(0))
+    row = public_answers.compare_answers(a, b)
     assert [row[key] for key in ("both_right", "only_model", "only_against", "neither")] == [1, 3, 1, 1]
     assert (
         row["difference"] == pytest.approx(100 * 2 / 6)
@@ -225,6 +224,7 @@ def test_paired_counts_by_hand():
     )
     assert row["p"] == pytest.approx(0.625)  # two-sided sign test, 3 of 4
     assert row["n"] == 6
+    assert public_answers.compare_answers(a, b, tests=3)["mde_holm"] > row["mde_holm"]
 
 
 UNLIKE = {
@@ -242,22 +242,20 @@ UNLIKE = {
 def test_unlike_protocols_are_refused_naming_both(what):
     changes, message = UNLIKE[what]
     with pytest.raises(ValueError, match=message):
-        public_answers.compare_answers(
-            answers([1] * 6), answers([1] * 6, **changes), np.random.default_rng(0)
-        )
+        public_answers.compare_answers(answers([1] * 6), answers([1] * 6, **changes))
 
 
 def test_comparison_takes_holm_over_the_benchmarks_and_names_an_absent_model(source):
     with pytest.raises(ValueError, match=r"medmcqa has no answers of \['gpt-35-turbo-16k'\]"):
-        public_answers.real_comparison(source, np.random.default_rng(0))
+        public_answers.real_comparison(source)
     write_chains(source, "medmcqa", "gpt-35-turbo-16k", ["A", "B", "D", "A"])
-    table = public_answers.real_comparison(source, np.random.default_rng(0))
+    table = public_answers.real_comparison(source)
     assert table["benchmark"].tolist() == ["medqa-4", "medmcqa"] and table["items"].eq("all").all()
     assert (table["p_holm"] >= table["p"]).all()
-    pd.testing.assert_frame_equal(table, public_answers.real_comparison(source, np.random.default_rng(0)))
+    pd.testing.assert_frame_equal(table, public_answers.real_comparison(source))
     with pytest.raises(ValueError, match=r"unlike protocols: one on medmcqa \(4 options, 3 items.*gpt-4-32k"):
         (source / "medqa" / "test_4opt_metamap.jsonl").unlink()
-        public_answers.real_comparison(source, np.random.default_rng(0), "one", "gpt-4-32k")
+        public_answers.real_comparison(source, "one", "gpt-4-32k")
 
 
 # --- other parsers
@@ -328,7 +326,7 @@ def test_real_accuracy(data_dir):
 
 
 def test_real_comparison(data_dir):
-    table = public_answers.real_comparison(data_dir, np.random.default_rng(0)).set_index("benchmark")
+    table = public_answers.real_comparison(data_dir).set_index("benchmark")
     assert table.loc["medqa-4", ["both_right", "only_model", "only_against", "neither"]].tolist() == [
         769,
         286,

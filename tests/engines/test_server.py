@@ -10,7 +10,6 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from judge_server import KEY, answer, refusal, serving
 
@@ -396,7 +395,7 @@ def test_a_real_server_answers_table_1_under_its_own_name_and_as_transformers_do
         assert len(rows) == 4 and all(row["text"] and row["tokens"] <= 32 for row in rows)
         assert {row["model"] for row in rows} == {f"{smollm2}@main"}
         assert {row["note"] for row in rows} == {f"answered through a server by {smollm2.name}@main"}
-        table = build_table1(settings, score_all(settings), np.random.default_rng(0))
+        table = build_table1(settings, score_all(settings))
         assert "smollm2-served" in set(table["method"])
         engine = extensions.loaded().servers["smollm2-served"]
     finally:

@@ -22,7 +22,7 @@ def results():
 
 
 def test_results_show_the_shipped_table_of_k(shipped, results):
-    table = comparisons.k_table(shipped, rng=np.random.default_rng(20251205))  # as notebook 05
+    table = comparisons.k_table(shipped)  # as notebook 05
     for k, rows in table.groupby("k"):
         cells = [
             "{value:.{p}f} [{ci_low:.{p}f}, {ci_high:.{p}f}]".format(
@@ -86,13 +86,14 @@ def test_results_show_logged_shares_beside_their_predictions(shipped, results):
 
 def test_results_of_the_other_choices(shipped, results):
     def table(family):
-        return comparisons.ablation_table(shipped, family, rng=np.random.default_rng(3)).set_index(
-            ["arm", "metric"]
-        )
+        return comparisons.ablation_table(shipped, family).set_index(["arm", "metric"])
 
     aggregators = table("aggregator")
-    for arm in ("gdpo", "mo_grpo"):
-        assert aggregators.loc[(arm, "hallucination"), "p_holm"] < 0.05
+    assert set(aggregators["tests"]) == {0, 32}  # the reference's own rows are not tested
+    open_ = [aggregators.loc[(arm, "hallucination"), "p_holm"] for arm in ("gdpo", "mo_grpo")]
+    assert "(p = {:.3f} and {:.3f})".format(*open_) in results and min(open_) > 0.05
+    constrained = aggregators.loc[("constrained", "hallucination")]
+    assert constrained["p_holm"] < 0.05 and f"fewer too ({constrained['value']:.2f})" in results
     values = [aggregators.loc[(arm, "hallucination"), "value"] for arm in ("gdpo", "mo_grpo", "crpo")]
     assert "({:.2f} and {:.2f} against {:.2f} a response)".format(*values) in results
     accuracy = aggregators.xs("accuracy", level="metric")
@@ -105,7 +106,7 @@ def test_results_of_the_other_choices(shipped, results):
         assert "from {:.2f} to {:.2f}".format(*values) in results
         by_seed = shipped.scores.groupby(["arm", "seed"])[metric].mean()
         assert (by_seed["grounded"] > by_seed["crpo"]).all()
-    assert grounded.loc[("grounded", "hallucination"), "p_holm"] < 0.05
+    assert f"(p = {grounded.loc[('grounded', 'hallucination'), 'p_holm']:.3f} after correction)" in results
     assert grounded.loc[("grounded", "faithfulness"), "p_holm"] > 0.05  # "which leaves the difference open"
     seconds = shipped.arms["seconds"]
     assert (
@@ -114,12 +115,13 @@ def test_results_of_the_other_choices(shipped, results):
     )
 
 
-def test_results_call_the_price_of_crpo_s_reward_open(shipped, results):
+def test_results_tell_the_price_of_crpo_s_reward(shipped, results):
     effect = comparisons.prompt_and_reward(shipped).set_index(["metric", "effect"])  # nothing is drawn
     price = effect.loc[("accuracy", "CRPO reward")]
-    assert f"costs {-price['difference']:.1f} points of accuracy" in results
-    assert (round(-price["difference_high"]), round(-price["difference_low"])) == (1, 5)  # "about 1 to 5"
-    assert f"After correction p is {price['p_holm']:.3f}, barely under 0.05 with three seeds" in results
+    ends = f"[{-price['difference_high']:.1f}, {-price['difference_low']:.1f}]"
+    told = f"costs {-price['difference']:.1f} points of accuracy {ends}; after correction p is {price['p_holm']:.3f}."
+    assert told in results
+    assert set(effect["tests"]) == {12}
     assert (effect.drop(index="accuracy", level="metric")["p_holm"] > 0.05).all()
 
 

@@ -77,33 +77,34 @@ def test_rows_twice_and_unknown_arms_are_refused(tmp_path):
 
 def test_draws_give_the_intervals_of_the_interval_module(lab):
     own = lab.scores[lab.scores["arm"] == "k0"]
-    expected = intervals.bootstrap_interval(own["faithfulness"], rng(), clusters=own["id"], seeds=own["seed"])
-    row = pareto.points(lab, PAIR, rng()).query("arm == 'k0' and objective == 'faithfulness'").iloc[0]
+    expected = intervals.mean_interval(own["faithfulness"], clusters=own["id"], seeds=own["seed"])
+    row = pareto.points(lab, PAIR).query("arm == 'k0' and objective == 'faithfulness'").iloc[0]
     assert row["value"] == pytest.approx(own["faithfulness"].mean())
-    width = expected[1] - expected[0]
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected, abs=0.1 * width)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(expected)
 
 
 def test_ablation_table_is_the_paired_comparison(lab):
-    table = comparisons.ablation_table(lab, "k", rng=rng())
+    table = comparisons.ablation_table(lab, "k")
     assert list(dict.fromkeys(table["arm"])) == ["k0", "k3", "crpo", "k30"]  # by k
     row = table[(table["arm"] == "k30") & (table["metric"] == "faithfulness")].iloc[0]
     pair = [lab.scores[lab.scores["arm"] == arm].sort_values(["seed", "id"]) for arm in ("k30", "crpo")]
     values = [rows["faithfulness"].to_numpy(float) for rows in pair]
-    expected = intervals.paired_bootstrap(*values, rng(), clusters=pair[0]["id"], seeds=pair[0]["seed"])
+    expected = intervals.paired_difference(*values, clusters=pair[0]["id"], seeds=pair[0]["seed"])
     assert row["difference"] == pytest.approx(expected.difference)
-    width = expected.interval[1] - expected.interval[0]
     bounds = (row["difference_low"], row["difference_high"])
-    assert bounds == pytest.approx(expected.interval, abs=0.15 * width)
+    assert bounds == pytest.approx(expected.interval) and row["p"] == pytest.approx(expected.p)
     tested = table[table["against"].notna()]
     assert tested["p_holm"].to_numpy() == pytest.approx(intervals.holm(tested["p"]))
+    assert set(tested["tests"]) == {12} and set(tested["status"]) == {"primary"}
+    first = intervals.minimum_detectable_effect(expected.standard_error, expected.df, tests=12)
+    assert row["mde_holm"] == pytest.approx(first)
     own = table[table["arm"] == "crpo"]
     assert own["difference"].isna().all() and own["setting"].iloc[0] == "k = 10"
     assert set(table["seeds"]) == {3} and set(table["n"]) == {40}
 
 
 def test_cold_start_arms_are_compared_with_their_own_counterpart(lab):
-    table = comparisons.ablation_table(lab, "cold_start", rng=rng())
+    table = comparisons.ablation_table(lab, "cold_start")
     against = table.dropna(subset="difference").drop_duplicates("arm").set_index("arm")["against"]
     assert against.to_dict() == {"cold_start_grpo": "grpo", "cold_start_crpo": "crpo"}
 
@@ -115,7 +116,7 @@ def test_an_arm_that_is_always_right_or_silent_has_no_certain_number(lab, seeds)
     scores.loc[k0, ["accuracy", "faithfulness", "drc"]] = [100.0, 0, 2]
     scores.loc[k3, "accuracy"] = 0.0
     given = lab._replace(scores=scores)
-    points = pareto.points(given, ("accuracy", "faithfulness", "drc"), rng()).set_index(["arm", "objective"])
+    points = pareto.points(given, ("accuracy", "faithfulness", "drc")).set_index(["arm", "objective"])
     bound = intervals.wilson_interval(0, 40)[1]
     for key, expected in {
         ("k0", "accuracy"): (100 - 100 * bound, 100.0),
@@ -129,7 +130,7 @@ def test_an_arm_that_is_always_right_or_silent_has_no_certain_number(lab, seeds)
         ("arm", "k0")
     ]  # no true claim, no volume: and no draw that could say how sure that is
     assert silent["volume"] == 0 and np.isnan(silent["ci_low"]) and np.isnan(silent["ci_high"])
-    table = comparisons.ablation_table(given, "k", "k0", ("accuracy",), rng()).set_index("arm")
+    table = comparisons.ablation_table(given, "k", "k0", ("accuracy",)).set_index("arm")
     assert table.loc["k3", "difference"] == -100 == table.loc["k3", "difference_low"]
     assert table.loc["k3", "difference_high"] == pytest.approx(-100 + 100 * bound)
 
@@ -154,9 +155,25 @@ def test_tables_name_their_draws_and_seed(lab):
         "bootstrap over questions and seeds (1,000 draws, seed 5)"
     }
     one = lab._replace(scores=lab.scores[lab.scores["seed"] == 0])
-    assert set(pareto.points(one, PAIR, seed)["interval"]) == {
-        "bootstrap over questions (10,000 draws, seed 5)"
-    }
+    assert set(pareto.points(one, PAIR)["interval"]) == {"Student's t over questions"}
+    table = comparisons.ablation_table(one, "k")
+    assert table[["p", "p_holm", "mde_holm"]].isna().all(axis=None) and table["difference_low"].notna().any()
+    assert comparisons.prompt_and_reward(one)["p_holm"].isna().all()
+
+
+def test_measures_that_were_not_named_before_are_exploratory_and_corrected_apart(lab):
+    table = comparisons.ablation_table(lab, "k", metrics=("tokens", "cecd", "accuracy", "drc"))
+    tested = table[table["p"].notna()]
+    for status, names in (("primary", {"accuracy", "drc"}), ("exploratory", {"tokens", "cecd"})):
+        rows = tested[tested["status"] == status]
+        assert set(rows["metric"]) <= names
+        assert rows["p_holm"].to_numpy() == pytest.approx(intervals.holm(rows["p"]))
+
+
+def test_volumes_need_a_generator_and_means_do_not(lab):
+    with pytest.raises(ValueError, match="expected rng="):
+        pareto.hypervolume_table(lab, reps=20)
+    assert len(pareto.points(lab)) == 44
 
 
 def test_seeds_that_agree_exactly_have_no_interval():
@@ -167,28 +184,28 @@ def test_seeds_that_agree_exactly_have_no_interval():
 
 def test_unknown_family_and_uncomputed_objective_are_named(lab):
     with pytest.raises(ValueError, match="'colour'"):
-        comparisons.ablation_table(lab, "colour", rng=rng())
+        comparisons.ablation_table(lab, "colour")
     with pytest.raises(ValueError, match="objective 'kindness' is named but not computed"):
-        pareto.points(lab, ("accuracy", "kindness"), rng())
+        pareto.points(lab, ("accuracy", "kindness"))
 
 
 def test_a_missing_verdict_is_no_zero(lab):
     gap = lab.scores["drc"].astype(float).where(lab.scores.index != lab.scores.index[-1])
     with pytest.raises(ValueError, match="no drc for 1 of 40"):
-        pareto.points(without(lab, drc=gap), ("drc",), rng())
+        pareto.points(without(lab, drc=gap), ("drc",))
 
 
 def test_arms_are_compared_on_the_seeds_they_share(lab):
     half = lab.scores[(lab.scores["arm"] != "k30") | (lab.scores["seed"] < 1)]
-    table = comparisons.ablation_table(lab._replace(scores=half), "k", rng=rng())
+    table = comparisons.ablation_table(lab._replace(scores=half), "k")
     assert set(table["seeds"]) == {1} and np.isfinite(table["ci_high"]).all()
     none = half[(half["arm"] == "k30") | (half["seed"] > 0)]
     with pytest.raises(ValueError, match="no training seed in common"):
-        comparisons.ablation_table(lab._replace(scores=none), "k", rng=rng())
+        comparisons.ablation_table(lab._replace(scores=none), "k")
 
 
 def test_prompt_and_reward_effects_add_up(lab):
-    table = comparisons.prompt_and_reward(lab, ("drc",), rng()).set_index("effect")["difference"]
+    table = comparisons.prompt_and_reward(lab, ("drc",)).set_index("effect")["difference"]
     mean = lab.scores.groupby("arm")["drc"].mean()
     assert table["CRPO prompt"] + table["CRPO reward"] == pytest.approx(mean["crpo"] - mean["grpo"])
     interaction = mean["crpo"] - mean["grpo_in_crpo"] - mean["crpo_in_grpo"] + mean["grpo"]
@@ -196,7 +213,7 @@ def test_prompt_and_reward_effects_add_up(lab):
 
 
 def test_k_table_reads_k_from_the_arms(lab):
-    table = comparisons.k_table(lab, rng=rng())
+    table = comparisons.k_table(lab)
     assert sorted(table["k"].unique()) == [0, 3, 10, 30]
     paid = table[table["metric"] == "clinical_reasoning_reward"]
     assert len(paid) == 4 and paid["seeds"].eq(3).all()

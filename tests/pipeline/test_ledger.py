@@ -37,7 +37,17 @@ MANIFEST = {
 }
 
 
-def table_of(benchmark="medqa", n=None, value=None, low=0.0, high=100.0, metrics=paper.METRICS, shift=0.0):
+def table_of(
+    benchmark="medqa",
+    n=None,
+    value=None,
+    low=0.0,
+    high=100.0,
+    metrics=paper.METRICS,
+    shift=0.0,
+    seeds=1,
+    seed_sd=np.nan,
+):
     """Rows as `tables.table1` makes them: every arm at `value`, or at the printed value plus `shift`."""
     printed = paper.table1().set_index(["benchmark", "method", "metric"])["value"]
     theirs = paper.STANDS_FOR.get(benchmark, benchmark.removesuffix("-4"))
@@ -50,8 +60,9 @@ def table_of(benchmark="medqa", n=None, value=None, low=0.0, high=100.0, metrics
             "ci_low": low,
             "ci_high": high,
             "n": n or paper.N_QUESTIONS[theirs],
-            "seeds": 1,
+            "seeds": seeds,
             "coverage": 0.9,
+            "seed_sd": seed_sd,
         }
         for method in METHODS
         for metric in metrics
@@ -97,44 +108,63 @@ def test_the_135_printed_cells_in_the_papers_order():
 
 
 @pytest.mark.parametrize(
-    ("shift", "low", "high", "verdict"),
-    [
-        (0.04, 0, 0, "reproduced"),  # tolerance 50 / 1273 + 0.005 = 0.0443
-        (-0.04, 0, 0, "reproduced"),
-        (0.05, 50, 55, "inside interval"),
-        (0.05, 53, 55, "outside"),
-        (0.05, np.nan, np.nan, "outside"),
+    ("shift", "seeds", "seed_sd", "verdict"),
+    [  # of 10 seeds: t of 9 df is 2.262, so half the prediction interval is 2.3726 times the seeds' standard deviation
+        (0.0, 10, 1.0, "reproduced"),  # 0 +- 2.37, within 5
+        (2.6, 10, 1.0, "reproduced"),  # 0.23 to 4.97: not the same number, and equivalent
+        (2.7, 10, 1.0, "outside"),  # 0.33 to 5.07
+        (-2.7, 10, 1.0, "outside"),
+        (2.0, 10, 1.5, "inside interval"),  # -1.56 to 5.56: as narrow as the margin, and not within it
+        (0.0, 10, 2.2, "uninformative"),  # +- 5.22
+        (5.0, 10, 2.2, "uninformative"),
+        (5.3, 10, 2.2, "outside"),
+        (8.0, 3, 2.0, "uninformative"),  # three seeds: 4.303 * 2 * 1.155 = 9.94
+        (0.0, 1, np.nan, "uninformative"),
+        (40.0, 1, np.nan, "uninformative"),
     ],
 )
-def test_verdicts_of_a_comparable_run(shift, low, high, verdict):
-    rows = ledger.ledger(table_of(shift=shift, low=low, high=high), PAPER, {"medqa": 5})
+def test_verdicts_of_a_comparable_run(shift, seeds, seed_sd, verdict):
+    rows = ledger.ledger(table_of(shift=shift, seeds=seeds, seed_sd=seed_sd), PAPER, {"medqa": 5})
     row = cell_of(rows)
-    assert (row["verdict"], row["reason"], row["measured_on"]) == (verdict, "", "medqa")
+    assert (row["verdict"], row["measured_on"]) == (verdict, "medqa")
+    assert row["reason"] == (ledger.ONE_SEED if seeds == 1 else "")
     assert row["value"] == pytest.approx(52.41 + shift) and row["n"] == row["printed_n"] == 1273
     counts = ledger.ledger_counts(rows)
     assert sum(counts.values()) == 135 and counts["not attempted"] == 90
 
 
-@pytest.mark.parametrize(
-    ("metric", "n", "expected"),
-    [
-        ("accuracy", 1000, 0.055),
-        ("accuracy", 1273, 0.0442773),
-        ("drc", 100, 0.01),
-        ("hallucination", 1, 0.505),
-    ],
-)
-def test_tolerance_by_hand(metric, n, expected):
-    assert ledger.tolerance(metric, n) == pytest.approx(expected, abs=1e-7)
+def test_the_prediction_interval_and_the_margin_stand_in_the_row():
+    rows = ledger.ledger(table_of(seeds=10, seed_sd=1.0), PAPER)
+    row, judged = cell_of(rows), cell_of(rows, "table1.medqa.crpo.drc")
+    half = 2.262157 * np.sqrt(1.1)
+    assert (row["predicted_low"], row["predicted_high"]) == pytest.approx(
+        (52.41 - half, 52.41 + half), abs=1e-4
+    )
+    assert (row["margin"], judged["margin"]) == (5.0, 0.5)
+    text = ledger.ledger_markdown(rows)
+    assert "[50.04, 54.78] | 5.0 | reproduced" in text and "uninformative: it holds it" in text
+    one = cell_of(ledger.ledger(table_of(), PAPER))
+    assert np.isnan(one["predicted_low"])
 
 
-def test_tolerance_admits_the_nearest_count_and_not_the_next():
-    """52.41 % is not k / 1273: the nearest share (667) is within the tolerance, its neighbours are not."""
-    verdicts = {
-        k: cell_of(ledger.ledger(table_of(value=round(100 * k / 1273, 4), low=0, high=1), PAPER))["verdict"]
-        for k in (666, 667, 668)
-    }
-    assert verdicts == {666: "outside", 667: "reproduced", 668: "outside"}
+def test_noise_is_rarely_called_inside_and_a_target_far_off_never():
+    """Runs that vary as the clinic's do, against one run that differs by 0 or by 8 points: 2,000 draws each."""
+    generator, counts = np.random.default_rng(3), {}
+    for off in (0.0, 8.0):
+        for seeds in (1, 3, 10):
+            runs = 50 + 2.0 * generator.normal(size=(2000, seeds + 1))
+            means = runs[:, 1:].mean(axis=1)
+            spread = runs[:, 1:].std(axis=1, ddof=1) if seeds > 1 else np.full(2000, np.nan)
+            got = [
+                tables.against_printed(theirs + off, ours, tables.predicted("accuracy", sd, seeds, 1273), 5.0)
+                for theirs, ours, sd in zip(runs[:, 0], means, spread, strict=True)
+            ]
+            counts[off, seeds] = {name: got.count(name) / 2000 for name in ledger.VERDICTS}
+    assert counts[0.0, 1]["uninformative"] == counts[8.0, 1]["uninformative"] == 1.0
+    for (off, _), share in counts.items():
+        agrees = share["reproduced"] + share["inside interval"]
+        assert agrees < 0.05 if off else share["outside"] < 0.07
+    assert counts[8.0, 10]["outside"] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -181,12 +211,12 @@ def test_items_are_those_asked_even_where_a_judge_left_some_out():
     table = table_of()
     table.loc[table["metric"] == "drc", "n"] = 1200
     row = cell_of(ledger.ledger(table, PAPER), "table1.medqa.crpo.drc")
-    assert row["verdict"] == "reproduced" and row["tolerance"] == round(0.5 / 1200 + 0.005, 4)
+    assert (row["verdict"], row["n"]) == ("uninformative", 1200) and row["reason"] == ledger.ONE_SEED
 
 
 def test_the_benchmark_itself_comes_before_its_stand_in():
     rows = ledger.ledger(pd.concat([table_of("clinic", n=500, value=1.0), table_of()]), PAPER)
-    assert cell_of(rows)["measured_on"] == "medqa" and cell_of(rows)["verdict"] == "reproduced"
+    assert cell_of(rows)["measured_on"] == "medqa" and cell_of(rows)["verdict"] == "uninformative"
 
 
 def test_a_table_that_is_no_table1_is_refused():
@@ -339,7 +369,6 @@ def test_explain_names_all_that_a_number_came_from(run):
         "52.41 (arXiv 2512.00601, Table 1, medqa, CRPO",
         "50.00 [40.00, 60.00] on clinic; n 16 questions, 1 seed(s), coverage 0.900",
         "temperature 0.8, top-p 0.95",
-        "tolerance  3.130",
         f"not attempted: {ledger.STAND_IN}",
         "runs/smoke/tables/ledger.csv (a run on disk)",
         f"{'a' * 40}, with uncommitted changes",
@@ -407,7 +436,7 @@ def test_explain_knows_arms_measures_and_sets_that_the_paper_lacks(run, cell, sa
         "prompts.py",
     ):
         assert part in text
-    assert "tolerance" not in text
+    assert "one more" not in text
     assert "52.41" in explain.explain(CELL, settings)
     path.write_text(path.read_text().replace("61.25", "99.25"))
     with pytest.raises(PipelineError, match="table1.csv has changed since"):
@@ -419,8 +448,9 @@ def test_explain_of_an_unknown_cell_names_the_nearest(run):
     ledger.write_ledger(settings, table, MANIFEST)
     with pytest.raises(ValueError, match=f"nearest name is '{CELL}'"):
         explain.explain("table1.medqa.crpo.acuracy", settings)
-    assert "0 reproduced, 0 inside interval, 0 outside, 135 not attempted" in explain.explain(
-        "ledger", settings
+    assert (
+        "0 reproduced, 0 inside interval, 0 outside, 0 uninformative, 135 not attempted"
+        in explain.explain("ledger", settings)
     )
 
 
@@ -491,10 +521,11 @@ def test_lm_eval_counts_the_whole_benchmark_as_original(run):
 # ---- docs/results.md ----
 
 
-def comparison(method="crpo", against="grpo", p=0.01, mde=4.0, names=("accuracy", "drc", "cecd")):
+def comparison(method="crpo", against="grpo", p=0.01, mde_holm=4.0, names=("accuracy", "drc", "cecd")):
     rows = [
         {"benchmark": benchmark, "metric": metric, method: 52.0, against: 50.0, "difference": -2.0}
-        | {"ci_low": -4.0, "ci_high": 0.25, "p": p, "p_holm": p, "n": 500, "mde": mde}
+        | {"ci_low": -4.0, "ci_high": 0.25, "p": p, "p_holm": p, "n": 500, "mde_holm": mde_holm}
+        | {"status": measures.status(benchmark, metric), "tests": 4, "seeds": 3, "test": "two-way"}
         for benchmark in ("clinic", "clinic-shift")
         for metric in names
     ]
@@ -510,7 +541,7 @@ def test_results_block_holds_what_the_ledger_holds(run):
         ]
     )
     stacked = tables.write_comparisons(
-        settings, {"one": comparison(names=["accuracy"], p=0.0001), "all": comparison(mde=np.nan)}
+        settings, {"one": comparison(names=["accuracy"], p=0.0001), "all": comparison(mde_holm=np.nan)}
     )
     assert list(stacked.columns) == tables.COMPARISON_COLUMNS and len(stacked) == 8
     block = readme_module.results_block(ledger.ledger(table, settings), stacked)
@@ -520,17 +551,54 @@ def test_results_block_holds_what_the_ledger_holds(run):
     differences = [line for line in block.splitlines() if line.startswith("| CRPO − GRPO")]
     assert differences == [
         "| CRPO − GRPO | accuracy `clinic` | −2.0 [−4.0, 0.2] | 0.010 | – | 500 |",  # the more careful p
-        "| CRPO − GRPO | options rejected (DRC) | −2.00 [−4.00, 0.25] | 0.010 | – | 500 |",
+        "| CRPO − GRPO | options rejected (DRC) `clinic` | −2.00 [−4.00, 0.25] | 0.010 | – | 500 |",
         "| CRPO − GRPO | accuracy `clinic-shift` | −2.0 [−4.0, 0.2] | 0.010 | – | 500 |",
+        "| CRPO − GRPO | options rejected (DRC) `clinic-shift` | −2.00 [−4.00, 0.25] | 0.010 | – | 500 |",
     ]
+    assert (
+        "detectable difference (80 % power, first Holm step)" in block and measures.NO_TEST[1:] not in block
+    )
     assert "135 not attempted" in block and CELL in block
+    expert = comparison(names=["accuracy"], p=np.nan).assign(benchmark="clinic-expert", status="exploratory")
+    block = readme_module.results_block(
+        ledger.ledger(table, settings), tables.write_comparisons(settings, {"one": expert[:1]})
+    )
+    assert "| accuracy `clinic-expert` (exploratory) | −2.0 [−4.0, 0.2] | – | 4.0 | 500 |" in block
+    assert measures.NO_TEST[1:] in block  # no p: the page says why
+
+
+def test_comparisons_published_before_are_still_shown(tmp_path):
+    """comparisons.csv of an older commit: `mde` of an uncorrected test, and no measure called primary."""
+    frame = comparison().drop(columns=["status", "tests"]).rename(columns={"mde_holm": "mde"})
+    frame = frame.assign(comparison="one", method="crpo", against="grpo")
+    path = tmp_path / "comparisons.csv"
+    frame.to_csv(path, index=False)
+    read = readme_module.read_comparisons(path)
+    block = readme_module._differences(read, "clinic")
+    assert "| detectable difference |" in block and "(exploratory)" not in block and "4.0 |" in block
+    frame.drop(columns="mde").to_csv(path, index=False)
+    with pytest.raises(KeyError, match="mde_holm"):
+        readme_module.read_comparisons(path)
+
+
+def test_a_ledger_published_before_is_still_read(run):
+    """Its `tolerance` was half a question; prediction and margin are unknown there, and no verdict rests on them."""
+    settings, table = run
+    rows = ledger.write_ledger(settings, table, MANIFEST)
+    path = settings.run_dir / "tables" / "ledger.csv"
+    older = rows.drop(columns=["predicted_low", "predicted_high", "margin"])
+    older.insert(older.columns.get_loc("verdict"), "tolerance", 0.1)
+    older.to_csv(path, index=False)
+    read = ledger.read_ledger(path)
+    assert list(read.columns) == ledger.LEDGER_COLUMNS and read["margin"].isna().all()
+    assert read["verdict"].tolist() == rows["verdict"].tolist()
 
 
 def test_comparisons_of_metrics_compare_stack(run):
-    from records import four_records, rng
+    from records import four_records
 
     scores = four_records(method="crpo") + four_records()
-    frame = measures.compare(scores, "crpo", "grpo", ["accuracy", "drc"], rng())
+    frame = measures.compare(scores, "crpo", "grpo", ["accuracy", "drc"])
     rows = tables.write_comparisons(run[0], {"crpo against grpo": frame})
     assert rows[["method", "against", "metric", "n"]].values.tolist() == [
         ["crpo", "grpo", "accuracy", 4],

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from clinical_r1.curation.splits import ensure_splits
 from clinical_r1.files import write_text
 from clinical_r1.settings import SMOKE, Settings
@@ -56,7 +54,7 @@ def go_on(settings: Settings, begin: Callable[[str], None] = lambda stage: None)
     begin("completions")
     complete_all(settings)
     begin("scores and tables")
-    table = build_table1(settings, score_all(settings), np.random.default_rng(0))
+    table = build_table1(settings, score_all(settings))
     write_table1(table, settings.run_dir / "tables")
     write_text(
         settings.run_dir / "tables" / "steps.csv", read_logs(settings)[["method", "step", "reward"]].to_csv()

@@ -29,14 +29,14 @@ table[["measure", "n", "kappa", "bias", "judge_mean", "exact_mean"]].round(2)
 # %% [markdown]
 # ## Order
 #
-# `ordering(judged[name], exact, rng, measures, ids)` compares the two writers (careful minus hasty): the judge's difference
+# `ordering(judged[name], exact, measures, ids)` compares the two writers (careful minus hasty): the judge's difference
 # and the exact one, each with its interval. For each measure, name **all** judges that put the two writers in the right
 # order; an empty list where nobody can, or where there is no order to find.
 
 # %%
 # BEGIN SOLUTION
 tables = {
-    name: ordering(verdicts, exact, np.random.default_rng(0), JUDGED_MEASURES, ids)
+    name: ordering(verdicts, exact, JUDGED_MEASURES, ids)
     for name, verdicts in judged.items()
 }
 orders = pd.concat(tables, names=["judge"]).reset_index("judge")
@@ -48,7 +48,7 @@ orders[["judge", "measure", "judged", "judged_low", "judged_high", "exact", "ord
 # STUDENT
 # # Hint: start with one judge, and read the last column of its table.
 # answer = dict.fromkeys(JUDGED_MEASURES)
-# ordering(judged["length judge"], exact, np.random.default_rng(0), JUDGED_MEASURES, ids).round(2)
+# ordering(judged["length judge"], exact, JUDGED_MEASURES, ids).round(2)
 # END SOLUTION
 
 # %% tags=["check"]
