@@ -35,10 +35,7 @@ table[["measure", "n", "kappa", "bias", "judge_mean", "exact_mean"]].round(2)
 
 # %%
 # BEGIN SOLUTION
-tables = {
-    name: ordering(verdicts, exact, JUDGED_MEASURES, ids)
-    for name, verdicts in judged.items()
-}
+tables = {name: ordering(verdicts, exact, JUDGED_MEASURES, ids) for name, verdicts in judged.items()}
 orders = pd.concat(tables, names=["judge"]).reset_index("judge")
 answer = {
     measure: orders.loc[(orders["measure"] == measure) & (orders["order"] == "same"), "judge"].tolist()
