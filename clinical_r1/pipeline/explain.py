@@ -116,7 +116,10 @@ def _file_lines(row, record, settings):
     inputs = record["inputs"]
     wanted = {"prompts": f"{PACKAGE.name}/prompts.py"}
     if row.measured_on in CLINIC_BENCHMARKS:
-        wanted["knowledge"] = f"{PACKAGE.name}/data/clinic_kb/relations.csv"
+        folder = f"{PACKAGE.name}/data/clinic_kb/"
+        tables = {path: digest for path, digest in inputs.items() if path.startswith(folder)}
+        for path, digest in (tables or {folder: None}).items():
+            yield f"knowledge  {path}  sha256 {digest or 'not recorded'}"
     if record["base_model"] == "clinic-base":
         wanted["base"] = f"{PACKAGE.name}/data/clinic_base/model.safetensors"
     else:

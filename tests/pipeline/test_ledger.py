@@ -26,6 +26,7 @@ MANIFEST = {
     "hardware": {"platform": "Linux x86_64", "cores": 2, "memory_gb": 16.0, "gpu": None},
     "sha256": {
         "clinical_r1/prompts.py": "b" * 64,
+        "clinical_r1/data/clinic_kb/findings.csv": "9" * 64,
         "clinical_r1/data/clinic_kb/relations.csv": "c" * 64,
         "clinical_r1/data/clinic_base/model.safetensors": "d" * 64,
     },
@@ -374,7 +375,8 @@ def test_explain_names_all_that_a_number_came_from(run):
         f"{'a' * 40}, with uncommitted changes",
         "Linux x86_64, 2 cores",
         f"prompts.py  sha256 {'b' * 64}",
-        f"relations.csv  sha256 {'c' * 64}",
+        f"knowledge  clinical_r1/data/clinic_kb/findings.csv  sha256 {'9' * 64}",
+        f"knowledge  clinical_r1/data/clinic_kb/relations.csv  sha256 {'c' * 64}",
         f"model.safetensors  sha256 {'d' * 64}",
         "seeds      0, 1",
         "./reproduce.sh smoke --seeds 2",
