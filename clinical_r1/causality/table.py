@@ -116,6 +116,19 @@ def causality_table(settings, benchmark: str, split: str, n: int):
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(counts, "Int64"))
 
 
+def read_outcomes(settings, benchmark: str, split: str, n: int):
+    """Frame method, seed, probe, id, outcome: what came of each question, for tests that pair questions."""
+    import pandas as pd
+
+    rows = []
+    for method in settings.methods:
+        for seed in settings.seeds:
+            for row in read_stamped(rows_path(settings, method, seed, benchmark, split, n), "probe"):
+                names = {"method": method, "seed": seed, "probe": row["probe"]}
+                rows += [names | {"id": key, "outcome": outcome} for key, outcome in row["outcomes"].items()]
+    return pd.DataFrame(rows)
+
+
 def probe_all(
     settings, benchmark: str = "clinic", split: str = "validation", n: int = 200, steps: int = STEPS
 ):
