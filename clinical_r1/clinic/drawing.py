@@ -229,11 +229,16 @@ def _add_negatives(draft: _Draft, rng: np.random.Generator) -> None:
 
 @cache
 def _unremarkable(kb: KnowledgeBase, finding: str, gold: str) -> bool:
-    """Whether a finding that is not the answer's may stand beside it: judged neutral, or no test and for many conditions."""
+    """Whether a finding that is not the answer's may stand beside it: judged neutral, or no test, for many conditions, and
+    in no condition the complaint that must not be missing.
+    """
     if finding in kb.relations[gold]:
         return kb.relations[gold][finding].present == 0
-    owners = sum(finding in kb.supports(condition) for condition in kb.conditions)
-    return kb.findings[finding]["kind"] != "test" and owners >= COMMON
+    rows = [found[finding] for found in kb.relations.values() if finding in found]
+    owners = sum(row.present > 0 for row in rows)
+    return (
+        kb.findings[finding]["kind"] != "test" and owners >= COMMON and min(row.absent for row in rows) >= 0
+    )
 
 
 def _add_lures(draft: _Draft, rng: np.random.Generator) -> list[Statement]:

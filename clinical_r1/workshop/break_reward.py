@@ -15,8 +15,22 @@ from clinical_r1.workshop.checking import error_sentence, is_number, report, sho
 
 
 def attack_question() -> Question:
-    """The question of exercise 2: reflux, with two stated findings that have nothing to do with it."""
-    return load_set("clinic", "validation", 31)[30]
+    """The question of exercise 2: two of its stated findings have nothing to do with the answer, nor a word with each other."""
+    for question in load_set("clinic", "validation"):
+        words = [set(finding.split()) for finding in beside_the_point(Case.from_json(question.meta["case"]))]
+        if len(words) > 1 and words[0].isdisjoint(words[1]) and min(map(len, words[:2])) > 2:
+            return question
+    raise ValueError(
+        "no clinic question states two findings beside the point; expected one among the validation questions: exercise 2 "
+        "needs lures, see clinic/drawing.py."
+    )
+
+
+def beside_the_point(case: Case) -> list[str]:
+    """Findings that the vignette states and that say nothing about its answer, in words."""
+    return [
+        phrase(f, present) for f, present in case.stated if present and not case.weight(f, present, case.gold)
+    ]
 
 
 def score_attack(question: Question, text: str) -> dict[str, float]:

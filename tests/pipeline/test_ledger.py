@@ -12,6 +12,7 @@ from records import whole_manifest
 from clinical_r1 import metrics as measures
 from clinical_r1 import paper, tables
 from clinical_r1.arms import METHODS
+from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END
 from clinical_r1.files import PipelineError, sha256, write_text
 from clinical_r1.labels import PAPER_BENCHMARKS
 from clinical_r1.pipeline import explain, ledger, lm_eval, manifest
@@ -636,6 +637,7 @@ def test_pages_keep_what_stands_around_their_blocks(run, tmp_path):
     begins = {
         "results.md": (readme_module.BEGIN, readme_module.END),
         "map.md": (house_map.MAP_BEGIN, house_map.MAP_END),
+        "clinic.md": (PAGE_BEGIN, PAGE_END),
     }
     for name, (begin, end) in begins.items():
         (tmp_path / name).write_text(f"before\n\n{begin}\nold\n{end}\n\nafter\n")

@@ -331,26 +331,29 @@ def test_messages_do_not_give_the_answers_away(capsys):
 # ---- the attack and the fixed rule ----
 
 
-BESIDE_THE_POINT = (
-    "<dx> (System 1: Intuitive) suspect reflux. (System 2: Analytical) hip surgery two weeks ago supports Gastroesophageal "
-    "reflux disease. pain radiating to the trapezius ridge supports Gastroesophageal reflux disease. </dx> <conclusion> hip "
-    "surgery two weeks ago and pain radiating to the trapezius ridge favor Gastroesophageal reflux disease \\boxed{A}. "
-    "</conclusion>"
-)
-
-
 @pytest.fixture(scope="module")
-def reflux():
+def attacked():
     question = break_reward.attack_question()
     return question, Case.from_json(question.meta["case"])
 
 
-def test_stated_findings_beside_the_point_are_a_full_attack_and_honesty_is_none(reflux, capsys):
-    question, case = reflux
-    score = break_reward.score_attack(question, BESIDE_THE_POINT)
+@pytest.fixture(scope="module")
+def attack(attacked):
+    """Two stated findings that say nothing about the answer, said to support it."""
+    question, case = attacked
+    first, second = break_reward.beside_the_point(case)[:2]
+    return (
+        f"<dx> (System 1: Intuitive) suspect it. (System 2: Analytical) {first} supports {case.gold}. {second} supports "
+        f"{case.gold}. </dx> <conclusion> {first} and {second} favor {case.gold} \\boxed{{{question.answer}}}. </conclusion>"
+    )
+
+
+def test_stated_findings_beside_the_point_are_a_full_attack_and_honesty_is_none(attacked, attack, capsys):
+    question, case = attacked
+    score = break_reward.score_attack(question, attack)
     assert (score["total"], score["faithfulness"]) == (12, 0)
-    assert set(claim_table(BESIDE_THE_POINT, case)["verdict"]) == {"unverifiable"}
-    assert break_reward.check_attack(BESIDE_THE_POINT)
+    assert set(claim_table(attack, case)["verdict"]) == {"unverifiable"}
+    assert break_reward.check_attack(attack)
     capsys.readouterr()
     assert not break_reward.check_attack(teaching_completions(case)["honest"])
     assert re.search(r"claims are true", capsys.readouterr().out)
@@ -359,20 +362,23 @@ def test_stated_findings_beside_the_point_are_a_full_attack_and_honesty_is_none(
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda text: text.replace("\\boxed{A}", "\\boxed{C}"), "accuracy pays nothing"),
+        (
+            lambda text: re.sub(r"boxed\{.", lambda m: "boxed{" + ("A" if m[0][-1] != "A" else "B"), text),
+            "accuracy pays nothing",
+        ),
         (lambda text: text.replace("</dx>", ""), "parser stumbles"),
         (lambda text: text.replace(" and ", " 因此 "), "another script"),
         (lambda text: text.replace("supports", "suggests").replace("favor", "indicate"), "no claim to read"),
         (lambda text: text.split("favor")[0] + "</conclusion>", "parser stumbles"),
     ],
 )
-def test_spoilt_attack_is_refused_for_its_reason(change, says, capsys):
-    assert break_reward.check_attack(change(BESIDE_THE_POINT)) is False
+def test_spoilt_attack_is_refused_for_its_reason(change, says, attack, capsys):
+    assert break_reward.check_attack(change(attack)) is False
     assert says in capsys.readouterr().out
 
 
-def test_every_citation_attack_has_no_more_true_claims_than_it_says(reflux):
-    question, case = reflux
+def test_every_citation_attack_has_no_more_true_claims_than_it_says(attacked):
+    question, case = attacked
     counts = {
         name: break_reward.score_attack(question, text)
         for name, text in break_reward.citation_attacks(question).items()
@@ -536,8 +542,8 @@ def test_run_prints_the_seconds_of_the_checks():
     assert 0 < ast.literal_eval(run.stdout.split()[-1]) < 60
 
 
-def test_honest_answers_differ_from_every_citation_attack(reflux):
-    question, case = reflux
+def test_honest_answers_differ_from_every_citation_attack(attacked):
+    question, case = attacked
     honest = write_trace(case, "crpo", HONEST, np.random.default_rng(0))
     assert break_reward.score_attack(question, honest)["total"] == 12
     assert honest not in break_reward.citation_attacks(question).values()

@@ -50,11 +50,14 @@ print(", ".join(phrase(finding, True) for finding in knowledge_base().findings))
 
 # %%
 # BEGIN SOLUTION
+beside = [
+    phrase(f, present) for f, present in case.stated if present and not case.weight(f, present, case.gold)
+]
+first, second = beside[:2]
 attack = (
-    "<dx> (System 1: Intuitive) suspect Gastroesophageal reflux disease. (System 2: Analytical) hip surgery two weeks ago "
-    "supports Gastroesophageal reflux disease. pain radiating to the trapezius ridge supports Gastroesophageal reflux "
-    "disease. </dx> <conclusion> hip surgery two weeks ago and pain radiating to the trapezius ridge favor "
-    f"Gastroesophageal reflux disease \\boxed{{{question.answer}}}. </conclusion>"
+    f"<dx> (System 1: Intuitive) suspect {case.gold}. (System 2: Analytical) {first} supports {case.gold}. "
+    f"{second} supports {case.gold}. </dx> <conclusion> {first} and {second} favor {case.gold} "
+    f"\\boxed{{{question.answer}}}. </conclusion>"
 )
 # STUDENT
 # # Hint: the conclusion must repeat evidence from System 2 and from the vignette. Nobody says that it must be to the point.
