@@ -211,7 +211,7 @@ def denied_test(engine, questions, settings, style: str = "crpo", seed: int = SE
 
 
 def agreement(engine, questions, settings, style: str = "crpo", answers=None) -> dict:
-    """How often does the answer agree with the tally of the claims beside it? No evidence of causality: both may follow the
+    """How often does the answer agree with the tally of the claims before it? No evidence of causality: both may follow the
     vignette. A hit is an answer that the tally favours alone; other: another option, or none, is favoured.
     """
     answers = own_answers(engine, questions, settings, style) if answers is None else answers
@@ -219,7 +219,7 @@ def agreement(engine, questions, settings, style: str = "crpo", answers=None) ->
     outcomes = []
     for text, letter, question in zip(answers, letters, questions, strict=True):
         names = {name: key for key, name in question.options.items()}
-        ahead = favoured(tally(read_claims(text), names))
+        ahead = favoured(tally(read_claims(reasoning_of(text, style) or ""), names))
         outcomes.append(_outcome(letter, names.get(ahead)))
     return _row("agreement", "the option that the claims favour", questions, outcomes, ("other",))
 

@@ -1,8 +1,9 @@
 """Accuracy that counts only where the stated claims lead to the answer: the exact tally, a reward of the clinic (ours).
 
-The claims of a completion are read by the clinic's grammar (`clinic.verdicts.read_claims`). Those whose finding the vignette
-does not state are ignored. The rest are counted for each option: +1 for a claim that supports it, -1 for one that argues
-against it, whether or not it is true. The answer earns its 1 only where it is right and this tally favours it alone.
+The claims of the reasoning section are read by the clinic's grammar (`clinic.verdicts.read_claims`); what the conclusion cites
+comes after the choice and is not among them. Those whose finding the vignette does not state are ignored. The rest are counted
+for each option: +1 for a claim that supports it, -1 for one that argues against it, whether or not it is true. The answer earns
+its 1 only where it is right and this tally favours it alone.
 """
 
 from clinical_r1.clinic.verdicts import favoured, read_claims, read_vignette, tally
@@ -37,8 +38,8 @@ def tally_accuracy_reward(
         if right is None or stated is None:
             rewards.append(None)
             continue
-        letter, names = parse(text, own_style, choices).letter, dict(choices)
-        claims = [claim for claim in read_claims(text) if (claim.finding, claim.present) in stated]
-        paid = letter == right and favoured(tally(claims, names.values())) == names[right]
+        parsed, names = parse(text, own_style, choices), dict(choices)
+        claims = [c for c in read_claims(parsed.dx or "") if (c.finding, c.present) in stated]
+        paid = parsed.letter == right and favoured(tally(claims, names.values())) == names[right]
         rewards.append(float(paid))
     return rewards

@@ -50,19 +50,27 @@ def test_by_hand():
     assert paid(*(claim(STATED, AGAINST, other) for other in CASE.distractors[1:])) == 0
     assert paid(claim(UNSTATED, SUPPORTS, GOLD)) == 0  # nobody stated it: ignored
     assert paid(claim(STATED, SUPPORTS, GOLD), claim(UNSTATED, SUPPORTS, WRONG)) == 1
+    cited = f"{phrase(*STATED, CASE.shift)} favor {GOLD} \\boxed{{{QUESTION.answer}}}."
+    assert (
+        reward(crpo_text(f"suspect {GOLD}.", "first weigh the symptoms.", cited), QUESTION) == 0
+    )  # comes too late
     opposite = (STATED[0], not STATED[1])
     assert paid(claim(opposite, SUPPORTS, GOLD)) == 0  # the same finding, the other way round
 
 
 def literal(text, question, style):
-    """The rule once more, word by word: sentences that end at full stops, findings looked up in the case."""
+    """The rule once more, word by word: sentences of the reasoning that end at full stops, findings looked up in the case."""
     boxes = [letter for letter in question.options if f"\\boxed{{{letter}}}" in text]
     if text.count("\\boxed") != 1 or boxes != [question.answer]:
         return 0
     opening = {"crpo": "<conclusion>", "grpo": "<answer>"}[style]
     if opening in text and text.index("\\boxed") < text.index(opening):
         return 0
+    begin, end = {"crpo": ("<dx>", "</dx>"), "grpo": ("<think>", "</think>")}[style]
+    if text.count(begin) != 1 or text.count(end) != 1:
+        return 0
     said, case = set(), case_of(question)
+    text = text[text.index(begin) : text.index(end)]
     wordings = {w for f, p in case.stated for w in (phrase(f, p), phrase(f, p, True))}
     for finding in wordings:
         for name in question.options.values():
@@ -71,10 +79,6 @@ def literal(text, question, style):
                 before = text[:at].rstrip()[-1:]
                 if at >= 0 and before in (".", ">", ")", ":", *"嗯此же以"):
                     said.add((phrase_table()[finding], sign, name))
-            for other in wordings | {""}:
-                cited = f"{finding} and {other} favor {name}" if other else f"> {finding} favor {name}"
-                if cited in text:
-                    said |= {(phrase_table()[w], 1, name) for w in (finding, other) if w}
     totals = {name: sum(s for _, s, n in said if n == name) for name in question.options.values()}
     gold = question.options[question.answer]
     return int(all(totals[gold] > total for name, total in totals.items() if name != gold))
