@@ -36,6 +36,8 @@ COLUMNS = ("method", "seed", "benchmark", "split", "probe", "target", "n", "hits
            "other", "unread")  # fmt: skip
 PROBED_WITH = ("base_model", "engine", "backend", "load_in_4bit", "max_completion_tokens", "eval_batch")
 RULES = ("clinical_r1.causality.probes:all_probes", "clinical_r1.prompts:build_messages")
+DIRECT_RULES = ("clinical_r1.causality.direct:direct_rows", "clinical_r1.causality.probes:empty_test")
+Job = tuple[str, int, str, str, int]  # method, seed, benchmark, split, number of questions
 
 
 def questions_of(settings, benchmark: str, split: str, n: int) -> list[Question]:
@@ -54,79 +56,102 @@ def questions_of(settings, benchmark: str, split: str, n: int) -> list[Question]
     return found
 
 
-def rows_path(settings, method: str, seed: int, benchmark: str, split: str, n: int) -> Path:
-    """Where the rows of one arm and seed lie."""
-    return settings.run_dir / "causality" / f"{benchmark}.{split}.{n}" / f"{method}.seed{seed}.jsonl"
+def rows_path(settings, method: str, seed: int, benchmark: str, split: str, n: int, steps: int = 0) -> Path:
+    """Where the rows of one arm and seed lie: of the probes, or, with steps, of its direct control."""
+    folder = settings.run_dir / "causality" / f"{benchmark}.{split}.{n}"
+    return folder / f"{method}.seed{seed}{'.direct' if steps else ''}.jsonl"
 
 
 def _made_from(settings, method: str, seed: int, questions, steps: int) -> dict:
-    """What the rows of one arm and seed depend on besides `PROBED_WITH`. steps 0: without the direct control."""
+    """What the rows of one arm and seed depend on besides the settings in `PROBED_WITH`, with steps also in `TRAINED_ON`."""
     asked = digest(json.dumps([question.to_json() for question in questions], sort_keys=True))
-    made = {"policy": policy_hash(settings, method, seed), "probed_questions": asked, "probe_seed": SEED}
-    made |= {
-        "probe_rules": digest(code_hash(*RULES)),
-        "precision": precision(settings),
-        "direct_steps": steps,
-    }
-    if steps:
-        values = settings.to_json()
-        made["direct"] = {key: values[key] for key in TRAINED_ON} | {
-            "rules": digest(code_hash("clinical_r1.causality.direct:direct_control"))
-        }
-    return made
+    rules = digest(code_hash(*(DIRECT_RULES if steps else RULES)))
+    made = {"policy": policy_hash(settings, method, seed), "probed_questions": asked, "probe_rules": rules}
+    more = {"direct_steps": steps} if steps else {"probe_seed": SEED}
+    return made | more | {"precision": precision(settings)}
 
 
-def is_probed(settings, method: str, seed: int, benchmark: str, split: str, n: int, steps: int) -> bool:
-    """True when the rows are on disk. StaleError when they were made from something else, ValueError when they were changed."""
-    path = rows_path(settings, method, seed, benchmark, split, n)
+def _keys(steps: int) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*PROBED_WITH, *(TRAINED_ON if steps else ()))))
+
+
+def _is_written(settings, job: Job, steps: int) -> bool:
+    path = rows_path(settings, *job, steps)
     if not path.exists():
         return False
     read_stamp(path, "probe")
-    made = _made_from(settings, method, seed, questions_of(settings, benchmark, split, n), steps)
-    return same_settings(stamp_path(path), settings, PROBED_WITH, **made)
+    made = _made_from(settings, *job[:2], questions_of(settings, *job[2:]), steps)
+    return same_settings(stamp_path(path), settings, _keys(steps), **made)
+
+
+def _parts(steps: int) -> tuple[int, ...]:
+    return (0, steps) if steps else (0,)
+
+
+def is_probed(settings, job: Job, steps: int) -> bool:
+    """True when the rows are on disk. StaleError when they were made from something else, ValueError when they were changed.
+
+    job: (method, seed, benchmark, split, n). steps: of the direct control; 0 leaves it out.
+    """
+    return all([_is_written(settings, job, part) for part in _parts(steps)])
 
 
 def probe_arm(
-    settings, engine, method: str, seed: int, benchmark: str, split: str, n: int, steps: int = STEPS
-) -> Path:
-    """The rows of one arm and seed, unless they are on disk. engine: the arm's. steps: of the direct control; 0 leaves it out."""
-    path = rows_path(settings, method, seed, benchmark, split, n)
-    with locked(path.with_name(f".{path.stem}.lock"), str(path)):
-        if is_probed(settings, method, seed, benchmark, split, n, steps):
-            return path
-        questions = questions_of(settings, benchmark, split, n)
-        rows = all_probes(engine, questions, settings, ARMS[method].style)
-        if steps:
-            rows.append(direct_control(settings, method, seed, questions, steps))
-        names = {"method": method, "seed": seed, "benchmark": benchmark, "split": split}
-        stamp = {key: settings.to_json()[key] for key in PROBED_WITH}
-        stamp |= _made_from(settings, method, seed, questions, steps)
-        return write_stamped(path, [names | row for row in rows], stamp)
+    settings, engine, method: str, seed: int, benchmark: str, split: str, n: int, steps: int
+) -> None:
+    """Write the rows of one arm and seed that are not on disk. engine: the arm's. steps: as in `is_probed`."""
+    job = (method, seed, benchmark, split, n)
+    names = dict(zip(("method", "seed", "benchmark", "split"), job, strict=False))
+    questions = questions_of(settings, benchmark, split, n)
+    for part in _parts(steps):
+        path = rows_path(settings, *job, part)
+        with locked(path.with_name(f".{path.stem}.lock"), str(path)):
+            if _is_written(settings, job, part):
+                continue
+            if part:
+                rows = [direct_control(settings, method, seed, questions, part)]
+            else:
+                rows = all_probes(engine, questions, settings, ARMS[method].style)
+            stamp = {key: settings.to_json()[key] for key in _keys(part)}
+            stamp |= _made_from(settings, method, seed, questions, part)
+            write_stamped(path, [names | row for row in rows], stamp)
 
 
-def causality_table(settings, benchmark: str, split: str, n: int):
+def _rows(settings, jobs, steps: int) -> list[dict]:
+    return [
+        row
+        for job in jobs
+        for part in _parts(steps)
+        for row in read_stamped(rows_path(settings, *job, part), "probe")
+    ]
+
+
+def jobs_of(settings, benchmark: str, split: str, n: int) -> list[Job]:
+    """One job for each method and seed of the settings."""
+    return [(method, seed, benchmark, split, n) for method in settings.methods for seed in settings.seeds]
+
+
+def causality_table(settings, benchmark: str, split: str, n: int, steps: int = STEPS):
     """Frame of COLUMNS: the rows of every method and seed of the settings, which must be on disk."""
     import pandas as pd
 
-    rows = []
-    for method in settings.methods:
-        for seed in settings.seeds:
-            rows += read_stamped(rows_path(settings, method, seed, benchmark, split, n), "probe")
+    rows = _rows(settings, jobs_of(settings, benchmark, split, n), steps)
     counts = ["n", "hits", "stay", "gold", "other", "unread"]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(counts, "Int64"))
 
 
-def read_outcomes(settings, benchmark: str, split: str, n: int):
+def read_outcomes(settings, benchmark: str, split: str, n: int, steps: int = STEPS):
     """Frame method, seed, probe, id, outcome: what came of each question, for tests that pair questions."""
     import pandas as pd
 
-    rows = []
-    for method in settings.methods:
-        for seed in settings.seeds:
-            for row in read_stamped(rows_path(settings, method, seed, benchmark, split, n), "probe"):
-                names = {"method": method, "seed": seed, "probe": row["probe"]}
-                rows += [names | {"id": key, "outcome": outcome} for key, outcome in row["outcomes"].items()]
-    return pd.DataFrame(rows)
+    rows = _rows(settings, jobs_of(settings, benchmark, split, n), steps)
+    return pd.DataFrame(
+        [
+            {key: row[key] for key in ("method", "seed", "probe")} | {"id": name, "outcome": outcome}
+            for row in rows
+            for name, outcome in row["outcomes"].items()
+        ]
+    )
 
 
 def probe_all(
@@ -134,22 +159,21 @@ def probe_all(
 ):
     """Probe every method and seed of the settings, write causality.csv and its stamp, and return the frame.
 
-    ValueError for an arm that is not trained. RuntimeError names the log of a worker that failed; what was probed stays.
+    steps: of the direct control, which takes most of the time; 0 leaves it out. ValueError for an arm that is not trained.
+    RuntimeError names the log of a worker that failed; what was probed stays.
     """
-    jobs = [
-        (method, seed, benchmark, split, n, steps) for method in settings.methods for seed in settings.seeds
-    ]
-    waiting = [job for job in jobs if not is_probed(settings, *job)]
+    jobs = jobs_of(settings, benchmark, split, n)
+    waiting = [job for job in jobs if not is_probed(settings, job, steps)]
 
     def done() -> int:
-        return sum(rows_path(settings, *job[:5]).exists() for job in waiting)
+        return sum(rows_path(settings, *job, steps).exists() for job in waiting)
 
     if waiting:
         folder = settings.run_dir / "causality"
         with watched(done, len(waiting), folder, "probes of causality", "arm"):
-            answer_jobs(settings, waiting, probe_arm)
-    table = causality_table(settings, benchmark, split, n)
-    write_table(settings, table, [rows_path(settings, *job[:5]) for job in jobs])
+            answer_jobs(settings, [(*job, steps) for job in waiting], probe_arm)
+    table = causality_table(settings, benchmark, split, n, steps)
+    write_table(settings, table, [rows_path(settings, *job, part) for job in jobs for part in _parts(steps)])
     return table
 
 

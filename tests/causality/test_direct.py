@@ -11,7 +11,7 @@ from clinical_r1.causality import direct, table
 from clinical_r1.causality.__main__ import main
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.curation.splits import ensure_splits
-from clinical_r1.files import read_json
+from clinical_r1.files import read_json, read_jsonl
 from clinical_r1.models import CLINIC_BASE, load_tokenizer
 from clinical_r1.rewards import accuracy_reward
 from clinical_r1.settings import SMOKE
@@ -24,10 +24,14 @@ SEED, STEPS = 101, 2
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     settings = replace(
-        SMOKE, out=str(tmp_path_factory.mktemp("run")), seeds=(SEED,), methods=("baseline", "crpo"), workers=1
+        SMOKE,
+        out=str(tmp_path_factory.mktemp("run")),
+        seeds=(SEED,),
+        methods=("baseline", "exact_tally"),
+        workers=1,
     )
     ensure_splits(settings)
-    train_arm(settings, "crpo", SEED)
+    train_arm(settings, "exact_tally", SEED)
     return settings
 
 
@@ -65,15 +69,15 @@ def test_the_loss_covers_the_answer_alone(run, probed):
 
 
 def test_a_copy_is_trained_once_and_moves(run, probed, monkeypatch):
-    record = read_json(direct.direct_dir(run, "crpo", SEED) / "done.json")
+    record = read_json(direct.direct_dir(run, "exact_tally", SEED) / "done.json")
     assert record["checked"]["steps"] == STEPS and record["checked"]["moved"] > 0
-    assert direct.is_direct(run, "crpo", SEED, STEPS)
+    assert direct.is_direct(run, "exact_tally", SEED, STEPS)
     monkeypatch.setattr(direct, "_trainer", None)  # nothing is trained again
-    direct.train_direct(run, "crpo", SEED, STEPS)
+    direct.train_direct(run, "exact_tally", SEED, STEPS)
     with pytest.raises(StaleError, match="direct_steps was 2, now 3"):
-        direct.is_direct(run, "crpo", SEED, STEPS + 1)
+        direct.is_direct(run, "exact_tally", SEED, STEPS + 1)
     with pytest.raises(StaleError, match="sft_learning_rate"):
-        direct.is_direct(replace(run, sft_learning_rate=0.5), "crpo", SEED, STEPS)
+        direct.is_direct(replace(run, sft_learning_rate=0.5), "exact_tally", SEED, STEPS)
 
 
 def test_a_killed_copy_goes_on_to_the_same_weights(run, probed, tmp_path, monkeypatch):
@@ -103,18 +107,18 @@ def test_a_killed_copy_goes_on_to_the_same_weights(run, probed, tmp_path, monkey
 
 
 def test_a_changed_copy_is_refused(run, probed):
-    weights = direct.direct_dir(run, "crpo", SEED) / "policy" / "adapter_model.safetensors"
+    weights = direct.direct_dir(run, "exact_tally", SEED) / "policy" / "adapter_model.safetensors"
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-1] + b"x")
     with pytest.raises(ValueError, match="adapter_model.safetensors was changed since it was trained"):
-        direct.is_direct(run, "crpo", SEED, STEPS)
+        direct.is_direct(run, "exact_tally", SEED, STEPS)
     weights.write_bytes(kept)
-    assert direct.is_direct(run, "crpo", SEED, STEPS)
+    assert direct.is_direct(run, "exact_tally", SEED, STEPS)
 
 
 def test_the_table_has_a_row_for_each_arm_and_probe_and_is_stamped(run, probed):
     probes = ["accuracy", "swap", "empty", "named", "denied", "agreement", "direct"]
-    assert list(probed["method"]) == ["baseline"] * 7 + ["crpo"] * 7
+    assert list(probed["method"]) == ["baseline"] * 7 + ["exact_tally"] * 7
     assert list(probed["probe"]) == probes * 2
     assert (probed["n"] == 6).all() and probed["share"].between(0, 1).all()
     counts = probed[["hits", "stay", "gold", "other", "unread"]].fillna(0).sum(axis=1)
@@ -123,9 +127,10 @@ def test_the_table_has_a_row_for_each_arm_and_probe_and_is_stamped(run, probed):
         kept = pd.read_csv(folder / "causality.csv")
         assert list(kept.columns) == list(table.COLUMNS) and len(kept) == 14
         stamp = read_json(folder / "causality.json")
-        assert set(stamp["rows"]) == {"baseline.seed101", "crpo.seed101"}
+        names = {f"{method}.seed101" for method in run.methods}
+        assert set(stamp["rows"]) == names | {f"{name}.direct" for name in names}
         assert stamp["sha256"] == table.read_stamp(folder / "causality.csv", "probe")["sha256"]
-    each = table.read_outcomes(run, "clinic", "validation", 6)
+    each = table.read_outcomes(run, "clinic", "validation", 6, STEPS)
     hits = each[each["outcome"] == "hits"].groupby(["method", "seed", "probe"]).size()
     for row in probed.itertuples():
         assert hits.get((row.method, row.seed, row.probe), 0) == row.hits
@@ -138,9 +143,10 @@ def test_the_table_has_a_row_for_each_arm_and_probe_and_is_stamped(run, probed):
 def test_what_is_probed_is_kept_and_what_has_changed_is_refused(run, probed, monkeypatch):
     monkeypatch.setattr(table, "answer_jobs", None)  # no model is asked
     pd.testing.assert_frame_equal(table.probe_all(run, n=6, steps=STEPS), probed)
-    with pytest.raises(StaleError, match="direct_steps was 2, now 0"):
-        table.probe_all(run, n=6, steps=0)
-    path = table.rows_path(run, "crpo", SEED, "clinic", "validation", 6)
+    assert len(table.probe_all(run, n=6, steps=0)) == 12  # without the direct control
+    with pytest.raises(StaleError, match="direct_steps was 2, now 3"):
+        table.probe_all(run, n=6, steps=STEPS + 1)
+    path = table.rows_path(run, "exact_tally", SEED, "clinic", "validation", 6)
     kept = path.read_bytes()
     path.write_bytes(kept.replace(b'"n": 6', b'"n": 9', 1))
     with pytest.raises(ValueError, match="was changed after it was made"):
@@ -153,6 +159,13 @@ def test_arms_that_are_not_trained_and_too_many_questions_are_refused(run):
         table.probe_all(replace(run, methods=("grpo",)), n=6, steps=0)
     with pytest.raises(ValueError, match="16 test questions and 17 were asked for"):
         table.questions_of(run, "clinic", "test", 17)
+
+
+def test_the_exact_tally_is_logged_as_a_reward_of_its_arm(run):
+    log = read_jsonl(run.model_dir("exact_tally", SEED) / "log_history.jsonl")
+    assert (
+        all(0 <= row["rewards/tally_accuracy_reward/mean"] <= 1 for row in log) and len(log) == run.rl_steps
+    )
 
 
 def test_the_command(run, probed, capsys):
