@@ -27,6 +27,7 @@ SPLIT_SHARES = {
     "test": (85, 100),
 }
 COMMON = 2  # conditions that a finding speaks for, before it may stand in the vignette of one that it does not speak for
+PRESENTING = ("symptom", "sign")  # nobody comes with a risk, a rate or a test alone
 COMBINED = (2, 4)  # the fewest and the most findings for an answer, at any level
 
 
@@ -59,16 +60,18 @@ Drawn = tuple[tuple[str, ...], tuple[Statement, ...]]  # options, and what is st
 def splits(kb: KnowledgeBase, gold: str) -> dict[frozenset[str], str]:
     """Combination of findings for an answer -> its split.
 
-    Combinations are put in an order by hash and dealt out by SPLIT_SHARES, apart for those with and without tests and with and
-    without what rules the answer in: so every split has some of each, and each benchmark all answers in every split.
+    Each combination has a symptom or sign. Combinations are put in an order by hash and dealt out by SPLIT_SHARES, apart for those
+    with and without tests and with and without what rules the answer in: so every split has some of each, and each benchmark
+    all answers in every split.
     """
     groups: dict[tuple[bool, bool], list[frozenset[str]]] = {}
     ruling = set(kb.rules_in(gold))
     for size in range(COMBINED[0], COMBINED[1] + 1):
         for found in combinations(kb.supports(gold), size):
-            if not kb.compatible(found):
+            kinds = {kb.findings[f]["kind"] for f in found}
+            if kinds.isdisjoint(PRESENTING) or not kb.compatible(found):
                 continue
-            tests = any(kb.findings[f]["kind"] == "test" for f in found)
+            tests = "test" in kinds
             groups.setdefault((tests, not ruling.isdisjoint(found)), []).append(frozenset(found))
     return {found: split for group in groups.values() for found, split in _dealt(gold, group)}
 

@@ -70,6 +70,14 @@ def test_the_answer_alone_has_the_best_net_evidence(name):
 
 
 @EACH
+def test_something_brings_the_patient(name):
+    """A symptom or a sign of the answer is stated: nobody comes with a risk or a test alone."""
+    for case in CASES[name]:
+        kinds = {KIND[f] for f, p in case.stated if weight((f, p), case.gold, case.options) > 0}
+        assert kinds & {"symptom", "sign"}, case
+
+
+@EACH
 def test_every_wrong_option_is_rejected_or_has_nothing_for_it(name):
     rejected = []
     for case in CASES[name]:

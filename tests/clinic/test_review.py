@@ -31,6 +31,20 @@ def test_the_page_has_todays_relations():
         assert f"| {knowledge_base().findings[row['finding']]['present']} | {name} | {row['basis']} |" in PAGE
 
 
+def test_the_list_of_changes_ends_where_the_tables_are():
+    """Each row of docs/clinic_changes.csv says what a relation is now, and why."""
+    with (ROOT / "docs" / "clinic_changes.csv").open(encoding="utf-8", newline="") as file:
+        changes = list(csv.DictReader(file))
+    now = {(r["condition"], r["finding"]): CLASSES[int(r["present"]), int(r["absent"])] for r in relations()}
+    named = [r for r in changes if r["now"] in (*CLASSES.values(), "no relation")]
+    wrong = [r for r in named if now.get((r["condition"], r["finding"]), "no relation") != r["now"]]
+    assert wrong == [] and len(named) > 900
+    assert {r["taken"] for r in changes} == {"yes", "no", "covered by rule", "otherwise"}
+    assert all(len(r["why"].split()) >= 2 for r in changes)
+    assert {r["rank"] for r in changes if r["source"] == "corrections"} == {str(i) for i in range(1, 257)}
+    assert {r["rank"] for r in changes if r["source"] == "missed"} == {str(i) for i in range(1, 41)}
+
+
 def test_the_page_says_first_that_nobody_has_reviewed_it():
     head = PAGE.split("## ")[0].lower()
     assert "not yet reviewed by a clinician" in head and "never medical advice" in head
