@@ -60,7 +60,7 @@ Drawn = tuple[tuple[str, ...], tuple[Statement, ...]]  # options, and what is st
 def splits(kb: KnowledgeBase, gold: str) -> dict[frozenset[str], str]:
     """Combination of findings for an answer -> its split.
 
-    Each combination has a symptom or sign. Combinations are put in an order by hash and dealt out by SPLIT_SHARES, apart for those
+    Each combination has a symptom or sign. They are put in an order by hash and dealt out by SPLIT_SHARES, apart for those
     with and without tests and with and without what rules the answer in: so every split has some of each, and each benchmark
     all answers in every split.
     """
