@@ -22,6 +22,7 @@ def main(argv=None) -> int:
     show = commands.add_parser("show", help="print one question of a benchmark with a scripted honest answer")
     show.add_argument("benchmark", choices=list(LEVELS))
     show.add_argument("--index", type=int, default=0)
+    show.add_argument("--weights", action="store_true", help="and what each finding says about each option")
     check = commands.add_parser(
         "check", help="what is refused in a knowledge base, and how its sets come out"
     )
@@ -30,18 +31,24 @@ def main(argv=None) -> int:
     review.add_argument("--family", help="only the relations of one family")
     review.add_argument("--out", type=Path, help="a .csv or .md file; default: CSV, printed")
     args = parser.parse_args(argv)
-    if args.command == "review":
-        return _review(parser, args)
-    if args.command == "check":
-        return _check(parser, args)
-    if args.command == "pretrain":
-        return _pretrain(parser, args)
+    commands_by_name = {"pretrain": _pretrain, "show": _show, "check": _check, "review": _review}
+    return commands_by_name[args.command](parser, args)
+
+
+def _show(parser, args) -> int:
     from clinical_r1.clinic.traces import HONEST, write_trace
     from clinical_r1.prompts import render_question
 
+    if args.index < 0:
+        parser.error(f"--index: got {args.index}; expected 0 or more.")
     question = load_set(args.benchmark, "validation", args.index + 1)[-1]
-    answer = write_trace(Case.from_json(question.meta["case"]), "crpo", HONEST, np.random.default_rng(0))
+    case = Case.from_json(question.meta["case"])
+    answer = write_trace(case, "crpo", HONEST, np.random.default_rng(0))
     _print(f"{render_question(question)}\n{answer}\n")
+    if args.weights:
+        from clinical_r1.clinic.review import evidence_table
+
+        _print(f"\n{evidence_table(case).to_string()}\n")
     return 0
 
 
@@ -49,9 +56,8 @@ def _print(text: str) -> None:
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:  # `| head`: who reads wants no more
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # or the interpreter complains at its end
+        # Or the interpreter complains at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _review(parser, args) -> int:
@@ -78,7 +84,7 @@ def _check(parser, args) -> int:
     try:
         for line in report(args.folder):
             faults += line.startswith("FAULT")
-            print(line, flush=True)
+            _print(f"{line}\n")
     except ValueError as error:
         parser.error(str(error))
     return int(faults > 0)

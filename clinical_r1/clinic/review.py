@@ -4,8 +4,10 @@ import csv
 import io
 from collections.abc import Iterator
 
+from clinical_r1.clinic.cases import Case, phrase
 from clinical_r1.clinic.knowledge import KnowledgeBase
 from clinical_r1.clinic.tables import CLASSES
+from clinical_r1.questions import LETTERS
 
 COLUMNS = (
     "family", "condition", "finding", "when present", "when absent", "class", "weight present", "weight absent", "basis",
@@ -68,6 +70,15 @@ def as_markdown(rows: list[dict[str, str]]) -> str:
 
 def _line(cells) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def evidence_table(case: Case):
+    """The weight of each stated finding for each option, and their sums, the net evidence: frame, one column an option."""
+    import pandas as pd
+
+    rows = {phrase(f, p, case.shift): [case.weight(f, p, o) for o in case.options] for f, p in case.stated}
+    names = [f"{letter} {option}" for letter, option in zip(LETTERS, case.options, strict=False)]
+    return pd.DataFrame({**rows, "net evidence": [case.net(o) for o in case.options]}, index=names).T
 
 
 def page_block(kb: KnowledgeBase) -> str:

@@ -9,6 +9,7 @@ import io
 import pytest
 
 from clinical_r1.clinic.__main__ import main
+from clinical_r1.clinic.cases import draw_cases
 from clinical_r1.clinic.drawing import Level
 from clinical_r1.clinic.knowledge import FOLDER, knowledge_base
 from clinical_r1.clinic.review import COLUMNS, MEANING, PAGE_BEGIN, PAGE_END, as_csv, page_block, sheet
@@ -97,3 +98,15 @@ def test_review_prints_all_and_refuses_what_it_does_not_know(tmp_path, capsys):
         with pytest.raises(SystemExit):
             main(["review", *arguments])
         assert said in capsys.readouterr().err
+
+
+def test_show_prints_the_weights_of_a_case(capsys):
+    assert main(["show", "clinic-shift", "--index", "2", "--weights"]) == 0
+    case = draw_cases("clinic-shift", "validation", 3)[2]
+    *_, last = capsys.readouterr().out.strip().splitlines()
+    assert [int(value) for value in last.removeprefix("net evidence").split()] == [
+        case.net(o) for o in case.options
+    ]
+    with pytest.raises(SystemExit):
+        main(["show", "clinic", "--index", "-1"])
+    assert "--index: got -1; expected 0 or more" in capsys.readouterr().err
