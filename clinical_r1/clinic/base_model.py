@@ -171,6 +171,21 @@ def shorter_phases(steps: int, phases=PHASES):
     return tuple((n, *phase[1:]) for n, phase in zip([*shares, steps - sum(shares)], phases, strict=True))
 
 
+def _trainer_class():
+    from torch.nn.functional import cross_entropy
+    from transformers import Trainer
+
+    class LearnedTokensTrainer(Trainer):
+        """The usual loss, but what bears none gets no logits: with a vocabulary of phrases those are a quarter of all work."""
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            following = inputs.pop("labels")[:, 1:]
+            hidden, learned = model.model(**inputs).last_hidden_state[:, :-1], following != -100
+            return cross_entropy(model.lm_head(hidden[learned]), following[learned])
+
+    return LearnedTokensTrainer
+
+
 def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
     """Make the clinic base model in `out`: tokenizer, safetensors, and sha256.json over all of it.
 
@@ -178,7 +193,7 @@ def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
     """
     import torch
     from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments, set_seed
+    from transformers import DataCollatorForSeq2Seq, TrainingArguments, set_seed
 
     torch.set_num_threads(1)  # the same weights on any number of cores
     set_seed(seed)
@@ -203,7 +218,7 @@ def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
         )
         collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
         rows = Dataset.from_list(encode_supervised(tokenizer, lessons))
-        Trainer(model, arguments, train_dataset=rows, data_collator=collator).train()
+        _trainer_class()(model, arguments, train_dataset=rows, data_collator=collator).train()
     model.generation_config.update(
         do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )

@@ -29,7 +29,7 @@ DENIALS = (0.0, 0.3, 0.6, 1.0)  # shares of claims that argue against, one of th
 INVENTED = 0.1  # of the claims of notes, those whose finding nobody stated
 CITED = 0.15  # of the conclusions of notes
 ASIDE = 0.15  # how often each thing that is no claim stands among the notes
-TIED = 0.2  # of the notes whose claims favour no option alone, those that are kept
+TIED = 0.7  # of the notes whose claims favour no option alone, those that are kept
 
 
 def write_drill(case: Case, drill: str, rng: np.random.Generator) -> str:

@@ -87,7 +87,7 @@ def test_the_answer_of_notes_is_what_their_claims_favour(style, denials):
         alone += favoured(tally(claims, case.options)) is not None
         right += (answer == case.gold) / len(CASES)
         against += any(claim.direction < 0 for claim in claims)
-    assert alone > 0.7 * len(CASES)
+    assert alone > 0.4 * len(CASES)
     # the case decides nothing: two sets in three have four options, one has ten
     assert right < 0.28
     assert (against > 0.5 * len(CASES)) if denials else not against
