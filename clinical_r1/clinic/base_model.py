@@ -1,7 +1,7 @@
 """The base model of the clinic, made from nothing: its vocabulary, tokenizer, corpus and training.
 
-The corpus is scripted (`traces`, `drills`): some medicine, mostly hasty, and answers that follow from claims. The tokenizer knows one token a phrase, so a model of 0.6 M
-parameters learns to read and answer on a CPU.
+The corpus is scripted (`traces`, `drills`): some medicine, mostly hasty, and answers that follow from claims. The tokenizer
+knows one token a phrase, so a model of 0.6 M parameters learns to read and answer on a CPU.
 """
 
 import math
