@@ -28,7 +28,8 @@ def main(argv=None) -> int:
     if args.questions < 1 or (args.direct_steps or 0) < 0:
         parser.error("--questions must be at least 1, --direct-steps at least 0.")
     from clinical_r1.causality.direct import STEPS
-    from clinical_r1.causality.table import as_text, probe_all
+    from clinical_r1.causality.summary import as_text
+    from clinical_r1.causality.table import probe_all
 
     settings = settings_for(args.profile, args.out, tuple(args.seeds))
     settings = replace(

@@ -8,7 +8,6 @@ runs/<profile>/tables and figures/<profile>, with a stamp that lists every polic
 """
 
 import json
-from functools import partial
 from pathlib import Path
 
 from clinical_r1.arms import ARMS
@@ -183,37 +182,3 @@ def write_table(settings, table, paths) -> None:
     text = table.to_csv(index=False, lineterminator="\n")
     for folder in (settings.run_dir / "tables", settings.figures_dir):
         write_stamp(write_text(folder / NAME, text), {"rows": made})
-
-
-def summary(table):
-    """Over seeds: frame method, probe, seeds, n, share (mean over seeds), lowest, highest. Arms stand in the table's order."""
-    groups = table.groupby(["method", "probe"], sort=False)
-    return groups.agg(
-        seeds=("seed", "nunique"),
-        n=("n", "sum"),
-        share=("share", "mean"),
-        lowest=("share", "min"),
-        highest=("share", "max"),
-    ).reset_index()
-
-
-def as_markdown(table) -> str:
-    """A line for each arm and seed, a column for each probe: per cent, with the interval over questions."""
-    probes = list(dict.fromkeys(table["probe"]))
-    lines = [f"| arm | seed | {' | '.join(probes)} |", "| --- | --- |" + " --- |" * len(probes)]
-    for (method, seed), rows in table.groupby(["method", "seed"], sort=False):
-        own = rows.set_index("probe")
-        cells = [
-            f"{100 * own.share[probe]:.1f} ({100 * own.ci_low[probe]:.1f} to {100 * own.ci_high[probe]:.1f})"
-            for probe in probes
-        ]
-        lines.append(f"| {ARMS[method].label} | {seed} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def as_text(table) -> str:
-    """A line for each arm, a column for each probe: the mean over seeds in per cent."""
-    shares = summary(table).pivot(index="method", columns="probe", values="share")
-    order = list(dict.fromkeys(table["method"])), list(dict.fromkeys(table["probe"]))
-    percent = partial("{:.1f}".format)
-    return (100 * shares.loc[order[0], order[1]]).map(percent).to_string()
