@@ -27,7 +27,6 @@ SPLIT_SHARES = {
     "test": (85, 100),
 }
 COMMON = 2  # conditions that a finding speaks for, before it may stand in the vignette of one that it does not speak for
-PRESENTING = ("symptom", "sign")  # nobody comes with a risk, a rate or a test alone
 COMBINED = (2, 4)  # the fewest and the most findings for an answer, at any level
 
 
@@ -68,10 +67,9 @@ def splits(kb: KnowledgeBase, gold: str) -> dict[frozenset[str], str]:
     ruling = set(kb.rules_in(gold))
     for size in range(COMBINED[0], COMBINED[1] + 1):
         for found in combinations(kb.supports(gold), size):
-            kinds = {kb.findings[f]["kind"] for f in found}
-            if kinds.isdisjoint(PRESENTING) or not kb.compatible(found):
+            if not (kb.presents(found) and kb.compatible(found)):
                 continue
-            tests = "test" in kinds
+            tests = any(kb.findings[f]["kind"] == "test" for f in found)
             groups.setdefault((tests, not ruling.isdisjoint(found)), []).append(frozenset(found))
     return {found: split for group in groups.values() for found, split in _dealt(gold, group)}
 

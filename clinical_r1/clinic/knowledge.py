@@ -19,7 +19,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 
 from clinical_r1.clinic.tables import COLUMNS, Rows, faults, implications, read, refusal
@@ -28,6 +28,7 @@ from clinical_r1.files import PACKAGE
 FOLDER = PACKAGE / "data" / "clinic_kb"
 STATUS = "DRAFT: not clinically reviewed. Teaching data, not medical advice."
 RULES_IN = 2
+PRESENTING = ("symptom", "sign")  # nobody comes with a risk, a rate or a test alone
 FEWEST_COMBINATIONS = 5  # as many as there are splits
 RIVAL = -2  # weight of another option's specific finding
 
@@ -111,6 +112,10 @@ class KnowledgeBase:
             found[statement] = frozenset(beside - {statement})
         return found
 
+    def presents(self, findings: Iterable[str]) -> bool:
+        """Whether a symptom or a sign is among findings."""
+        return any(self.findings[finding]["kind"] in PRESENTING for finding in findings)
+
     def compatible(self, findings: Iterable[str]) -> bool:
         """Whether findings can be stated present side by side."""
         return not any((b, True) in self.clashes[a, True] for a, b in combinations(findings, 2))
@@ -171,12 +176,14 @@ def _undrawable(kb: KnowledgeBase, rows: Rows) -> Iterator[str]:
             )
         quiet = [f for f in kb.supports(name) if f not in kb.rules_in(name)]
         for found, what in ((bedside, "that are no tests"), (quiet, "that do not rule it in")):
-            count = sum(kb.compatible(some) for size in (2, 3) for some in combinations(found, size))
+            some = (findings for size in (2, 3) for findings in combinations(found, size))
+            fit = (findings for findings in some if kb.presents(findings) and kb.compatible(findings))
+            count = len(list(islice(fit, FEWEST_COMBINATIONS)))
             if count < FEWEST_COMBINATIONS:
                 yield refusal(
                     "conditions",
                     line,
-                    f"{count} combinations of two or three findings for {name} {what} and exclude no other",
+                    f"{count} combinations of two or three findings for {name} {what}, one a symptom or sign, none excluded",
                     f"at least {FEWEST_COMBINATIONS}, one for each split",
                 )
 
