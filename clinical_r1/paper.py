@@ -10,7 +10,10 @@ from clinical_r1.labels import CLINIC_BENCHMARKS, METRIC_LABELS, PAPER_BENCHMARK
 
 BENCHMARKS = PAPER_BENCHMARKS
 STANDS_FOR = dict(zip(CLINIC_BENCHMARKS, BENCHMARKS, strict=True))
-N_QUESTIONS = {"medqa": 1273, "medmcqa": 4183, "medxpertqa": 2450}  # the full test sets
+N_QUESTIONS = {"medqa": 1273, "medmcqa": 4183, "medxpertqa": 2450}  # the official test sets
+SIZE_NOT_PRINTED = frozenset(
+    {"medxpertqa"}
+)  # 2,450 is the size of its text questions; the paper does not name it
 METRICS = tuple(METRIC_LABELS)
 
 # one row per method, in METHODS' order; one number per metric, in METRICS' order

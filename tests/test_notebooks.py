@@ -21,7 +21,6 @@ from packaging.requirements import Requirement
 
 from clinical_r1 import paper
 from clinical_r1.arms import METHODS
-from clinical_r1.audit import accuracies, reward_arithmetic
 from clinical_r1.files import ROOT
 from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.pipeline import __main__ as command
@@ -271,25 +270,3 @@ def test_answers_of_notebook_05_are_those_of_the_published_tables(published):
     assert 0.19 < cold.min() and cold.max() < 0.25 and "cover a fifth to a quarter" in text
     others = fronts["share"].drop(["main", "cold_start", "grounded"])
     assert others.between(0.045, 0.065).all() and "every other family a twentieth" in text
-
-
-def test_headings_of_notebook_06_are_what_its_functions_find():
-    text = prose("06_paper_audit")
-    fit = accuracies.attainability()
-    missed = fit[~fit["attainable"]]
-    assert (len(missed), len(fit)) == (9, 15) and "Nine of fifteen accuracies are no share" in text
-    assert round(fit["share_of_any"].sum()) == 4 and "luck alone would let about four through" in text
-    assert (missed["dropped"].min(), missed["dropped"].max()) == (
-        1,
-        6,
-    ) and "Leaving out one to six answers" in text
-    shares = fit.groupby("benchmark")["share_of_any"].first()
-    assert f"only {shares['medqa']:.0%}".replace("%", " %") in text
-    assert f"on MedMCQA, {shares['medmcqa']:.0%}".replace("%", " %") in text
-    gains = accuracies.gain_tests().set_index(["benchmark", "method"])
-    assert (gains["p_holm"] < 0.05).sum() == 3 and (gains.loc["medqa", "p_holm"] > 0.05).all()
-    assert "Three of the six gains over GRPO are beyond chance, none of them on MedQA" in text
-    assert f"(p = {gains.loc[('medxpertqa', 'crpo'), 'p']:.3f})".replace("0.", ".") in text
-    groups = reward_arithmetic.worked_groups()["advantage"]
-    assert f"citing one's reasoning is worth {groups[0] - groups[1]:.2f} beside a right answer's" in text
-    assert f"{groups[1] - groups[3]:.1f}." in text and f"−{-groups[5]:.2f} to {groups[9]:.2f}" in text

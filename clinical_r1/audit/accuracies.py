@@ -1,7 +1,8 @@
 """The printed accuracies: can they be k / n, how wide are they, which gains survive, what does guessing earn?
 
 Pure: no model, no data, no network. Each check returns a tidy frame, and names the innocent explanation where there is one.
-That an accuracy cannot be k / n shows a denominator that is not printed, not a wrong result.
+Every check takes the official size of a test set for n. For MedXpertQA the paper prints none, so all that is said of it is said
+under an "if" (`if_n` tries other sizes). That an accuracy cannot be k / n shows another denominator, not a wrong result.
 """
 
 from fractions import Fraction
@@ -68,11 +69,11 @@ def share_of_any(n):
 
 
 def attainability(window=50):
-    """Frame of the 15 printed accuracies: is each k / n at the full test size, and which n' <= n would make it so?
+    """Frame of the 15 printed accuracies: is each k / n at the official size, and which n' <= n would make it so?
 
-    Columns: benchmark, method, printed (per cent), n, attainable (rounded), attainable_if_cut, share_of_any,
-    nearest_n (largest n' <= n that fits), dropped (n - nearest_n), fits_in_window (how many of n, n - 1, ..,
-    n - window fit).
+    Columns: benchmark, method, printed (per cent), n, n_printed (does the paper name the size?), attainable (rounded),
+    attainable_if_cut, share_of_any, nearest_n (largest n' <= n that fits), dropped (n - nearest_n), fits_in_window (how
+    many of n, n - 1, .., n - window fit).
     """
     import pandas as pd
 
@@ -86,6 +87,7 @@ def attainability(window=50):
                 "method": method,
                 "printed": printed,
                 "n": n,
+                "n_printed": benchmark not in paper.SIZE_NOT_PRINTED,
                 "attainable": bool(fit[0]),
                 "attainable_if_cut": bool(fits(printed, n, cut=True)),
                 "share_of_any": share_of_any(n),
@@ -113,7 +115,7 @@ def denominator_fits(dropped=60):
 def shared_denominators(samples=range(2, 9)):
     """One denominator for all five methods of a benchmark: frame benchmark, denominator, n, fits, share_of_any.
 
-    fits: how many of the five accuracies it allows. Tried: the full test set, other sets of questions, averages
+    fits: how many of the five accuracies it allows. Tried: the official test set, other sets of questions, averages
     over s samples (k / (n s)), and every smaller n' (the largest that allows all five; n missing where none does).
     """
     import pandas as pd
@@ -122,7 +124,7 @@ def shared_denominators(samples=range(2, 9)):
     for benchmark in paper.BENCHMARKS:
         full = paper.N_QUESTIONS[benchmark]
         printed = np.array([value for name, _, value, _ in _accuracies() if name == benchmark])
-        candidates = {"the full test set": full} | OTHER_SETS[benchmark]
+        candidates = {"the official test set": full} | OTHER_SETS[benchmark]
         candidates |= {f"mean of {s} samples": full * s for s in samples}
         for name, n in candidates.items():
             rows.append((benchmark, name, n, int(fits(printed, n).sum()), share_of_any(n)))
@@ -142,7 +144,7 @@ def shared_denominators(samples=range(2, 9)):
 
 
 def intervals(level=0.95):
-    """Frame benchmark, method, printed, n, ci_low, ci_high (per cent): Wilson at the full test size.
+    """Frame benchmark, method, printed, n, ci_low, ci_high (per cent): Wilson at the official test size.
 
     Covers the choice of questions. Seeds, sampling and checkpoints are not in it: the paper prints one run.
     """
@@ -169,10 +171,10 @@ def minimum_detectable(percent, n, power=0.8, alpha=0.05):
     return float(100 * np.sin(angle) ** 2 - percent)
 
 
-def accuracy_gains():
-    """Frame benchmark, method, against, gain (points), p: CRPO minus GRPO, without and with a cold start.
+def accuracy_gains(sizes=paper.N_QUESTIONS):
+    """Frame benchmark, method, against, gain (points), n, p: CRPO minus GRPO, without and with a cold start.
 
-    p: two-sided pooled two-proportion z-test at the full test size. Unpaired, because the paper prints no
+    p: two-sided pooled two-proportion z-test with sizes[benchmark] questions. Unpaired, because the paper prints no
     per-question results; a paired test could be sharper. One run each, so variance between seeds is unknown.
     """
     import pandas as pd
@@ -180,27 +182,26 @@ def accuracy_gains():
 
     rows = []
     for benchmark in paper.BENCHMARKS:
-        n = paper.N_QUESTIONS[benchmark]
+        n = sizes[benchmark]
         for method, against in GAIN_PAIRS:
             a, b = (printed_value(benchmark, name, "accuracy") for name in (method, against))
             p = proportions_ztest([a * n / 100, b * n / 100], [n, n])[1]
-            rows.append((benchmark, method, against, round(a - b, 2), float(p)))
-    return pd.DataFrame(rows, columns=["benchmark", "method", "against", "gain", "p"])
+            rows.append((benchmark, method, against, round(a - b, 2), n, float(p)))
+    return pd.DataFrame(rows, columns=["benchmark", "method", "against", "gain", "n", "p"])
 
 
-def gain_tests(power=0.8, alpha=0.05):
+def gain_tests(power=0.8, alpha=0.05, sizes=paper.N_QUESTIONS):
     """CRPO minus GRPO, six comparisons: `accuracy_gains` with what n can and cannot show.
 
-    Adds n, p_holm (over the six), detectable (points, unpaired, at this power) and disagreement: the largest share
+    Adds p_holm (over the six), detectable (points, unpaired, at this power) and disagreement: the largest share
     of questions, in per cent, on which the two arms may differ in being right for a paired (McNemar, asymptotic)
     test to reach alpha. Nobody can tell it from the paper, which prints no per-question results.
     """
     from scipy.stats import norm
 
     accuracy = {(benchmark, method): value for benchmark, method, value, _ in _accuracies()}
-    table = accuracy_gains()
+    table = accuracy_gains(sizes)
     table["p_holm"] = holm(table["p"])
-    table["n"] = table["benchmark"].map(paper.N_QUESTIONS)
     table["detectable"] = [
         minimum_detectable(accuracy[row.benchmark, row.against], row.n, power, alpha)
         for row in table.itertuples()
@@ -208,6 +209,29 @@ def gain_tests(power=0.8, alpha=0.05):
     share = table["n"] * (table["gain"] / 100) ** 2 / norm.isf(alpha / 2) ** 2
     table["disagreement"] = 100 * share.clip(upper=1.0)
     return table
+
+
+# --- what hangs on a size that is not printed
+
+
+def if_n(benchmark="medxpertqa"):
+    """What can be said of a benchmark if n were another: one row per size that a reader might suspect.
+
+    Columns: denominator, n, fits (of the five accuracies, how many are k / n), p_baseline (two-sided exact binomial of the
+    baseline against chance), and p_crpo, p_cold_start_crpo: the gain over GRPO, Holm-corrected over the six gains.
+    """
+    import pandas as pd
+    from scipy.stats import binomtest
+
+    shared = shared_denominators(samples=()).query("benchmark == @benchmark").dropna(subset="n")
+    baseline, rows = printed_value(benchmark, "baseline", "accuracy"), []
+    for row in shared.itertuples():
+        tests = gain_tests(sizes=paper.N_QUESTIONS | {benchmark: row.n}).set_index(["benchmark", "method"])
+        p_baseline = binomtest(round(baseline * row.n / 100), row.n, 1 / OPTIONS[benchmark]).pvalue
+        gains = (float(tests.loc[(benchmark, method), "p_holm"]) for method, _ in GAIN_PAIRS)
+        rows.append((row.denominator, row.n, row.fits, float(p_baseline), *gains))
+    names = ["denominator", "n", "fits", "p_baseline", *(f"p_{method}" for method, _ in GAIN_PAIRS)]
+    return pd.DataFrame(rows, columns=names)
 
 
 # --- the chance line
@@ -240,7 +264,7 @@ def guessing():
 
 
 def _accuracies():
-    """(benchmark, method, printed per cent, full test size) of the 15 accuracies, in the table's order."""
+    """(benchmark, method, printed per cent, official size) of the 15 accuracies, in the table's order."""
     rows = paper.table1().query("metric == 'accuracy'")
     return [
         (row.benchmark, row.method, row.value, paper.N_QUESTIONS[row.benchmark]) for row in rows.itertuples()

@@ -4,14 +4,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS
+from clinical_r1.paper import N_QUESTIONS, SIZE_NOT_PRINTED
 from clinical_r1.plots import PAPER_COLOUR, REWARD_COLOURS, legend_below, look_of, present
 
 
 def audit_denominators(fits):
     """Which denominators would make the printed accuracies k / n. Returns the figure.
 
-    fits: frame benchmark, method, dropped (questions left out of the full test set), fits (bool). A mark is a
-    denominator that works; the full test set is the shaded column at 0.
+    fits: frame benchmark, method, dropped (questions left out of the official test set), fits (bool). A mark is a
+    denominator that works; the official test set is the shaded column at 0.
     """
     benchmarks, methods = list(dict.fromkeys(fits["benchmark"])), present(fits["method"])
     size = (1.2 + 2.6 * len(benchmarks), 0.9 + 0.32 * len(methods))
@@ -24,11 +25,11 @@ def audit_denominators(fits):
         for y, method in enumerate(methods):
             works = rows.loc[(rows["method"] == method) & rows["fits"], "dropped"]
             ax.plot(works, np.full(len(works), y), ls="none", markersize=3.5, **look_of(method))
-        ax.set(title=BENCHMARK_LABELS[benchmark], xlim=(-1.5, rows["dropped"].max() + 1))
+        ax.set(title=_named(benchmark), xlim=(-1.5, rows["dropped"].max() + 1))
         ax.set_ylim(len(methods) - 0.5, -0.5)
         ax.grid(axis="x", visible=False)
     axes[0, 0].set_yticks(range(len(methods)), [METHOD_LABELS[method] for method in methods])
-    fig.supxlabel("Questions left out of the denominator (0: the full test set)", fontsize=9)
+    fig.supxlabel("Questions left out of the denominator (0: the official test set)", fontsize=9)
     return fig
 
 
@@ -50,11 +51,17 @@ def audit_accuracies(intervals, guesses, ax=None):
         ax.hlines(
             guesses[column], place - 0.45, place + 0.45, colors=PAPER_COLOUR, ls=style, lw=1.2, label=label
         )
-    ax.set_xticks(range(len(benchmarks)), [BENCHMARK_LABELS[name] for name in benchmarks])
+    ax.set_xticks(range(len(benchmarks)), list(map(_named, benchmarks)))
     ax.set(ylabel="Printed accuracy (%), Wilson 95 %", ylim=(0, None))
     ax.grid(axis="x", visible=False)
     ax.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return ax
+
+
+def _named(benchmark):
+    """A benchmark's label, with the size that we had to suppose where the paper prints none."""
+    label = BENCHMARK_LABELS[benchmark]
+    return f"{label}, if n = {N_QUESTIONS[benchmark]:,}" if benchmark in SIZE_NOT_PRINTED else label
 
 
 def audit_figure1(readings):

@@ -1,4 +1,8 @@
-"""What eq. 3 and 4 imply before anything is trained: reward maxima, owners of the advantage, worked groups."""
+"""What eq. 3 and 4 imply before anything is trained: reward maxima, owners of the advantage, worked groups.
+
+Consistency is a ratio: of effective tokens to all tokens in the paper, of characters of a fixed ASCII set to all characters in
+the released GRPO code. The ratios below are ours, near what the released rule gives English text with a few clinical signs.
+"""
 
 import numpy as np
 
@@ -22,7 +26,7 @@ WORKED_GROUPS = {  # accuracy, clinical reasoning, consistency of five completio
         (0, 1, 0.985),
         (0, 1, 0.985),
     ],
-    "all right, all cite, characters differ": [
+    "all right, all cite, consistency differs": [
         (1, 1.5, ratio) for ratio in (0.980, 0.985, 0.988, 0.990, 0.992)
     ],
 }

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from clinical_r1 import paper
 from clinical_r1.audit import accuracies, reward_arithmetic
 from clinical_r1.audit import claims as audit_claims
+from clinical_r1.audit.closing import closing_table
+from clinical_r1.audit.steps import steps
 from clinical_r1.labels import PAPER_BENCHMARKS
 from clinical_r1.rewards import REWARD_SETS
 
@@ -73,7 +75,7 @@ def test_no_denominator_serves_all_of_medqa():
     assert smaller["n"].dropna().tolist() == [4181, 1741]
     accuracy = paper.table1().query("metric == 'accuracy' and benchmark == 'medxpertqa'")["value"]
     assert [n for n in range(1, 2451) if all(accuracies.attainable(x, n) for x in accuracy)] == [1741]
-    full = shared.xs("the full test set", level=1)["fits"]
+    full = shared.xs("the official test set", level=1)["fits"]
     assert full.to_dict() == {"medqa": 2, "medmcqa": 4, "medxpertqa": 0}
     first = {
         name: min(s for s in range(2, 9) if shared.loc[(name, f"mean of {s} samples"), "fits"] == 5)
@@ -124,6 +126,18 @@ def test_three_gains_survive_holm_and_none_on_medqa():
     assert tests["disagreement"].between(13, 100).all()
 
 
+# ---- a size that is not printed
+
+
+def test_if_n_says_what_hangs_on_it():
+    table = accuracies.if_n().set_index("n")
+    assert table["fits"].to_dict() == {2450: 0, 1449: 0, 4460: 1, 1741: 5}
+    assert (table["p_baseline"] > 0.2).all() and (table["p_cold_start_crpo"] < 0.05).all()
+    assert (table["p_crpo"] < 0.05).to_dict() == {2450: False, 1449: False, 4460: True, 1741: False}
+    tests = accuracies.gain_tests().set_index(["benchmark", "method"])["p_holm"]
+    assert table.loc[2450, "p_crpo"] == tests["medxpertqa", "crpo"]
+
+
 # ---- the chance line
 
 
@@ -155,21 +169,36 @@ def test_majority_letters_and_options_are_those_of_the_files(data_dir, benchmark
 # ---- text against table
 
 
-def test_verdicts():
-    claims = audit_claims.text_against_table().set_index("claim")
+def test_the_paper_is_contradicted_five_times_and_our_two_readings_are_not_among_them():
+    claims = audit_claims.text_against_table()
     assert set(claims["verdict"]) <= set(audit_claims.VERDICTS)
-    assert claims["verdict"].value_counts().to_dict() == {
-        "contradicted": 7,
-        "consistent": 4,
-        "cannot be checked": 1,
-    }
-    said = claims["table_says"]
+    assert set(claims["said_by"]) == set(audit_claims.SPEAKERS) and set(claims["rests_on"]) <= set(
+        audit_claims.GROUNDS
+    )
+    counts = audit_claims.verdict_counts(claims)
+    assert counts["the paper"].to_dict() == {"consistent": 4, "contradicted": 5, "cannot be checked": 1}
+    assert counts["us"].to_dict() == {"consistent": 0, "contradicted": 2, "cannot be checked": 0}
+    assert counts.loc["contradicted", "by print alone"] == 1
+    ours = claims[claims["said_by"] == "us"]
+    assert ours["where"].str.startswith("our reading").all() and list(ours.index) == [10, 11]
+    assert (claims.loc[claims["verdict"] != "consistent", "innocent"].str.len() > 0).all()
+
+
+def test_only_what_follows_from_the_print_is_called_print():
+    """A drawing, a data file or the meaning of a name is no arithmetic on printed numbers."""
+    rests = audit_claims.text_against_table().set_index("claim")["rests_on"]
+    assert rests["bold marks the best of each column"] == "print"
+    assert rests["MedQA has four choices"] == rests["DRC is the coverage of the wrong options"] == "file"
+    assert rests["CECD is a density"] == "words"
+    assert (rests[[claim for claim in rests.index if "Figure 1" in claim]] == "drawing").all()
+
+
+def test_what_the_table_says_of_the_claims():
+    said = audit_claims.text_against_table().set_index("claim")["found"]
     assert "46 of 48" in said["CRPO's reasoning is more truthful and more complete than GRPO's"]
     assert said["bold marks the best of each column"].endswith("5.15 is bold, 5.33 (CRPO) is larger")
     assert said["DRC is the coverage of the wrong options"].endswith("3.24 of 3 on MedMCQA")
-    assert "12 of 12" in said[next(claim for claim in said.index if claim.startswith("hallucination"))]
-    contradicted = claims[claims["verdict"] != "consistent"]
-    assert (contradicted["innocent"].str.len() > 0).all()
+    assert "12 of 12" in said["hallucination falls below the untrained model's"]
 
 
 def test_a_verdict_follows_the_numbers(monkeypatch):
@@ -247,16 +276,43 @@ def test_worked_groups():
 
 
 def test_steps():
-    table = audit_claims.steps().set_index("quantity")
+    table = steps().set_index("quantity")
     assert table["result"].tolist() == ["180", "13", "11.7", "3.9", "32", "5,760", "0.55 billion"]
-    assert table["agrees"].tolist() == [True, True, False, None, False, None, None]
+    assert table["agrees"].tolist() == [True, True, None, None, False, None, None]
     assert table.iloc[0]["printed"].endswith("177 points up to step 179, without 7, 49")
+    assert table["numbers_of"].str.startswith("released GRPO code").all()
 
 
-def test_closing_table_has_every_check(owners):
-    table = audit_claims.closing_table(owners)
+def test_a_checkpoint_before_the_last_epoch_contradicts_nothing():
+    row = steps().set_index("quantity").loc["epoch of the cold start + GRPO checkpoint"]
+    assert row["agrees"] is None and row["note"].startswith("both can be true")
+    assert "development set" in row["note"]
+
+
+def test_closing_table_has_every_check_and_whose_numbers_it_takes(owners):
+    table = closing_table(owners)
     assert len(table) == 8 and table["check"].is_unique
-    assert set(table["certainty"]) == {"arithmetic", "statistics", "figure", "simulation"}
-    assert (table["innocent"].str.len() > 0).all()
-    assert table["found"].iloc[0].startswith("9 of 15")
-    assert "nan" not in " ".join(table["found"])
+    grounds = {ground for row in table["rests_on"] for ground in row.split(", ")}
+    assert grounds == set(audit_claims.GROUNDS)
+    assert (table[["numbers_of", "innocent"]].map(len) > 0).all(axis=None)
+    found = table.set_index("check")["found"]
+    assert found["accuracies as k / n"].startswith("4 of 10 are no share")
+    assert found["accuracies as k / n"].endswith("2,450, which the paper does not print, 5 of 5 more")
+    assert "5 contradicted" in found["the paper against its numbers"]
+    assert "1 of the 5 contradicted by print alone. Beside them 2" in found["the paper against its numbers"]
+    assert "nan" not in " ".join(found) and "{" not in " ".join(found)
+
+
+@pytest.mark.parametrize("check", ["accuracies as k / n", "gains over GRPO", "the chance line"])
+def test_what_is_said_of_medxpertqa_is_said_under_an_if(owners, check):
+    assert paper.SIZE_NOT_PRINTED == {"medxpertqa"}
+    assert (
+        "if n = 2,450" in (found := closing_table(owners).set_index("check")["found"][check])
+        or "n is 2,450" in found
+    )
+
+
+def test_noise_is_not_called_character_noise_of_the_paper(owners):
+    row = closing_table(owners).set_index("check").loc["noise at full scale"]
+    assert row["rests_on"] == "assumption" and "character" not in row["found"]
+    assert "the paper counts tokens, and only the released GRPO code counts characters" in row["innocent"]
