@@ -15,7 +15,7 @@ from clinical_r1.score import is_correct
 from clinical_r1.workshop.checking import is_number, key_problems, report, shortened
 
 K_GRID = (0, 0.5, 1.5, 2.5, 3.5, 4.5, 10, 30)
-ACCURACY_WANTED = 0.88
+ACCURACY_WANTED = 0.85
 KEYS = ("k", "k, safely", "same from", "grows in training")
 TRAINED_FROM, TRAINED_TO = 1, 10
 
