@@ -1,7 +1,7 @@
-"""Printed names of methods, measures, objectives and benchmarks, each once, for tables, figures and pages; and the words that
-cite nothing, or that relate a finding to something, for whoever reads answers."""
+"""Printed names of methods, measures, objectives, benchmarks and verdicts, each once, with their colours, for tables, figures
+and pages; and the words that cite nothing, or that relate a finding to something, for whoever reads answers."""
 
-from clinical_r1.arms import MAIN
+from clinical_r1.arms import MAIN, METHODS
 
 CLINIC_BENCHMARKS = ("clinic", "clinic-shift", "clinic-expert")
 PAPER_BENCHMARKS = ("medqa", "medmcqa", "medxpertqa")
@@ -37,6 +37,56 @@ OBJECTIVE_LABELS = METRIC_LABELS | {
     "entropy": "Entropy",
     "completions/mean_length": "Completion length (tokens)",
 }
+
+# ------------------------------------------------------------------------------------------------------------- colours
+# Two that must be told apart differ by at least 10 (CIEDE2000; 1 is just visible) for normal sight and under protanopia,
+# deuteranopia and tritanopia (`tests/colours.py`); a marker, hatch, line or sign says everything a second time.
+# A method looks the same in every figure: Okabe and Ito's palette
+METHOD_COLOURS = dict(zip(METHODS, ("#6E6E6E", "#0072B2", "#D55E00", "#56B4E9", "#E69F00"), strict=True))
+METHOD_MARKERS = dict(zip(METHODS, "osD^v", strict=True))
+METHOD_HATCHES = dict(zip(METHODS, ("", "", "//", "..", "xx"), strict=True))
+# Arms and models that a user brings, in the order of the own file; what repeats differs in its marker
+OWN_COLOURS = ("#009E73", "#CC79A7", "#8C564B", "#332288")
+OWN_MARKERS = "PX*<>"
+# Terms of a reward, in their order
+REWARD_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E")
+REWARD_HATCHES = ("", "//", "..", "xx", "\\\\", "--")
+# Families of the laboratory's arms
+FAMILY_COLOURS = {
+    "k": "#113377",
+    "terms": "#BB88AA",
+    "citation": "#663344",
+    "consistency": "#AACC77",
+    "prompt_x_reward": "#8877FF",
+    "group_size": "#669977",
+    "aggregator": "#AA4433",
+    "kl": "#770000",
+    "grounded": "#3300FF",
+    "cold_start": "#56B4E9",
+}
+FAMILY_MARKERS = dict(zip(FAMILY_COLOURS, "PXhp<>*d8^", strict=True))
+FAMILY_LABELS = {
+    "k": "Weight k",
+    "prompt_x_reward": "Prompt × reward",
+    "kl": "KL",
+    "main": "The five methods",
+}
+PAPER_COLOUR, QUIET_COLOUR = (
+    "#222222",
+    "#D0D0D0",
+)  # what the paper prints; whatever only stands behind the rest
+# verdict of a claim -> (sign, words, background, line under it)
+VERDICT_LOOKS = {
+    "true": ("✓", "true", "#9BD3F5", "solid"),
+    "contradicted_by_vignette": ("✗", "contradicted by the vignette", "#D9713F", "wavy"),
+    "contradicted_by_kb": ("≠", "contradicted by the knowledge base", "#F6DE63", "double"),
+    "unverifiable": ("?", "unverifiable", "#C4C4C4", "dotted"),
+}
+
+
+def family_label(family):
+    """What a family of arms is called in a figure."""
+    return FAMILY_LABELS.get(family, family.replace("_", " ").capitalize())
 
 
 def objective_label(column):

@@ -91,8 +91,8 @@ def _free(text: str, place: int) -> bool:
     return place == 0 or not (text[place - 1].isalnum() or text[place - 1] in "_-")
 
 
-def _relations(text: str) -> Iterator[tuple[Claim, bool]]:
-    """(claim, whether it is a check) of every "<finding phrase> supports|argues against <condition>", in order."""
+def _relations(text: str) -> Iterator[tuple[Claim, bool, tuple[int, int]]]:
+    """(claim, whether it is a check, (start, end)) of every "<finding phrase> supports|argues against <condition>", in order."""
     last = 0
     for verb in _grammar()["relation"].finditer(text):
         end = verb.start()
@@ -104,34 +104,44 @@ def _relations(text: str) -> Iterator[tuple[Claim, bool]]:
             yield (
                 Claim(*phrase_table()[text[begin:end]], sign, verb[2]),
                 checked and _free(text, check),
+                (begin, last),
             )
 
 
-def _citations(text: str) -> Iterator[Claim]:
-    """The claims of every "<finding phrase> [and <finding phrase>] favor <condition>", in order: the leftmost reading of each."""
+def _citations(text: str) -> Iterator[tuple[Claim, tuple[int, int]]]:
+    """(claim, (start, end)) of every "<finding phrase> [and <finding phrase>] favor <condition>", in order: the leftmost reading
+    of each. The first of two findings ends before " and "."""
     last, table = 0, phrase_table()
     for verb in _grammar()["citation"].finditer(text):
         end, readings = verb.start(), []
         for begin in _beginnings(text, last, end):
             if _free(text, begin):
-                readings.append((begin, begin - end, text[begin:end], None))
+                readings.append((begin, begin - end, ((begin, end),)))
             middle = begin - len(" and ")
             if middle >= last and text.startswith(" and ", middle):
                 firsts = [place for place in _beginnings(text, last, middle) if _free(text, place)]
-                readings += [(at, at - middle, text[at:middle], text[begin:end]) for at in firsts]
+                readings += [(at, at - middle, ((at, middle), (begin, end))) for at in firsts]
         if readings:
             last = verb.end()
-            *_, first, second = min(readings)
-            yield from (Claim(*table[finding], SUPPORTS, verb[1]) for finding in (first, second) if finding)
+            for start, stop in min(readings)[-1]:
+                written = start, last if stop == end else stop
+                yield Claim(*table[text[start:stop]], SUPPORTS, verb[1]), written
 
 
 def read_claims(text: str) -> tuple[Claim, ...]:
     """The distinct claims of a completion, in order of first appearance. Text outside the grammar is no claim."""
-    return _in_order((claim for claim, _ in _relations(text)), text)
+    return _in_order((claim for claim, *_ in _relations(text)), text)
 
 
 def _in_order(related, text: str) -> tuple[Claim, ...]:
-    return tuple(dict.fromkeys((*related, *_citations(text))))
+    return tuple(dict.fromkeys((*related, *(claim for claim, _ in _citations(text)))))
+
+
+def find_claims(text: str) -> list[tuple[int, int, Claim]]:
+    """(start, end, claim) of every place that states a claim, in the order of the text, repetitions included."""
+    places = [(*span, claim) for claim, _, span in _relations(text)]
+    places += [(*span, claim) for claim, span in _citations(text)]
+    return sorted(places, key=lambda place: place[:2])
 
 
 def verdict(claim: Claim, case: Case) -> str:
@@ -190,7 +200,7 @@ def measure(text: str, case: Case) -> dict[str, int]:
     Each is a non-negative integer; `drc` is at most the number of distractors, the others are not bounded.
     """
     related = list(_relations(text))
-    verdicts = {claim: verdict(claim, case) for claim in _in_order((claim for claim, _ in related), text)}
+    verdicts = {claim: verdict(claim, case) for claim in _in_order((claim for claim, *_ in related), text)}
     relevant = [claim for claim in verdicts if claim.condition in case.options]
     held, backtracks = None, set()
     for verb, condition in _grammar()["hypothesis"].findall(text):
@@ -202,7 +212,7 @@ def measure(text: str, case: Case) -> dict[str, int]:
         for condition, finding in _grammar()["chain"].findall(text)
         if case.weight(*phrase_table()[finding], condition) > 0
     }
-    checks = {c for c, checked in related if checked and (c.finding, c.present) in case.stated}
+    checks = {c for c, checked, _ in related if checked and (c.finding, c.present) in case.stated}
     rejected = {c.condition for c in relevant if c.direction == AGAINST and verdicts[c] == "true"} - {
         case.gold
     }
