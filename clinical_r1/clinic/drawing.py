@@ -26,6 +26,7 @@ SPLIT_SHARES = {
     "validation": (75, 85),
     "test": (85, 100),
 }
+LEAD = 2  # by how much the answer's net evidence exceeds any other's: one weak finding does not decide a case
 COMMON = 2  # conditions that a finding speaks for, before it may stand in the vignette of one that it does not speak for
 COMBINED = (2, 4)  # the fewest and the most findings for an answer, at any level
 
@@ -173,7 +174,7 @@ class _Draft:
         return any(weights[option] > 0 for weights in self.weights)
 
     def sound(self, *more: dict[str, int]) -> bool:
-        """The answer alone has the best net evidence, and no wrong option has support without being rejected.
+        """The answer has the best net evidence, by LEAD, and no wrong option has support without being rejected.
 
         more: the weights of further statements, by option.
         """
@@ -181,7 +182,7 @@ class _Draft:
         best = sum(w[self.gold] for w in weights)
         for option in self.distractors:
             column = [w[option] for w in weights]
-            if sum(column) >= best or max(column) > 0 <= min(column):
+            if sum(column) > best - LEAD or max(column) > 0 <= min(column):
                 return False
         return True
 

@@ -65,10 +65,10 @@ def test_no_stated_finding_argues_against_the_answer(name):
 
 
 @EACH
-def test_the_answer_alone_has_the_best_net_evidence(name):
+def test_the_answer_has_the_best_net_evidence_by_two(name):
     for case in CASES[name]:
         net = {o: sum(weight(s, o, case.options) for s in case.stated) for o in case.options}
-        assert all(net[o] < net[case.gold] for o in case.distractors), case
+        assert all(net[o] <= net[case.gold] - 2 for o in case.distractors), case
         assert net == {o: case.net(o) for o in case.options}
 
 
@@ -120,7 +120,7 @@ def test_lures_speak_for_a_rejected_option_and_need_no_explanation(name):
                 assert judged or (
                     KIND[finding] != "test" and owners[finding] > 1 and finding not in cardinal
                 ), case
-    assert len(CASES[name]) * 0.9 < lures
+    assert len(CASES[name]) < lures
 
 
 @EACH
