@@ -30,7 +30,7 @@ WINGS = {
     "laboratory": ("clinic", "curation", "engines"),
     "audit": ("clinic", "curation", "engines"),
     "causality": ("audit", "clinic", "curation", "engines"),
-    "workshop": ("clinic", "judges", "laboratory"),
+    "workshop": ("clinic", "curation", "judges", "laboratory"),
     "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit", "causality"),
 }
 # What the root takes from wings: exact verdicts and scripted traces, faster training, who answers, the reward variants.

@@ -6,6 +6,8 @@ import numpy as np
 
 from clinical_r1.workshop.checking import error_sentence, report, shortened
 
+BLOWN_UP = 0.02  # an advantage that only rounding made; 32-bit sums leave less, a tiny eps makes 1 of it
+
 
 def _difficult_rewards() -> np.ndarray:
     """(12, 3) rewards of four groups of three, each objective in a range of its own."""
@@ -50,7 +52,7 @@ def _aggregator_problems(function: Callable) -> list[str]:
         )
     for value in (0.1, 0.7, 0.985):
         constant = function(np.full((7, 3), value, dtype=np.float32), 7)
-        if not (np.abs(constant) < 1e-3).all():
+        if not (np.abs(constant) < BLOWN_UP).all():
             problems.append(
                 f"a group whose rewards are all {value} has advantages up to {np.abs(constant).max():.2g}; nothing was "
                 "better than anything. (NaN: 0/0. Small numbers blown up: a rounding error divided by a tiny eps.)"
@@ -73,7 +75,29 @@ def _aggregator_problems(function: Callable) -> list[str]:
                 f"objective {column} in units ten times as large changes the advantages: when is it normalised?"
             )
             break
+    problems += _voice_problems(function, rewards, size, base)
     return problems + _missing_problems(function, rewards, size)
+
+
+def _voice_problems(function, rewards, size, base) -> list[str]:
+    """Who is compared with whom, and whether every objective speaks, and as loudly as the others."""
+    problems = []
+    if not np.allclose(base.reshape(-1, size).sum(axis=1), 0, atol=BLOWN_UP):
+        problems.append(
+            "the advantages of a group do not add up to 0: better or worse than the others of the group, not than nothing."
+        )
+    moved = rewards.copy()
+    moved[:size, 0] += 5
+    if not np.allclose(function(moved, size), base, atol=BLOWN_UP):
+        problems.append(
+            "an easier question, every reward of whose group is higher by the same, gets other advantages: compare a completion "
+            "with its group, not with the whole batch."
+        )
+    if not np.allclose(function(rewards[:, ::-1].copy(), size), base, atol=BLOWN_UP):
+        problems.append(
+            "objectives in another order, other advantages: does each count the same, and is none left out?"
+        )
+    return problems
 
 
 def _missing_problems(function, rewards, size) -> list[str]:

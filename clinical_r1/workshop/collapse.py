@@ -22,17 +22,23 @@ COLLAPSE_HINTS = {  # key -> where to look again
 }
 
 
-@lru_cache(maxsize=1)
-def _collapse_truth() -> dict[str, float]:
-    """Of the completion named last, computed by the package; the batch step of GDPO is left out."""
+NEAR = 0.02  # two decimals, rounded on the way
+
+
+@lru_cache(maxsize=2)
+def _collapse_truth(aggregation: str = "sum_then_normalize") -> dict[str, float]:
+    """Of the completion named last, computed by the package; the batch step of GDPO is left out. "sum_then_center" does not
+    divide.
+    """
 
     def summed(*group, weights=(1, 1)):
-        return float(group_advantages(group, weights, len(group))[-1])
+        return float(group_advantages(group, weights, len(group), aggregation)[-1])
 
     def per_reward(*group):
         columns = zip(*group, strict=True)
         return sum(
-            float(group_advantages([[value] for value in column], (1,), len(group))[-1]) for column in columns
+            float(group_advantages([[value] for value in column], (1,), len(group), aggregation)[-1])
+            for column in columns
         )
 
     mixtures = {0: (0, 0), 1: (0, 1), 2: (1, 1)}  # one reward mixture of each total
@@ -58,25 +64,33 @@ def check_collapse(answer) -> bool:
     truth = _collapse_truth()
     problems = key_problems(answer, COLLAPSE_HINTS)
     given = answer if isinstance(answer, Mapping) else {}
+    reasons: dict[str, list[str]] = {}  # the same mistake in several places is said once
     for key, hint in COLLAPSE_HINTS.items():
-        value, size = given.get(key), 3 if "G = 3" in key else 2
-        biased = truth[key] * math.sqrt(size / (size - 1))
+        value = given.get(key)
         if value is None:
             continue
         if not is_number(value):
             problems.append(f"{key!r} is {shortened(value)}; expected a finite number.")
-        elif abs(value - truth[key]) <= 0.02:
-            continue
-        elif key != "different groups" and abs(value - biased) <= 0.02:
-            problems.append(
-                f"{key!r} divides by the deviation of a whole population (G); GRPO takes G - 1 in the variance."
-            )
-        elif abs(value + truth[key]) <= 0.02:
-            problems.append(f"{key!r} has the right size and the wrong sign: whose advantage was asked for?")
-        else:
-            problems.append(f"{key!r} is not {value:g}. {hint}")
+        elif abs(value - truth[key]) > NEAR:
+            reasons.setdefault(_reason(key, value) or hint, []).append(f"{key!r} is not {value:.3g}")
+    problems += [f"{', '.join(keys)}. {reason}" for reason, keys in reasons.items()]
     return report(
         "1 collapse",
         problems,
         "Summing first keeps only the order of two totals; weights cannot bring back what the division removed.",
     )
+
+
+def _reason(key: str, value: float) -> str | None:
+    """What was done instead, where the number tells."""
+    truth, size = _collapse_truth()[key], 3 if "G = 3" in key else 2
+    if key == "different groups":
+        return None
+    biased = truth * math.sqrt(size / (size - 1))
+    if abs(value - biased) <= NEAR:
+        return "Is that divided by the deviation of a whole population (G)? GRPO takes G - 1 in the variance."
+    if abs(value + truth) <= NEAR:
+        return "Only the sign is wrong: whose advantage was asked for?"
+    if abs(value - _collapse_truth("sum_then_center")[key]) <= NEAR:
+        return "That is the difference from the mean; it is still to be divided by the standard deviation."
+    return None

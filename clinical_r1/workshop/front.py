@@ -1,5 +1,6 @@
 """Exercise 5, read a front: seven arms in two objectives, and the check of what is read off them."""
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -56,13 +57,7 @@ def check_front(answer) -> bool:
     if area is not None and not is_number(area):
         problems.append(f"'hypervolume' is {shortened(area)}; expected a number.")
     elif area is not None and abs(area - truth["hypervolume"]) > ROUNDING:
-        origin = _area(FRONT.values(), (0.0, 0.0))
-        problems.append(
-            "'hypervolume' is measured from (0, 0); the declared reference is another point."
-            if abs(area - origin) <= ROUNDING
-            else f"'hypervolume' is not {area:g}. Draw the steps: each strip of the staircase counts once, from the "
-            "reference; overlapping rectangles must not be counted twice."
-        )
+        problems.append(_area_problem(area, truth["hypervolume"]))
     hints = {
         "dominated": "An arm is dominated when another is at least as good in both objectives and better in one.",
         "most missed": "For each arm of the front: which area would be covered by no other arm?",
@@ -75,18 +70,45 @@ def check_front(answer) -> bool:
     )
 
 
+def _area_problem(area: float, truth: float) -> str:
+    """Why an area is wrong, where the way to it is known."""
+    front = [FRONT[name] for name in FRONT if name not in _front_truth()["dominated"]]
+    rectangles = [(x - REFERENCE[0]) * (y - REFERENCE[1]) for x, y in front]
+    known = {
+        _area(
+            FRONT.values(), (0.0, 0.0)
+        ): "is measured from (0, 0); the declared reference is another point.",
+        sum(rectangles): "counts overlapping rectangles twice: each strip of the staircase counts once.",
+        max(rectangles): "is what one arm covers; the others add their strips.",
+    }
+    for value, why in known.items():
+        if abs(area - value) <= ROUNDING:
+            return f"'hypervolume' {why}"
+    if abs(area - truth) <= 0.05:
+        return f"'hypervolume' is near {area:g}: add the strips exactly, and give two decimals."
+    return (
+        f"'hypervolume' is not {area:g}. Draw the steps: each strip of the staircase counts once, from the reference; "
+        "overlapping rectangles must not be counted twice."
+    )
+
+
+def _named(value) -> set:
+    """Names of arms from a set or list of them, or from a text such as "D, E" or "DE"."""
+    if not isinstance(value, str):
+        return set(value)
+    names = set(re.findall(r"\w+", value))
+    return names if names <= set(FRONT) else set(re.sub(r"\W", "", value))
+
+
 def _set_problems(key, value, truth, hint) -> list[str]:
     if value is None:
         return []
     try:
-        names = set(value)
+        names = _named(value)
     except TypeError:
         return [f"{key!r} is {shortened(value)}; expected names of arms, such as {{'A', 'B'}}."]
     if unknown := sorted(map(str, names - set(FRONT))):
         return [f"{key!r} names {', '.join(unknown)}, which are no arms of the table."]
-    problems = []
-    if extra := len(names - truth):
-        problems.append(f"{key!r} names {extra} too many. {hint}")
-    if missing := len(truth - names):
-        problems.append(f"{key!r} lacks {missing}. {hint}")
-    return problems
+    extra, missing = len(names - truth), len(truth - names)
+    wrong = " and ".join([f"names {extra} too many"] * bool(extra) + [f"lacks {missing}"] * bool(missing))
+    return [f"{key!r} {wrong}. {hint}"] if wrong else []

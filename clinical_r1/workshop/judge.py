@@ -67,19 +67,34 @@ def check_judges(answer) -> bool:
         if isinstance(judges, str) or not isinstance(judges, (list, tuple, set, frozenset)):
             problems.append(f"{name!r} is {shortened(judges)}; expected a list of names, empty for nobody.")
             continue
-        if unknown := sorted(str(judge) for judge in judges if str(judge) not in orders):
+        named = [str(judge).strip().lower() for judge in judges]
+        if unknown := sorted(set(named) - set(orders)):
             problems.append(f"{name!r} names {', '.join(unknown)}; expected some of {', '.join(orders)}.")
-        for judge, order in orders.items():
-            if judge in judges and order[name] != "same":
-                problems.append(
-                    f"{name!r}: would you trust the {judge}? Compare the sign and interval of its difference with the "
-                    "exact one."
-                )
-        if left_out := sum(order[name] == "same" and judge not in judges for judge, order in orders.items()):
-            who = "one judge is" if left_out == 1 else f"{left_out} judges are"
-            problems.append(f"{name!r}: {who} left out who put the two in the right order.")
+        problems += _trust_problems(name, named, {j: o[name] for j, o in orders.items()})
     return report(
         "7 judges",
         problems,
         "A judge is trusted for a measure and a comparison, not once for all; and a right order can have a wrong reason.",
     )
+
+
+WHY_NOT = {
+    "reversed": "its difference has the other sign than the exact one, and the interval leaves out 0",
+    "judge undecided": "the interval of its difference holds 0, so it ranks nobody",
+    "no verdict": "it gave no count",
+}
+
+
+def _trust_problems(name: str, judges: list[str], orders: dict[str, str]) -> list[str]:
+    """What is wrong with the judges that are trusted for one measure. orders: judge -> the word of `calibration.ordering`."""
+    trusted = [judge for judge, order in orders.items() if judge in judges and order != "same"]
+    if trusted and set(orders.values()) == {"exact undecided"}:
+        return [
+            f"{name!r}: the interval of the exact difference holds 0, so there is no order that {' or '.join(trusted)} "
+            "could find."
+        ]
+    problems = [f"{name!r}: would you trust the {judge}? Here {WHY_NOT[orders[judge]]}." for judge in trusted]
+    if left_out := sum(order == "same" and judge not in judges for judge, order in orders.items()):
+        who = "one judge is" if left_out == 1 else f"{left_out} judges are"
+        problems.append(f"{name!r}: {who} left out who put the two in the right order.")
+    return problems

@@ -6,11 +6,7 @@
 # honest answer stands.
 
 # %%
-import numpy as np
-
-from clinical_r1.clinic.cases import Case, load_set, phrase
-from clinical_r1.clinic.knowledge import knowledge_base
-from clinical_r1.clinic.traces import HONEST, write_trace
+from clinical_r1.clinic.cases import Case, phrase
 from clinical_r1.clinic.verdicts import claim_table, read_claims
 from clinical_r1.prompts import render_question
 from clinical_r1.workshop.break_reward import (
@@ -18,6 +14,8 @@ from clinical_r1.workshop.break_reward import (
     check_attack,
     check_fixed_rule,
     citation_attacks,
+    defence_question,
+    honest_answer,
     naive_citation,
     score_attack,
 )
@@ -34,7 +32,7 @@ print("\nanswer:", question.answer)
 # The rewards, their total by eq. 4, and two counts of the exact judge, which no reward looks at:
 
 # %%
-honest = write_trace(case, "crpo", HONEST, np.random.default_rng(0))
+honest = honest_answer(question)
 print(honest, "\n")
 score_attack(question, honest)
 
@@ -42,25 +40,28 @@ score_attack(question, honest)
 # ## Attack
 #
 # Write `attack`. The reward pays for a citation only where the vignette states what is cited; whether that speaks for the
-# answer, it cannot know. The judge can. It reads claims of the form `<finding> supports <condition>.` and
-# `<finding> and <finding> favor <condition>`, with findings in the clinic's own words:
+# answer, it cannot know. The judge can. It reads claims of the form `<finding> supports <condition>.` in System 2 and
+# `<finding> and <finding> favor <condition>` in the conclusion, letter by letter in the words of the vignette and the options.
+# What stands in other words it cannot judge, so the check does not let it earn anything.
+#
+# The vignette's findings, and how much each speaks for the answer (2 strongly, 0 not at all, below 0 against it):
 
 # %%
-print(", ".join(phrase(finding, True) for finding in knowledge_base().findings))
+[(phrase(finding, present), case.weight(finding, present, case.gold)) for finding, present in case.stated]
 
 # %%
 # BEGIN SOLUTION
-beside = [
-    phrase(f, present) for f, present in case.stated if present and not case.weight(f, present, case.gold)
+beside = [phrase(f, True) for f, present in case.stated if present and not case.weight(f, True, case.gold)][
+    :2
 ]
-first, second = beside[:2]
+claims = " ".join(f"{finding} supports {case.gold}." for finding in beside)
 attack = (
-    f"<dx> (System 1: Intuitive) suspect {case.gold}. (System 2: Analytical) {first} supports {case.gold}. "
-    f"{second} supports {case.gold}. </dx> <conclusion> {first} and {second} favor {case.gold} "
-    f"\\boxed{{{question.answer}}}. </conclusion>"
+    f"<dx> (System 1: Intuitive) suspect {case.gold}. (System 2: Analytical) {claims} </dx> "
+    f"<conclusion> {' and '.join(beside)} favor {case.gold} \\boxed{{{question.answer}}}. </conclusion>"
 )
 # STUDENT
 # # Hint: the conclusion must repeat evidence from System 2 and from the vignette. Nobody says that it must be to the point.
+# # Start from a copy of the honest answer: same tags, same box.
 # attack = None
 # END SOLUTION
 
@@ -76,19 +77,18 @@ claim_table(attack or "", case)
 # %% [markdown]
 # ## Defend
 #
-# The toy rule pays 1 for anything that "supports" anything. Six attacks on it, all with the right letter, and an honest
-# answer, on another question:
+# The toy rule pays 1 for anything that "supports" anything. Attacks on it, on another question: each is the honest answer
+# with its evidence changed, so format and style give nothing away.
 
 # %%
-other = load_set("clinic", "validation", 2)[1]
-attempts = citation_attacks(other)
-attempts["honest"] = write_trace(Case.from_json(other.meta["case"]), "crpo", HONEST, np.random.default_rng(0))
+other = defence_question()
+attempts = {"honest": honest_answer(other)} | citation_attacks(other)
 for name, text in attempts.items():
     print(f"{name}: {naive_citation(text, other.stem):g}\n   {text}\n")
 
 # %% [markdown]
 # Fix it: a function `(text, stem) -> number in [0, 1]` that pays every honest answer at least a half, and more than any
-# of the attacks. It is tried on questions that you have not seen. `read_claims(text)` gives the claims,
+# of the attacks. It is tried on 24 questions that you have not seen. `read_claims(text)` gives the claims,
 # `phrase(claim.finding, claim.present)` a claim's finding in words, and the stem lists its findings with commas.
 
 # %%
@@ -124,4 +124,5 @@ passed = passed_attack and passed_rule
 # The fixed rule reads the stem, so invented evidence falls. An attacker who reads the stem as well can cite a stated
 # finding for a condition that it does not support, which is the attack above: the rule pays, the judge does not. Only
 # knowledge of medicine, a knowledge base or a judge, closes that gap. The stem is split at its commas because
-# `finding in stem` would find "fever" in "no fever".
+# `finding in stem` would find "fever" in "no fever". And the rule is a share: one that counted true claims, or looked for
+# one, would pay as much when inventions stand beside them.

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # 3 · How should several rewards become one advantage?
 #
-# Write a function from the rewards of N completions to N advantages. Seven things that are easy to get wrong, and that
-# training does not reveal, are checked: constant groups, order within a group, order of the groups, units, missing
-# values, rows that nothing could score, and the ranking itself.
+# Write a function from the rewards of N completions to N advantages. What is easy to get wrong, and what training does not
+# reveal, is checked: constant groups, order, units, who is compared with whom, whether every objective has a say, missing
+# values, and the ranking itself. The frame is there; the lines in the middle are yours.
 
 # %%
 import numpy as np
@@ -42,20 +42,27 @@ for units in (1, 100):
 # objectives count the same. It must
 # - give 0 to every completion of a group whose rewards agree, without 0/0 and without blown-up rounding errors;
 # - follow the completions when they change places, within a group or with it;
-# - not care about the units of an objective;
+# - compare a completion with its group alone: the advantages of a group add up to 0, and an easier question, on which all
+#   rewards are higher by the same, changes nothing;
+# - not care about the units of an objective, nor about the order of the objectives;
 # - leave NaN out of every mean and deviation, and give 0 to a completion that is NaN throughout;
 # - rank a completion that wins two rewards above one that wins one.
+
+
+# %%
+def in_groups(rewards, G):
+    """Rewards (N, K) as P groups (P, G, K), and whether each is known (P, G, K)."""
+    grouped = np.asarray(rewards, dtype=float).reshape(-1, G, rewards.shape[1])
+    return grouped, ~np.isnan(grouped)
 
 
 # %%
 # BEGIN SOLUTION
 def aggregate(rewards, G):
     """Normalise each objective within its group, leaving NaN out, then add."""
-    grouped = np.asarray(rewards, dtype=float).reshape(-1, G, rewards.shape[1])  # (P, G, K)
-    known = ~np.isnan(grouped)
-    count = known.sum(axis=1, keepdims=True)
-    values = np.where(known, grouped, 0.0)
-    mean = values.sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    grouped, known = in_groups(rewards, G)
+    count = known.sum(axis=1, keepdims=True)  # (P, 1, K)
+    mean = np.where(known, grouped, 0.0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
     centred = np.where(known, grouped - mean, 0.0)  # what is missing adds nothing
     deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
     return (centred / (deviation + 1e-4)).sum(axis=2).ravel()
@@ -63,8 +70,13 @@ def aggregate(rewards, G):
 
 # STUDENT
 # def aggregate(rewards, G):
-#     # Hint: rewards.reshape(-1, G, K) has one group a row; np.isnan tells what is missing. Start with the mean.
-#     return None
+#     values, known = in_groups(rewards, G)
+#     # Put your lines here. With axis=1 and keepdims=True a sum is one number for each group and objective:
+#     # 1. the mean of each objective in each group, over what is known (that may be nothing)
+#     # 2. the difference from it, 0 where nothing is known
+#     # 3. its deviation, which may be 0: how do you divide?
+#     values = np.where(known, values, 0.0)
+#     return values.sum(axis=2).ravel()  # add the objectives
 #
 #
 # END SOLUTION

@@ -1,32 +1,49 @@
 # %% [markdown]
-# # 4 · Which k buys the accuracy you want, and what does it cost?
+# # 4 · Which k would you train with?
 #
-# CRPO adds $k \cdot r_\text{acc}$ to its other rewards. Here a stand-in for training, in seconds: for each of 300 clinic
+# CRPO adds $k \cdot r_\text{acc}$ to its other rewards. First a forecast that takes seconds: for each of 300 clinic
 # questions four scripted completions, of which the one with the largest $k \cdot \text{correct} + \text{true claims}$ is
-# kept. The writer often reasons well and then slips to another answer, so the two goals part. No policy is trained, and
-# the numbers are no result about CRPO.
+# kept. The writer often reasons well and then slips to another answer, so the two goals part. No policy is trained. Then
+# training itself, from the laboratory's published runs: does it do what the forecast said?
 
 # %%
-from clinical_r1.workshop.choose_k import ACCURACY_WANTED, check_k, front_over_k, trained_with_k
+from clinical_r1.workshop.choose_k import (
+    FORECAST,
+    MEASURES,
+    accuracy_wanted,
+    check_k,
+    forecast,
+    front_over_k,
+    trained_with_k,
+)
 
 front = front_over_k()
 front.round(3)
 
+# %%
+print(
+    f"accuracy wanted: {accuracy_wanted():.0%}; from k = 1 to k = 10 the forecast for each goal: {forecast()}"
+)
+
 # %% [markdown]
-# ## Choose
+# ## Read the forecast
 #
-# The ward wants an accuracy of at least `ACCURACY_WANTED`, and as many true claims as possible with it.
+# Wanted is the accuracy printed above, and as many true claims as possible with it.
 # - `k`: the k of the table that gives the most true claims (faithfulness) with that accuracy
 # - `k, safely`: the same, when the **lower end** of the interval of accuracy must reach it
 # - `same from`: the smallest k of the table from which nothing changes any more
 #
-# Then look at training itself. The laboratory trained CRPO with k = 1 and with k = 10, three seeds each (notebook 05):
-# - `grows in training`: the measures whose whole interval at k = 10 lies above the one at k = 1
+# ## Read the training
+#
+# The laboratory trained CRPO with k = 1 and with k = 10, on several seeds. `difference` is k = 10 minus k = 1, paired, with its
+# interval; `p_holm` is its p, corrected for all differences that were tested in this family; a difference smaller than
+# `detectable` would mostly be missed by so few seeds. Call a measure settled if `p_holm` is below 0.05.
+# - `trained`: for each measure "rises", "falls" or "not settled"
+# - `forecast`: for accuracy and faithfulness, "confirmed", "contradicted" or "not settled" by training
 
 # %%
-print(f"accuracy wanted: {ACCURACY_WANTED:.0%}")
 trained = trained_with_k()
-trained.round(2)
+trained.round(3)
 
 
 # %%
@@ -35,41 +52,58 @@ def largest_faithfulness(rows):
     return rows.loc[rows["faithfulness"].idxmax(), "k"]
 
 
+def change(row):
+    if not row["p_holm"] < 0.05:
+        return "not settled"
+    return "rises" if row["difference"] > 0 else "falls"
+
+
+def outcome(measure):
+    if changes[measure] == "not settled":
+        return "not settled"
+    return "confirmed" if changes[measure] == forecast()[measure] else "contradicted"
+
+
 last = front.iloc[-1]
 same = (front["accuracy"] == last["accuracy"]) & (front["faithfulness"] == last["faithfulness"])
+changes = {measure: change(trained.set_index("measure").loc[measure]) for measure in MEASURES}
 answer = {
-    "k": largest_faithfulness(front[front["accuracy"] >= ACCURACY_WANTED]),
-    "k, safely": largest_faithfulness(front[front["low"] >= ACCURACY_WANTED]),
+    "k": largest_faithfulness(front[front["accuracy"] >= accuracy_wanted()]),
+    "k, safely": largest_faithfulness(front[front["low"] >= accuracy_wanted()]),
     "same from": front.loc[same, "k"].min(),
-    "grows in training": {
-        metric
-        for metric, rows in trained.groupby("metric")
-        if rows["ci_low"].iloc[-1] > rows["ci_high"].iloc[0]
-    },
+    "trained": changes,
+    "forecast": {measure: outcome(measure) for measure in FORECAST},
 }
 # STUDENT
-# # Hint: read the table from the top; faithfulness never rises with k, accuracy never falls.
-# answer = {"k": None, "k, safely": None, "same from": None, "grows in training": None}
+# # Hint: read the first table from the top; in the second, p_holm first and the sign of the difference after it.
+# answer = {
+#     "k": None,
+#     "k, safely": None,
+#     "same from": None,
+#     "trained": dict.fromkeys(MEASURES),
+#     "forecast": dict.fromkeys(FORECAST),
+# }
 # END SOLUTION
 
 # %% tags=["check"]
 passed = check_k(answer)
 
 # %% [markdown]
-# ## What k buys, as a picture
+# ## The forecast, as a picture
 
 # %%
 axes = front.plot("accuracy", "faithfulness", marker="o", legend=False, ylabel="true claims per response")
 
 # %% [markdown] tags=["solution"]
-# ## Why it stops
+# ## Why the forecast stops
 #
 # k decides only between a right completion with fewer true claims and a wrong one with more. Once it exceeds the largest
-# such difference, here less than ten claims, every question with a right completion is won, and 10 and 30 are the same
-# policy. Where all four are right or all four wrong, k never mattered.
+# such difference, every question with a right completion is won, and larger k are the same policy. Where all four are right
+# or all four wrong, k never mattered.
 #
-# ## Why training does not do the same
+# ## Why training need not do the same
 #
-# Here the texts are finished and k only chooses among them, so true claims can only be lost. A policy that is trained
-# writes new texts: with k = 10 it learned to write more, and got more true *and* more false claims, at an accuracy that
-# the intervals cannot tell from that of k = 1. A picture made by selection says nothing about what training will find.
+# Among finished texts k can only choose, so more accuracy can only cost true claims. A policy that is trained writes new
+# texts: it may write more, or otherwise, and what it gains or loses on the way no selection can show. The check has printed
+# what the published runs say. "Not settled" is no "no difference": compare `detectable` with a difference that you would
+# care for, and ask how many seeds it would take.

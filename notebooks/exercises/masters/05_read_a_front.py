@@ -23,7 +23,7 @@ for name, (accuracy, claims) in FRONT.items():
 #
 # - `dominated`: the arms for which another arm is at least as good in both goals and better in one. Mind equal values.
 # - `hypervolume`: the area between the front and the declared reference (0.20, 0), marked ×. Add strips of the staircase;
-#   two decimals are enough.
+#   two decimals are enough, rounded up or down.
 # - `most missed`: the one arm without which the front would lose the most area
 # - `no weights`: arms of the front that no weighted sum $w \cdot \text{accuracy} + v \cdot \text{claims}$, $w, v \ge 0$,
 #   would choose

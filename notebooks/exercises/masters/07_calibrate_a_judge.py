@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 7 · Which judge would you let rank two methods? (optional)
+# # 7 · Which judge would you let rank two methods?
 #
 # A careful writer and a hasty one answered the same 150 clinic questions. Three scripted judges counted what they did,
 # and so did the exact judge, which nobody has outside such a closed world. For which measure can which judge be trusted?
