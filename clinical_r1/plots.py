@@ -258,7 +258,7 @@ def reward_bars(rewards, ax=None):
     """
     completions, names = list(dict.fromkeys(rewards["completion"])), list(dict.fromkeys(rewards["reward"]))
     table = rewards.pivot(index="completion", columns="reward", values="value").astype(float)
-    ax = ax or plt.subplots(figsize=(7.2, 0.8 + (0.2 * len(names) + 0.15) * len(completions)))[1]
+    ax = ax or plt.subplots(figsize=(7.2, 0.8 + (0.13 * len(names) + 0.08) * len(completions)))[1]
     height = 0.8 / len(names)
     for i, name in enumerate(names):
         y = np.arange(len(completions)) + (i - (len(names) - 1) / 2) * height

@@ -330,8 +330,8 @@ STAGES = (
     ),
     Stage(
         "02_reward_design",
-        reads=("runs/{profile}/questions/*.jsonl", f"${DATA_VARIABLE}/real_completions/**/*"),
-        writes=("figures/{profile}/reward_design.*",),
+        reads=("clinical_r1/data/**/*", f"${DATA_VARIABLE}/real_completions/**/*"),
+        writes=("figures/{profile}/reward_design*.*",),
         minutes={"smoke": 0.1, "cpu": 0.1, "laptop": 0.1, "colab": 1, "paper": 1},
     ),
     Stage(

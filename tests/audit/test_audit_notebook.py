@@ -1,12 +1,16 @@
-"""Notebook 06 and the pages that repeat it say what the audit finds: pytest tests/audit/test_audit_notebook.py"""
+"""Notebooks 02 and 06, and the pages that repeat them, say what is found: pytest tests/audit/test_audit_notebook.py"""
 
+import base64
 import json
+import math
 import re
+import struct
 
 import pytest
 
 from clinical_r1 import paper
-from clinical_r1.audit import accuracies, claims, reward_arithmetic
+from clinical_r1.audit import accuracies, claims, public_answers, reward_arithmetic
+from clinical_r1.audit.redteam import EXAMPLE, EXAMPLE_HONEST, red_team_table
 from clinical_r1.audit.steps import steps
 from clinical_r1.files import ROOT
 
@@ -35,11 +39,72 @@ def said() -> str:
     return " ".join(shown("06_paper_audit"))
 
 
-@pytest.mark.parametrize("name", ["06_paper_audit"])
+@pytest.mark.parametrize("name", ["02_reward_design", "06_paper_audit"])
 def test_every_heading_is_made_by_a_cell(name):
     headings = [line for text in shown(name) for line in text.splitlines() if line.startswith("##")]
     assert len(headings) >= 5 and all(re.search(r"\d", heading) for heading in headings)
     assert not re.search(r"^##", static(name), re.MULTILINE)
+
+
+# ---- notebook 02
+
+SCREEN, COLUMNS = 45, 110  # lines of a page, characters of a line
+
+
+def text_lines(text: str) -> int:
+    return sum(max(1, math.ceil(len(line) / COLUMNS)) for line in text.splitlines())
+
+
+def output_lines(output: dict) -> int:
+    """Lines that an output takes on a page: a table's rows, wrapped; a picture at 900 pixels of width and 20 a line."""
+    data = output.get("data", {"text/plain": output.get("text", "")})
+    if "image/png" in data:
+        width, height = struct.unpack(">II", base64.b64decode("".join(data["image/png"]))[16:24])
+        return math.ceil(min(1, 900 / width) * height / 20)
+    if "text/html" in data:
+        rows = re.findall(r"<tr.*?</tr>", "".join(data["text/html"]), re.DOTALL)
+        return sum(text_lines(" ".join(re.sub("<[^>]*>", "", row).split()) or " ") for row in rows)
+    return text_lines("".join(data.get("text/markdown", data.get("text/plain", ""))))
+
+
+def test_notebook_02_is_at_most_ten_screens():
+    found = [
+        1
+        + text_lines("".join(cell["source"]))
+        + sum(1 + output_lines(output) for output in cell.get("outputs", ()))
+        for cell in cells("02_reward_design")
+    ]
+    assert SCREEN * 5 < sum(found) <= SCREEN * 10, f"{sum(found) / SCREEN:.1f} screens"
+    assert max(found) <= SCREEN
+
+
+def test_headings_of_notebook_02(data_dir):
+    text = " ".join(shown("02_reward_design"))
+    table = red_team_table(EXAMPLE, EXAMPLE_HONEST).iloc[1:]
+    outranked = table["outranked"].astype(bool)
+    assert (
+        f"{outranked.sum()} of {len(table)} attacks earn less than an honest answer; {(~outranked).sum()} tie"
+        in text
+    )
+    invented = re.search(
+        r"(\d+) of 8 answers earn at most half a point less .*?, (\d+) of them on invented evidence", text
+    )
+    assert int(invented[1]) >= 2 and int(invented[2]) >= 1
+    assert re.search(r"Written by (the clinic's base model|a script, not a model)", text)
+    agreement = public_answers.extraction_agreement(data_dir)
+    gained = agreement["accuracy_rule"] - agreement["accuracy_ours"]
+    answers = agreement.drop_duplicates(["benchmark", "model"])["n"].sum()
+    assert (
+        f"adds {gained.min():.1f} to {gained.max():.1f} points to the accuracy of {answers:,} real answers"
+        in text
+    )
+    difference = public_answers.real_comparison(data_dir)["difference"]
+    assert (
+        f"GPT-4 is {difference.min():.0f} to {difference.max():.0f} points more accurate than GPT-3.5" in text
+    )
+
+
+# ---- notebook 06
 
 
 def test_headings_on_denominators(said):
