@@ -160,7 +160,8 @@ def what_training_says() -> str:
             sentences.append(f"{row.measure} is not settled: {by}; one seed, so no test.")
         else:
             sentences.append(
-                f"{row.measure} is not settled: {by}; less than {row.detectable:.2f}{unit} would mostly be missed."
+                f"{row.measure} is not settled: {by}; four of five such laboratories would find a true difference of "
+                f"{row.detectable:.2f}{unit}, and fewer a smaller one."
             )
     sentences += [
         f"Selection forecast that {name} {forecast()[name]}: {outcome}."

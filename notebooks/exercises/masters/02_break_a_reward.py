@@ -84,7 +84,13 @@ claim_table(attack or "", case)
 other = defence_question()
 attempts = {"honest": honest_answer(other)} | citation_attacks(other)
 for name, text in attempts.items():
-    print(f"{name}: {naive_citation(text, other.stem):g}\n   {text}\n")
+    print(f"{naive_citation(text, other.stem):g}  {name}")
+
+# %% [markdown]
+# The vignette, the honest answer, and one of the attacks (look at the others too):
+
+# %%
+print(other.stem, attempts["honest"], attempts["invents evidence"], sep="\n\n")
 
 # %% [markdown]
 # Fix it: a function `(text, stem) -> number in [0, 1]` that pays every honest answer at least a half, and more than any
@@ -92,7 +98,6 @@ for name, text in attempts.items():
 # `phrase(claim.finding, claim.present)` a claim's finding in words, and the stem lists its findings with commas.
 
 # %%
-print(other.stem)
 [phrase(claim.finding, claim.present) for claim in read_claims(attempts["states the opposite"])]
 
 
