@@ -346,7 +346,7 @@ def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
         f"outranks {sum(table['outranked'])} of {len(table)} degenerate and adversarial completions" in text
     )
     assert f"{sum(table['tie'])} of the {len(table)} tie" in text
-    question = load_set("clinic", "validation", 6)[5]
+    question = load_set("clinic", "validation", 5)[4]
     case = Case.from_json(question.meta["case"])
     stranger = next(
         f for f, present in case.stated if present and (f, present) not in case.evidence(case.gold, 1)

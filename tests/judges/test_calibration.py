@@ -210,4 +210,4 @@ def test_the_table_tells_the_judges_apart():
     assert len(table) == 24 and table.columns.tolist() == ["judge", *calibration.AGREEMENT_COLUMNS]
     kappa = table.set_index(["judge", "measure"])["kappa"]
     assert kappa["noisy", "faithfulness"] > 0.8 > 0.5 > kappa["length", "faithfulness"]
-    assert kappa["claims", "hallucination"] == pytest.approx(0) and kappa["noisy", "hallucination"] > 0.5
+    assert kappa["claims", "hallucination"] == pytest.approx(0) and kappa["noisy", "hallucination"] > 0.4
