@@ -2,7 +2,9 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 from clinical_r1.clinic.cases import Case, phrase
 from clinical_r1.clinic.knowledge import KnowledgeBase
@@ -81,8 +83,29 @@ def evidence_table(case: Case):
     return pd.DataFrame({**rows, "net evidence": [case.net(o) for o in case.options]}, index=names).T
 
 
-def page_block(kb: KnowledgeBase) -> str:
-    """All relations, diseases that occur together and excluded pairs: the generated part of docs/clinic.md."""
+def read_changes(docs: Path) -> list[dict[str, str]]:
+    """clinic_changes.csv: what the readings proposed, and what became of it."""
+    with (docs / "clinic_changes.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _changes(rows: list[dict[str, str]]) -> Iterator[str]:
+    """Counts, and each proposal that was not taken, with the reason."""
+    proposed = [row for row in rows if row["source"] != "ours"]
+    counts = Counter(row["taken"] for row in proposed)
+    yield (
+        f"Of {len(proposed)} proposals of the readings {counts['yes']} were taken as they stood, {counts['otherwise']} in "
+        f"another way, {counts['covered by rule']} are covered by the rule on rivals, {counts['no']} were not taken. "
+        f"{len(rows) - len(proposed)} further changes followed. Not taken:"
+    )
+    yield from ("", "| condition | finding | is | proposed | why not |", "| --- | --- | --- | --- | --- |")
+    for row in proposed:
+        if row["taken"] == "no":
+            yield _line(row[column] for column in ("condition", "finding", "now", "proposed", "why"))
+
+
+def page_block(kb: KnowledgeBase, changes: list[dict[str, str]]) -> str:
+    """All relations, diseases that occur together, excluded pairs, changes: the generated part of docs/clinic.md."""
     total = sum(map(len, kb.relations.values()))
     lines = [
         f"{len(kb.conditions)} conditions in {len(kb.families)} families, {len(kb.findings)} findings, {total} relations, "
@@ -107,6 +130,7 @@ def page_block(kb: KnowledgeBase) -> str:
         "| --- | --- | --- |",
     ]
     lines += [_line((*_said(kb, pair), reason)) for pair, reason in kb.exclusions.items()]
+    lines += ["", "## Proposals that were not taken", "", *_changes(changes)]
     return "\n".join(lines)
 
 

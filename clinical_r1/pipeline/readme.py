@@ -7,7 +7,7 @@ import pandas as pd
 from clinical_r1 import labels
 from clinical_r1.arms import METHODS
 from clinical_r1.clinic.knowledge import knowledge_base
-from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block
+from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block, read_changes
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
 from clinical_r1.metrics import EXPLORATORY, NO_TEST, PRIMARY
 from clinical_r1.pipeline.explain import EXAMPLE
@@ -163,7 +163,7 @@ def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
     pages = {
         RESULTS: (BEGIN, END, published_block(settings.published_dir)),
         MAP: (MAP_BEGIN, MAP_END, map_block()),
-        CLINIC: (PAGE_BEGIN, PAGE_END, page_block(knowledge_base())),
+        CLINIC: (PAGE_BEGIN, PAGE_END, page_block(knowledge_base(), read_changes(DOCS))),
     }
     texts = {
         name: with_block((docs / name).read_text(encoding="utf-8"), begin, end, block, f"docs/{name}")

@@ -12,7 +12,16 @@ from clinical_r1.clinic.__main__ import main
 from clinical_r1.clinic.cases import draw_cases
 from clinical_r1.clinic.drawing import Level
 from clinical_r1.clinic.knowledge import FOLDER, knowledge_base
-from clinical_r1.clinic.review import COLUMNS, MEANING, PAGE_BEGIN, PAGE_END, as_csv, page_block, sheet
+from clinical_r1.clinic.review import (
+    COLUMNS,
+    MEANING,
+    PAGE_BEGIN,
+    PAGE_END,
+    as_csv,
+    page_block,
+    read_changes,
+    sheet,
+)
 from clinical_r1.clinic.tables import CLASSES
 from clinical_r1.files import ROOT, replace_block
 
@@ -26,7 +35,8 @@ def relations():
 
 def test_the_page_has_todays_relations():
     """Fix: python -m clinical_r1.pipeline readme"""
-    assert replace_block(PAGE, PAGE_BEGIN, PAGE_END, page_block(knowledge_base())) == PAGE
+    block = page_block(knowledge_base(), read_changes(ROOT / "docs"))
+    assert replace_block(PAGE, PAGE_BEGIN, PAGE_END, block) == PAGE
     for row in relations():
         name = CLASSES[int(row["present"]), int(row["absent"])]
         assert f"| {knowledge_base().findings[row['finding']]['present']} | {name} | {row['basis']} |" in PAGE
@@ -34,8 +44,7 @@ def test_the_page_has_todays_relations():
 
 def test_the_list_of_changes_ends_where_the_tables_are():
     """Each row of docs/clinic_changes.csv says what a relation is now, and why."""
-    with (ROOT / "docs" / "clinic_changes.csv").open(encoding="utf-8", newline="") as file:
-        changes = list(csv.DictReader(file))
+    changes = read_changes(ROOT / "docs")
     now = {(r["condition"], r["finding"]): CLASSES[int(r["present"]), int(r["absent"])] for r in relations()}
     named = [r for r in changes if r["now"] in (*CLASSES.values(), "no relation")]
     wrong = [r for r in named if now.get((r["condition"], r["finding"]), "no relation") != r["now"]]
@@ -44,6 +53,8 @@ def test_the_list_of_changes_ends_where_the_tables_are():
     assert all(r["why"].strip() for r in changes)
     assert {r["rank"] for r in changes if r["source"] == "corrections"} == {str(i) for i in range(1, 257)}
     assert {r["rank"] for r in changes if r["source"] == "missed"} == {str(i) for i in range(1, 41)}
+    refused = [r for r in changes if r["taken"] == "no"]
+    assert refused and all(f"| {r['proposed']} | {r['why']} |" in PAGE for r in refused)
 
 
 def test_the_page_says_first_that_nobody_has_reviewed_it():
