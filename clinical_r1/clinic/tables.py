@@ -51,12 +51,7 @@ def read(folder: Path) -> Rows:
             raise ValueError(
                 f"{path} is missing: a knowledge base has the files {', '.join(f'{n}.csv' for n in COLUMNS)}."
             )
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != columns:
-                got = ",".join(reader.fieldnames or ())
-                raise ValueError(f"{path} row 1: got the columns {got}; expected {','.join(columns)}.")
-            rows[name] = [(reader.line_num, row) for row in reader]
+        rows[name] = _rows(path, columns)
         for line, row in rows[name]:
             if None in row or None in row.values():
                 got = (
@@ -66,6 +61,20 @@ def read(folder: Path) -> Rows:
                     f"{path} row {line}: got {got} cells; expected {len(columns)}. Put text with commas in quotes."
                 )
     return rows
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    try:
+        with path.open(
+            encoding="utf-8-sig", newline=""
+        ) as file:  # spreadsheets put a byte order mark before UTF-8
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != columns:
+                got = ",".join(reader.fieldnames or ())
+                raise ValueError(f"{path} row 1: got the columns {got}; expected {','.join(columns)}.")
+            return [(reader.line_num, row) for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: got no CSV in UTF-8 ({error}); save the table as 'CSV UTF-8'.") from error
 
 
 def faults(rows: Rows) -> Iterator[str]:

@@ -180,6 +180,18 @@ def test_files_and_columns_that_are_missing_are_named(folder):
         load(folder)
 
 
+def test_what_a_spreadsheet_saves_is_read_and_other_encodings_are_refused(folder):
+    path = folder / "relations.csv"
+    text = path.read_text(encoding="utf-8")
+    path.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert load(folder).relations == knowledge_base().relations
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(
+        ValueError, match=r"relations.csv: got no CSV in UTF-8 \(.*save the table as 'CSV UTF-8'"
+    ):
+        load(folder)
+
+
 def test_every_class_has_a_name_and_no_absence_supports():
     assert all(absent <= 0 <= 2 and abs(present) <= 2 for present, absent in CLASSES)
 
