@@ -14,7 +14,8 @@ from gpu import measured_on_gpu, predict_hours, prediction_sentence
 from measuring import RESULTS, SHAPES, as_text, read_results
 
 from clinical_r1.files import replace_block, write_text
-from clinical_r1.plots import REWARD_COLOURS, save_figure, set_style
+from clinical_r1.labels import REWARD_COLOURS
+from clinical_r1.plots import save_figure, set_style
 from clinical_r1.settings import PROFILES
 from clinical_r1.speed.cost import ModelShape, predicted_speed_up, shared_cost, stock_cost
 from clinical_r1.tables import markdown

@@ -48,6 +48,7 @@ METHOD_HATCHES = dict(zip(METHODS, ("", "", "//", "..", "xx"), strict=True))
 # Arms and models that a user brings, in the order of the own file; what repeats differs in its marker
 OWN_COLOURS = ("#009E73", "#CC79A7", "#8C564B", "#332288")
 OWN_MARKERS = "PX*<>"
+OWN_HATCHES = ("--", "||", "oo", "++", "**")
 # Terms of a reward, in their order
 REWARD_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E")
 REWARD_HATCHES = ("", "//", "..", "xx", "\\\\", "--")

@@ -1,27 +1,43 @@
 """One style, one way to save, one function per figure. Draws tidy tables; intervals are computed elsewhere.
 
-A method has one colour and one marker in every figure (Okabe-Ito palette, safe for colour blindness).
+Every figure fits a slide and is read there at its own size. Colours are `labels`', and each is doubled by a marker or a hatch.
 """
 
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import patheffects
 
 from clinical_r1.arms import METHODS
 from clinical_r1.files import replacing
-from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, OBJECTIVE_LABELS, objective_label
+from clinical_r1.labels import (
+    BENCHMARK_LABELS,
+    FAMILY_COLOURS,
+    FAMILY_MARKERS,
+    METHOD_COLOURS,
+    METHOD_HATCHES,
+    METHOD_LABELS,
+    METHOD_MARKERS,
+    OBJECTIVE_LABELS,
+    OWN_COLOURS,
+    OWN_HATCHES,
+    OWN_MARKERS,
+    PAPER_COLOUR,
+    REWARD_COLOURS,
+    REWARD_HATCHES,
+    family_label,
+    objective_label,
+)
 
-METHOD_COLOURS = dict(zip(METHODS, ("#6E6E6E", "#0072B2", "#D55E00", "#56B4E9", "#E69F00"), strict=True))
-METHOD_MARKERS = dict(zip(METHODS, "osD^v", strict=True))
-# Arms and models that a user brings, in the order of the own file; what repeats differs in its marker
-OWN_COLOURS = ("#009E73", "#CC79A7", "#8C564B", "#332288")
-OWN_MARKERS = "PX*<>"
 RADAR_METRICS = tuple(OBJECTIVE_LABELS)[:9]
-
-# Arms of the laboratory that are none of the five methods: one colour and one marker a family
-REWARD_COLOURS = ("#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6E6E6E")
-PAPER_COLOUR = "#222222"
+NO_SIGNAL = 0.02  # of an axis of the radar: below it no line can be told from the centre
+# A figure stands on a slide (13.3 x 7.5 inches) at its own size if it is no larger than this; no text is smaller than SMALL
+SLIDE = (12.5, 6.7)
+SMALL = 8
+ASIDE = "#555555"  # the colour of notes
+LIT = [patheffects.withStroke(linewidth=2.6, foreground="white")]  # seen on any colour
 
 
 def set_style():
@@ -40,6 +56,7 @@ def set_style():
             "grid.color": "#E4E4E4",
             "grid.linewidth": 0.7,
             "legend.frameon": False,
+            "hatch.linewidth": 0.6,
             "lines.linewidth": 1.6,
         }
     )
@@ -76,7 +93,8 @@ def fig1_radar(table, ax=None):
 
     table: benchmark, method, metric, value (accuracy in per cent). All counts have one scale, from 0 to the rim, so that a
     hundredth of a count a response looks as small as it is; accuracy has 0 to 100 %. Each range is printed under its
-    name as centre → rim. Hallucination is turned round: outwards is fewer.
+    name as centre → rim. A count of which no method has NO_SIGNAL of the rim is grey and named so, with its largest value.
+    Hallucination is turned round: outwards is fewer.
     """
     means = table[table["metric"].isin(RADAR_METRICS)].groupby(["method", "metric"])["value"].mean().unstack()
     methods, metrics = present(means.index), [m for m in RADAR_METRICS if m in means]
@@ -96,15 +114,24 @@ def fig1_radar(table, ax=None):
         radii = [(means.loc[method, m] - ranges[m][0]) / (ranges[m][1] - ranges[m][0]) for m in metrics]
         ax.plot([*angles, angles[0]], [*radii, radii[0]], **look_of(method), markersize=4)
     for angle, metric in zip(angles, metrics, strict=True):
-        centre, rim = ranges[metric]
-        turned = "\n(inverted: outer = fewer)" if metric == "hallucination" else ""
-        side = "center" if abs(np.sin(angle)) < 0.2 else "left" if np.sin(angle) > 0 else "right"
-        text = f"{OBJECTIVE_LABELS[metric]}\n{centre:g} → {rim:g}{turned}"
-        ax.text(angle, 1.1, text, ha=side, va="center", fontsize=8.5, linespacing=1.3)
+        _radar_label(ax, angle, metric, ranges[metric], means.loc[methods, metric].max())
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3)
     note = "Mean over the benchmarks. Under each name: value at the centre → at the rim. All counts share one scale."
-    ax.text(0.5, -0.13, note, transform=ax.transAxes, ha="center", va="top", fontsize=8, color="#555555")
+    ax.text(0.5, -0.13, note, transform=ax.transAxes, ha="center", va="top", fontsize=SMALL, color=ASIDE)
     return ax
+
+
+def _radar_label(ax, angle, metric, ends, largest):
+    """The name and range of an axis of the radar; an axis without a signal is dotted, grey and says so."""
+    text, look = f"{OBJECTIVE_LABELS[metric]}\n{ends[0]:g} → {ends[1]:g}", {"fontsize": 8.5}
+    if metric == "hallucination":
+        text += "\n(inverted: outer = fewer)"
+    elif largest < NO_SIGNAL * ends[1]:
+        text += f"\nno signal: at most {largest:.2g}"
+        look |= {"color": "#767676", "style": "italic"}
+        ax.plot([angle, angle], [0, 1], color="#767676", ls=":", lw=1, zorder=1)
+    side = "center" if abs(np.sin(angle)) < 0.2 else "left" if np.sin(angle) > 0 else "right"
+    ax.text(angle, 1.1, text, ha=side, va="center", linespacing=1.3, **look)
 
 
 def fig3_cold_start_accuracy(table, ax=None):
@@ -125,7 +152,8 @@ def _own(table):
 def _accuracy_bars(table, methods, ax):
     """Bars with 95 % intervals per benchmark and the chance level; table: rows of `metrics.table1`.
 
-    The paper's number is a hollow marker, and only where the benchmark is the paper's own.
+    The paper's number is a hollow marker, and only where the benchmark is the paper's own. What was not run has no bar, but
+    the words "not run", in its place or, without any row, above the figure.
     """
     rows = table[table["metric"] == "accuracy"]
     names, methods = methods, [method for method in methods if method in set(rows["method"])]
@@ -134,12 +162,13 @@ def _accuracy_bars(table, methods, ax):
             f"the table has accuracies of {sorted(set(rows['method']))}; expected some of {names}."
         )
     benchmarks = list(dict.fromkeys(rows["benchmark"]))
-    ax = ax or plt.subplots(figsize=(1.6 + 2.1 * len(benchmarks), 3.6))[1]
+    each = max(2.1, 0.45 * len(methods) + 0.3)  # inches: wide enough for the number over each bar
+    ax = ax or plt.subplots(figsize=(1.6 + each * len(benchmarks), 3.6))[1]
     width, highest = 0.8 / len(methods), 1.0
     for i, method in enumerate(methods):
         own = rows[rows["method"] == method].set_index("benchmark").reindex(benchmarks)
         x = np.arange(len(benchmarks)) + (i - (len(methods) - 1) / 2) * width
-        ax.bar(x, own["value"], 0.92 * width, color=look_of(method)["color"], label=METHOD_LABELS[method])
+        ax.bar(x, own["value"], 0.92 * width, label=METHOD_LABELS[method], **filled(method))
         errors = np.fmax([own["value"] - own["ci_low"], own["ci_high"] - own["value"]], 0)
         ax.errorbar(x, own["value"], yerr=errors, fmt="none", ecolor="#222222", elinewidth=1, capsize=2.5)
         stand_in = own["verdict"].astype(str).str.startswith("not comparable")
@@ -148,9 +177,12 @@ def _accuracy_bars(table, methods, ax):
         tops = np.fmax(own[["value", "ci_high"]].max(axis=1), printed)
         highest = np.fmax(highest, np.fmax.reduce(tops.to_numpy()))
         for left, value, top in zip(x, own["value"], tops, strict=True):
+            place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": SMALL}
             if np.isfinite(value):
-                place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
-                ax.annotate(f"{value:.1f}", (left, top), fontsize=7.5, **place)
+                ax.annotate(f"{value:.1f}", (left, top), **place)
+            else:
+                ax.annotate("not run", (left, 0), rotation=90, color=ASIDE, **place)
+    _say_aside(ax, interval_words(rows[rows["method"].isin(methods)]), [m for m in names if m not in methods])
     _chance_lines(ax, rows, benchmarks)
     highest = max([highest, *rows.loc[rows["method"] == "chance", "value"]])
     ax.set_xticks(range(len(benchmarks)), [BENCHMARK_LABELS.get(name, name) for name in benchmarks])
@@ -161,6 +193,20 @@ def _accuracy_bars(table, methods, ax):
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "ncols": 3 if len(labels) > 4 else 4}
     ax.legend([handles[i] for i in order], [labels[i] for i in order], **place)
     return ax
+
+
+def interval_words(rows):
+    """What the intervals cover, as the table names it."""
+    kinds = list(dict.fromkeys(rows["interval"].dropna())) if "interval" in rows else []
+    return "Thin lines: 95 % intervals" + (f" ({'; '.join(kinds)})" if kinds else "")
+
+
+def _say_aside(ax, words, not_run):
+    """A small note above the axes, and what was not run."""
+    missing = f"Not run: {', '.join(METHOD_LABELS[name] for name in not_run)}" if not_run else ""
+    width = int(ax.get_window_extent().width / ax.figure.dpi * 15)  # characters of SMALL text in a line
+    lines = [textwrap.fill(line, width) for line in (words, missing) if line]
+    ax.set_title("\n".join(lines), fontsize=SMALL, color=ASIDE)
 
 
 def _printed_markers(ax, x, printed):
@@ -176,9 +222,8 @@ def _chance_lines(ax, rows, benchmarks):
     chance = rows[rows["method"] == "chance"].set_index("benchmark")["value"].reindex(benchmarks).dropna()
     for i, (benchmark, level) in enumerate(chance.items()):
         centre, label = benchmarks.index(benchmark), "Chance" if i == 0 else None
-        ax.hlines(
-            level, centre - 0.45, centre + 0.45, colors=PAPER_COLOUR, ls="--", lw=1.2, label=label, zorder=3
-        )
+        line = {"colors": PAPER_COLOUR, "ls": "--", "lw": 1.2, "label": label, "zorder": 3}
+        ax.hlines(level, centre - 0.45, centre + 0.45, path_effects=LIT, **line)
 
 
 # --- training
@@ -211,25 +256,44 @@ def training_curves(logs, columns, window=10):
     """One panel per objective, one line per arm: mean of the last `window` steps, band over seeds.
 
     logs: method, seed, step and the trainer's columns, such as "rewards/accuracy_reward/mean" or "kl". An arm
-    without a column (GRPO has no clinical-reasoning reward) is absent from that panel. Returns the figure.
+    without a column (GRPO has no clinical-reasoning reward) is absent from that panel, which says so. A panel spans at least
+    a tenth of its mean value, so that noise in the third digit does not look like learning. Returns the figure.
     """
     missing = [column for column in columns if column not in logs]
     if missing or not columns:
         raise ValueError(f"the logs lack {missing}; expected some of {sorted(logs.columns)}.")
-    across = min(3, len(columns))
+    across = min(3 if len(columns) <= 6 else 4, len(columns))
     down = -(-len(columns) // across)
     fig, axes = plt.subplots(
         down, across, figsize=(3.0 * across, 2.5 * down), squeeze=False, layout="constrained"
     )
     for ax, column in zip(axes.flat, columns, strict=False):
         _seed_lines(ax, logs, column, window)
+        absent = [m for m in present(logs["method"]) if logs.loc[logs["method"] == m, column].isna().all()]
         ax.set_title(objective_label(column))
+        if absent:
+            words = textwrap.fill(f"not in {', '.join(METHOD_LABELS[method] for method in absent)}", 34)
+            place = {"xytext": (3, 3), "textcoords": "offset points", "va": "bottom"}
+            ax.annotate(words, (0, 0), xycoords="axes fraction", fontsize=SMALL, color=ASIDE, **place)
+            low, high = ax.get_ylim()
+            ax.set_ylim(low - 0.12 * (words.count("\n") + 1) * (high - low), high)
+        _widen(ax, logs[column].mean())
     for ax in axes.flat[len(columns) :]:
         ax.remove()
     for ax in axes.flat[max(0, len(columns) - across) : len(columns)]:
         ax.set_xlabel(f"Step (mean of the last {window})" if window > 1 else "Step")
+    if logs["seed"].nunique() > 1:
+        note_above(fig, "Line: mean over seeds. Band: from the lowest to the highest seed.")
     legend_below(fig, *axes.flat[: len(columns)])
     return fig
+
+
+def _widen(ax, mean, share=0.1):
+    """Stretch no axis over less than a share of the mean value; 0 stays where it is."""
+    low, high = ax.get_ylim()
+    missing = share * abs(mean) - (high - low)
+    if missing > 0:
+        ax.set_ylim(low - missing / 2, high + missing / 2)
 
 
 def _seed_lines(ax, logs, column, window):
@@ -258,18 +322,18 @@ def reward_bars(rewards, ax=None):
     """
     completions, names = list(dict.fromkeys(rewards["completion"])), list(dict.fromkeys(rewards["reward"]))
     table = rewards.pivot(index="completion", columns="reward", values="value").astype(float)
-    ax = ax or plt.subplots(figsize=(7.2, 0.8 + (0.13 * len(names) + 0.08) * len(completions)))[1]
+    tall = min(SLIDE[1] - 0.8, 0.8 + (0.145 * len(names) + 0.08) * len(completions))
+    ax = ax or plt.subplots(figsize=(7.2, tall))[1]
     height = 0.8 / len(names)
     for i, name in enumerate(names):
         y = np.arange(len(completions)) + (i - (len(names) - 1) / 2) * height
         values = table.loc[completions, name].to_numpy()
-        colour = REWARD_COLOURS[i % len(REWARD_COLOURS)]
-        ax.barh(y, np.nan_to_num(values), 0.9 * height, color=colour, label=objective_label(name))
+        ax.barh(y, np.nan_to_num(values), 0.9 * height, label=objective_label(name), **filled(i))
         for place, value in zip(y, values, strict=True):
             text = "unscorable" if np.isnan(value) else f"{value:.3g}"
             side = {"xytext": (-3, 0), "ha": "right"} if value < 0 else {"xytext": (3, 0), "ha": "left"}
             side |= {"textcoords": "offset points", "va": "center"}
-            ax.annotate(text, (np.nan_to_num(value), place), fontsize=7.5, **side)
+            ax.annotate(text, (np.nan_to_num(value), place), fontsize=SMALL, **side)
     ax.set_yticks(range(len(completions)), completions)
     ax.invert_yaxis()
     ax.margins(x=0.12)
@@ -291,22 +355,71 @@ def present(methods):
     return present
 
 
-def look_of(method):
-    """Colour and marker of a method, the same in every figure."""
-    if method in METHOD_COLOURS:
-        colour, marker = METHOD_COLOURS[method], METHOD_MARKERS[method]
+def look_of(arm, family=None):
+    """Colour, marker and label of an arm, the same in every figure: a method's or a user's own, else those of its family."""
+    if arm in METHOD_COLOURS:
+        colour, marker, label = METHOD_COLOURS[arm], METHOD_MARKERS[arm], METHOD_LABELS[arm]
+    elif family is not None:
+        colour, marker = FAMILY_COLOURS.get(family, PAPER_COLOUR), FAMILY_MARKERS.get(family, "o")
+        label = family_label(family)
     else:
-        place = [name for name in METHOD_LABELS if name not in METHOD_COLOURS].index(method)
+        place = _own_place(arm)
         colour, marker = OWN_COLOURS[place % len(OWN_COLOURS)], OWN_MARKERS[place % len(OWN_MARKERS)]
-    return {"color": colour, "marker": marker, "label": METHOD_LABELS[method]}
+        label = METHOD_LABELS[arm]
+    return {"color": colour, "marker": marker, "label": label}
+
+
+def filled(what):
+    """Colour and hatch of a bar or an area: of a method, or of the i-th term of a reward."""
+    if isinstance(what, int):
+        colour = REWARD_COLOURS[what % len(REWARD_COLOURS)]
+        hatch = REWARD_HATCHES[what % len(REWARD_HATCHES)]
+    else:
+        colour = look_of(what)["color"]
+        hatch = (
+            METHOD_HATCHES[what]
+            if what in METHOD_HATCHES
+            else OWN_HATCHES[_own_place(what) % len(OWN_HATCHES)]
+        )
+    return {"facecolor": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0}
+
+
+def _own_place(arm):
+    """Where a user's own arm stands among them."""
+    return [name for name in METHOD_LABELS if name not in METHOD_COLOURS].index(arm)
+
+
+def errors_of(rows, column="value"):
+    """(2, n) distances from the value down and up to the ends of its interval; NaN without one."""
+    low, high = rows[column] - rows["ci_low"], rows["ci_high"] - rows[column]
+    return [low.clip(lower=0), high.clip(lower=0)]
 
 
 def legend_below(fig, *axes):
-    """One legend for all panels, under the figure, each entry once."""
+    """One legend for all panels, under the figure, each entry once; beside it where no layout engine makes room."""
+    handles, labels = _entries(axes)
+    if fig.get_layout_engine() is None:
+        axes[0].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    else:
+        fig.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+
+
+def legend_beside(fig, *axes):
+    """One legend for all panels, to their right, each entry once."""
+    fig.legend(*_entries(axes), loc="outside right upper", labelspacing=0.7)
+
+
+def _entries(axes):
     entries = {}
     for ax in axes:
         entries |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if fig.get_layout_engine() is None:
-        axes[0].legend(entries.values(), entries.keys(), loc="upper left", bbox_to_anchor=(1.02, 1.0))
-    else:
-        fig.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=min(5, len(entries)))
+    known = list(METHOD_LABELS.values())
+    labels = sorted(entries, key=lambda label: known.index(label) if label in known else len(known))
+    return [entries[label] for label in labels], labels
+
+
+def note_above(fig, text):
+    """A small note over all panels: what lines, marks and brackets mean."""
+    width = int(fig.get_figwidth() * 16)  # characters of SMALL text in a line
+    look = {"fontsize": SMALL, "color": ASIDE, "x": 0.01, "ha": "left", "linespacing": 1.3}
+    fig.suptitle(textwrap.fill(text, width), **look)

@@ -9,15 +9,13 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from colours import SIGHTS, as_seen, ciede2000
-from laboratory import write_laboratory  # noqa: E402
+from legible import assert_legible, seen_texts  # noqa: E402
 
 from clinical_r1 import labels, paper, plots  # noqa: E402
 from clinical_r1.arms import ARMS, LABORATORY, METHODS  # noqa: E402
 from clinical_r1.audit import accuracies, claims, reward_arithmetic  # noqa: E402
 from clinical_r1.audit import plots as audit_plots  # noqa: E402
 from clinical_r1.labels import CLINIC_BENCHMARKS, PAPER_BENCHMARKS
-from clinical_r1.laboratory import comparisons, pareto, records, shares  # noqa: E402
-from clinical_r1.laboratory import plots as laboratory_plots  # noqa: E402
 
 FIGURES = (plots.fig1_radar, plots.fig3_cold_start_accuracy, plots.fig4_accuracy)
 
@@ -68,24 +66,10 @@ def legend_texts(legend):
     return [text.get_text() for text in legend.get_texts()]
 
 
-def no_text_overlaps(figure):
-    figure.canvas.draw()
-    unseen = set()  # matplotlib keeps labels of ticks outside the view, but does not draw them
-    for axis in (axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)):
-        low, high = sorted(axis.get_view_interval())
-        unseen |= {tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high}
-    texts = [
-        text for text in figure.findobj(matplotlib.text.Text) if text.get_visible() and text not in unseen
-    ]
-    boxes = [text.get_window_extent() for text in texts if text.get_text().strip()]
-    assert len(boxes) > 5
-    return not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
-
-
 @pytest.mark.parametrize("benchmarks", [CLINIC_BENCHMARKS, PAPER_BENCHMARKS])
 @pytest.mark.parametrize("figure", FIGURES)
 def test_result_figures_draw_cleanly(figure, benchmarks):
-    assert no_text_overlaps(figure(results(benchmarks)).figure)
+    assert_legible(figure(results(benchmarks)).figure)
 
 
 def test_bars_are_the_table_s_numbers():
@@ -117,6 +101,30 @@ def test_a_method_missing_from_one_benchmark_leaves_a_gap():
     ax = plots.fig4_accuracy(table)
     bars = next(bars for bars in ax.containers if bars.get_label() == "CRPO")
     assert np.isfinite([bar.get_height() for bar in bars]).tolist() == [True, False, False]
+
+
+def test_what_was_not_run_has_a_word_and_no_bar():
+    table = results()
+    gap = table[(table["method"] != "crpo") | (table["benchmark"] == "clinic")]
+    ax = plots.fig4_accuracy(gap)
+    assert [text.get_text() for text in ax.texts].count("not run") == 2
+    assert_legible(ax.figure)
+    ax = plots.fig3_cold_start_accuracy(table[~table["method"].str.startswith("cold_start")])
+    assert "Not run: Cold Start + GRPO, Cold Start + CRPO" in ax.get_title(loc="left")
+    assert "Cold Start + GRPO" not in legend_texts(ax.get_legend())
+    assert_legible(ax.figure)
+    assert "ot run" not in " ".join(text.get_text() for text in seen_texts(plots.fig4_accuracy(table).figure))
+
+
+def test_bars_say_what_their_intervals_cover():
+    table = results().assign(interval="Student's t over questions")
+    assert "(Student's t over questions)" in plots.fig4_accuracy(table).get_title(loc="left")
+
+
+def test_bars_of_methods_differ_without_colour():
+    ax = plots.fig3_cold_start_accuracy(results())
+    hatches = [bars[0].get_hatch() for bars in ax.containers if hasattr(bars, "patches")]
+    assert len(hatches) == len(set(hatches)) == 4
 
 
 def test_accuracy_figures_refuse_a_table_without_their_methods():
@@ -156,13 +164,23 @@ def test_radar_draws_a_hundredth_of_a_count_as_small_as_it_is(largest, rim):
     assert f"0 → {rim:g}" in texts and f"{rim:g} → 0" in texts and "0 → 100" in texts
 
 
+def test_radar_names_the_axes_without_a_signal():
+    table = results()
+    table.loc[table["metric"] == "verification", "value"] = 0.01
+    ax = plots.fig1_radar(table)
+    marked = [text.get_text() for text in ax.texts if "no signal" in text.get_text()]
+    assert marked == [f"Verification\n0 → {marked[0].split(' → ')[1].split()[0]}\nno signal: at most 0.01"]
+    assert sum(line.get_linestyle() == ":" for line in ax.lines) == 1
+    assert_legible(ax.figure)
+
+
 def test_length_figure_keeps_the_paper_in_its_own_panel():
     figure = plots.fig5_response_length(logs(), paper.fig5_curve())
     ours, theirs = figure.axes
     assert "paper" in theirs.get_title(loc="left") and ours.get_title(loc="left") == "This run"
     assert len(ours.lines) == 4 and len(ours.collections) == 4  # a line and a seed band per arm
     assert len(theirs.lines) == 1
-    assert no_text_overlaps(figure)
+    assert_legible(figure)
     assert len(plots.fig5_response_length(logs(seeds=(0,))).axes[0].collections) == 0  # one seed has no band
 
 
@@ -182,12 +200,32 @@ def test_training_curves_average_seeds_after_smoothing():
     titles = [ax.get_title(loc="left") for ax in figure.axes]
     assert titles == ["Accuracy reward", "Clinical-reasoning reward"]
     assert [line.get_label() for line in second.lines] == ["CRPO", "Cold Start + CRPO"]
+    assert [text.get_text() for text in second.texts] == [
+        "not in GRPO, Cold Start + GRPO"
+    ] and not first.texts
     grpo = logs().query("method == 'grpo'").dropna(subset=columns[0])
     last = grpo[grpo["step"] > 9][columns[0]].mean()
     assert first.lines[0].get_ydata()[-1] == pytest.approx(last)
-    assert no_text_overlaps(figure)
+    assert_legible(figure)
     with pytest.raises(ValueError, match="lack"):
         plots.training_curves(logs(), ["rewards/no_such_reward/mean"])
+
+
+def test_a_curve_that_stands_still_is_not_stretched():
+    flat = logs()
+    flat["rewards/consistency_reward/mean"] = 0.998 + 0.001 * flat["rewards/accuracy_reward/mean"]
+    ax = plots.training_curves(flat, ["rewards/consistency_reward/mean"]).axes[0]
+    assert np.ptp(ax.get_ylim()) == pytest.approx(0.0998, abs=2e-3)
+    plotted = plots.training_curves(logs(), ["rewards/accuracy_reward/mean"]).axes[0]
+    assert np.ptp(plotted.get_ylim()) < 1.1  # what moves fills its panel
+
+
+def test_eight_panels_still_fit_a_slide():
+    wide = logs()
+    columns = [f"rewards/term_{i}/mean" for i in range(8)]
+    assert_legible(
+        plots.training_curves(wide.assign(**{c: wide["completions/mean_length"] for c in columns}), columns)
+    )
 
 
 def test_reward_bars_write_unscorable_for_missing():
@@ -201,7 +239,7 @@ def test_reward_bars_write_unscorable_for_missing():
     ax = plots.reward_bars(rewards)
     assert [text.get_text() for text in ax.texts] == ["1", "unscorable", "0.5", "-1"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["well argued", "empty"]
-    assert no_text_overlaps(ax.figure)
+    assert_legible(ax.figure)
 
 
 def test_saved_files_are_the_same_bytes_twice(tmp_path):
@@ -230,8 +268,8 @@ def test_a_failed_save_leaves_the_earlier_file(tmp_path):
 
 
 def test_one_look_per_method_and_one_name_per_metric():
-    assert tuple(plots.METHOD_COLOURS) == tuple(plots.METHOD_MARKERS) == METHODS
-    assert len(set(plots.METHOD_COLOURS.values())) == len(METHODS)
+    assert tuple(labels.METHOD_COLOURS) == tuple(labels.METHOD_MARKERS) == METHODS
+    assert len(set(labels.METHOD_COLOURS.values())) == len(METHODS)
     assert plots.RADAR_METRICS == paper.METRICS
     assert {metric: labels.OBJECTIVE_LABELS[metric] for metric in paper.METRICS} == labels.METRIC_LABELS
 
@@ -242,6 +280,7 @@ def test_one_look_per_method_and_one_name_per_metric():
 def test_audit_denominators_marks_what_fits():
     fits = accuracies.denominator_fits(10)
     figure = audit_plots.audit_denominators(fits)
+    assert_legible(figure)
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
         "MedQA",
         "MedMCQA",
@@ -255,6 +294,7 @@ def test_audit_denominators_marks_what_fits():
 
 def test_audit_accuracies_draws_two_guessers():
     axes = audit_plots.audit_accuracies(accuracies.intervals(), accuracies.guessing())
+    assert_legible(axes.figure)
     labels = legend_texts(axes.get_legend())
     assert {"Chance", "Majority letter", "CRPO"} <= set(labels) and len(labels) == 2 + len(METHODS)
     assert axes.get_ylim()[0] == 0 and axes.get_ylim()[1] > 59
@@ -262,6 +302,7 @@ def test_audit_accuracies_draws_two_guessers():
 
 def test_audit_figure1_has_a_panel_a_reading():
     figure = audit_plots.audit_figure1(claims.figure1_readings())
+    assert_legible(figure)
     drawn, captioned = ([line.get_xdata()[0] for line in ax.lines] for ax in figure.axes)
     assert [100 - value for value in drawn] == pytest.approx(captioned)
 
@@ -270,167 +311,35 @@ def test_audit_rewards_says_where_a_term_is_constant():
     owners = reward_arithmetic.advantage_owners(np.random.default_rng(0), 100)
     sweep = reward_arithmetic.weight_sweep(np.random.default_rng(0), 100)
     figure = audit_plots.audit_rewards(owners, sweep)
+    assert_legible(figure)
     left, right = figure.axes
     texts = [text.get_text() for text in left.texts]
     assert len(texts) == 12 and texts.count("constant") == 1 and "-0.00" not in texts
     assert len(right.lines) == 6
 
 
-# --- the laboratory
-
-
-PAIRS = [("accuracy", "faithfulness"), ("accuracy", "hallucination")]
-MARKS = {"Honest policy": {"accuracy": 100.0, "faithfulness": 5.0, "drc": 3.0, "hallucination": 0.0}}
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("laboratory")
-    write_laboratory(folder)
-    return records.read_laboratory(folder)
-
-
-def names_on(ax):
-    return [text.get_text() for text in ax.texts if text.get_text()]
-
-
-def test_pareto_panels_name_the_methods_and_the_front(lab):
-    rng = np.random.default_rng(0)
-    points, fronts = pareto.points(lab), pareto.fronts(lab, PAIRS, rng)
-    figure = laboratory_plots.pareto_panels(points, fronts, MARKS)
-    assert len(figure.axes) == 2
-    for ax, pair in zip(figure.axes, PAIRS, strict=True):
-        rows = fronts[fronts["space"] == " and ".join(pair)]
-        expected = {
-            f"{row.label} ({row.frequency:.0%})" if row.on_front else row.label
-            for row in rows.itertuples()
-            if row.on_front or row.arm in METHODS
-        }
-        assert set(names_on(ax)) <= expected and len(names_on(ax)) > len(expected) - 2  # crowded names may go
-        assert ax.yaxis_inverted() == ("hallucination" in pair)
-    with pytest.raises(ValueError, match="expected pairs"):
-        laboratory_plots.pareto_panels(points, fronts.assign(space="accuracy"))
-
-
-def test_names_on_a_panel_hide_no_other_name(lab):
-    rng = np.random.default_rng(0)
-    ax = laboratory_plots.pareto_panels(pareto.points(lab), pareto.fronts(lab, PAIRS, rng)).axes[0]
-    renderer = ax.figure.canvas.get_renderer()
-    boxes = [matplotlib.text.Text.get_window_extent(text, renderer) for text in ax.texts]
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
-
-
-def test_parallel_objectives_put_better_up_and_a_family_in_each_panel(lab):
-    points = pareto.points(lab)
-    figure = laboratory_plots.parallel_objectives(points, MARKS)
-    drawn = {line.get_label(): line.get_ydata() for ax in figure.axes for line in ax.lines}
-    assert drawn["Baseline"][-1] == pytest.approx(-0.08)  # it hallucinates most by far: just outside the axis
-    values = points.pivot(index="label", columns="objective", values="value")
-    best = values["faithfulness"].idxmax()
-    assert drawn[best][1] == pytest.approx(1)
-    arms = [legend_texts(ax.get_legend()) for ax in figure.axes]
-    assert arms[0] == ["Baseline", "GRPO", "CRPO", "Cold Start + GRPO", "Cold Start + CRPO"]
-    assert sorted(sum(arms, [])) == sorted(set(points["label"]))  # every arm in one panel, grey in the others
-    assert all(len(ax.lines) == len(values) for ax in figure.axes)
-    assert "Honest policy (100, 5, 3, 0)" in figure.get_supxlabel()
-    assert no_text_overlaps(figure)
-
-
-@pytest.mark.parametrize(
-    ("values", "seen"),
-    [
-        (
-            [48.8, 21.5, 77.1, 80, 81, 82, 82.5, 83, 83, 83.4, 84, 84.6, 85.9],
-            (77.1, 85.9),
-        ),  # one arm collapsed
-        ([0.05, 0.06, 0.1, 0.4, 0.5, 0.5, 0.53, 0.6, 0.6, 1.14, 1.43, 1.57], (0.05, 1.57)),  # the best stay
-        ([1.0, 2.0, 3.0], (1.0, 3.0)),
-        ([2.0, 2.0, 2.0, 2.0, 9.0], (2.0, 9.0)),
-    ],
-)
-def test_an_axis_leaves_out_what_would_squeeze_all_others(values, seen):
-    assert laboratory_plots._seen(pd.Series(values)) == seen
-
-
-def test_a_collapsed_arm_is_written_above_the_panel(lab):
-    points, fronts = (
-        pareto.points(lab),
-        pareto.fronts(lab, PAIRS, np.random.default_rng(0)),
-    )
-    far = (points["arm"] == "k0") & (points["objective"] == "accuracy")
-    points.loc[far, ["value", "ci_low", "ci_high"]] = [-400.0, -410.0, -300.0]
-    for ax in laboratory_plots.pareto_panels(points, fronts).axes:
-        assert ax.get_xlim()[0] > 0 and "k = 0 (" in ax.get_title(loc="left").replace("\n", " ")
-
-
-def test_hypervolume_bars_are_the_table_s_volumes(lab):
-    table = pareto.hypervolume_table(lab, rng=np.random.default_rng(0), reps=20)
-    arms, fronts = laboratory_plots.hypervolume_bars(table).axes
-    for ax, kind in ((arms, "arm"), (fronts, "front")):
-        widths = sorted(patch.get_width() for patch in ax.patches)
-        assert widths == pytest.approx(sorted(table.loc[table["kind"] == kind, "volume"]))
-    assert no_text_overlaps(arms.figure)
-
-
-def test_ablation_forest_fills_what_survives_holm(lab):
-    np.random.default_rng(0)
-    names = [name for name in records.families(lab) if name != "main"]
-    table = pd.concat([comparisons.ablation_table(lab, name) for name in names])
-    figure = laboratory_plots.ablation_forest(table)
-    tested = table.dropna(subset="difference")
-    assert [ax.get_title(loc="left") for ax in figure.axes][0] == "Accuracy (%)"
-    for ax, metric in zip(figure.axes, records.OBJECTIVES, strict=True):
-        rows = tested[tested["metric"] == metric]
-        marks = [bars.lines[0] for bars in ax.containers]
-        assert [mark.get_xdata()[0] for mark in marks] == pytest.approx(rows["difference"].tolist())
-        filled = [mark.get_markerfacecolor() != "white" for mark in marks]
-        assert filled == (rows["p_holm"] < 0.05).tolist()
-    assert no_text_overlaps(figure)
-
-
-def test_k_curve_stands_on_the_table_s_ks(lab):
-    table = comparisons.k_table(lab)
-    figure = laboratory_plots.k_curve(table)
-    assert len(figure.axes) == 6
-    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "3", "10", "30"]
-    assert no_text_overlaps(figure)
-
-
-def test_advantage_shares_fill_the_panel(lab):
-    figure = laboratory_plots.advantage_shares(shares.shares(lab, ["k0", "k3", "crpo", "k30"]))
-    assert [ax.get_title(loc="left") for ax in figure.axes] == ["k = 0", "k = 3", "CRPO (k = 10)", "k = 30"]
-    top = figure.axes[0].collections[-1].get_paths()[0].vertices[:, 1].max()
-    assert top == pytest.approx(1)
-    assert no_text_overlaps(figure)
-
-
-def test_trajectories_draw_an_arrow_between_checkpoints(lab):
-    figure = laboratory_plots.trajectories(pareto.trajectory_points(lab), PAIRS, MARKS)
-    for ax in figure.axes:
-        assert len(ax.texts) == 4 * 3  # four trained methods, four checkpoints
-    assert no_text_overlaps(figure)
+# --- colours
 
 
 def test_every_family_has_its_own_look():
-    assert {ARMS[name].family for name in LABORATORY} <= {*laboratory_plots.FAMILY_COLOURS, "main"}
-    assert len(set(laboratory_plots.FAMILY_MARKERS.values())) == len(laboratory_plots.FAMILY_COLOURS)
-    assert not set(laboratory_plots.FAMILY_COLOURS.values()) - {"#56B4E9"} & set(
-        plots.METHOD_COLOURS.values()
-    )
+    assert {ARMS[name].family for name in LABORATORY} <= {*labels.FAMILY_COLOURS, "main"}
+    assert len(set(labels.FAMILY_MARKERS.values())) == len(labels.FAMILY_COLOURS)
+    assert not set(labels.FAMILY_COLOURS.values()) - {"#56B4E9"} & set(labels.METHOD_COLOURS.values())
 
 
 PALETTES = {
-    "families": laboratory_plots.FAMILY_COLOURS.values(),
-    "families and methods": {*laboratory_plots.FAMILY_COLOURS.values(), *plots.METHOD_COLOURS.values()},
-    "own arms and methods": (*plots.OWN_COLOURS, *plots.METHOD_COLOURS.values()),
-    "rewards": plots.REWARD_COLOURS,
+    "families": labels.FAMILY_COLOURS.values(),
+    "families and methods": {*labels.FAMILY_COLOURS.values(), *labels.METHOD_COLOURS.values()},
+    "own arms and methods": (*labels.OWN_COLOURS, *labels.METHOD_COLOURS.values()),
+    "rewards": labels.REWARD_COLOURS,
+    "verdicts and the page": (*(look[2] for look in labels.VERDICT_LOOKS.values()), "#FFFFFF"),
 }
 
 
 @pytest.mark.parametrize("sight", SIGHTS)
 @pytest.mark.parametrize("palette", PALETTES)
 def test_colours_differ_whatever_the_sight(palette, sight):
-    """The reader with deuteranopia saw families 3.5 apart."""
+    """At least 10 (CIEDE2000; 1 is just visible side by side): the reader with deuteranopia once saw families 3.5 apart."""
     colours = sorted(PALETTES[palette])
     seen = [as_seen(colour, sight) for colour in colours]
     pairs = {
@@ -440,6 +349,45 @@ def test_colours_differ_whatever_the_sight(palette, sight):
         if i < j
     }
     assert min(pairs.values()) > 10, min(pairs, key=pairs.get)
+
+
+@pytest.mark.parametrize("sight", SIGHTS)
+@pytest.mark.parametrize("palette", list(PALETTES)[1:-1])
+def test_colours_stand_out_from_paper_and_from_what_is_quiet(palette, sight):
+    for colour in PALETTES[palette]:
+        for behind in ("#FFFFFF", labels.QUIET_COLOUR):
+            assert ciede2000(as_seen(colour, sight), as_seen(behind, sight)) > 10, (colour, behind)
+
+
+def test_what_has_one_colour_has_two_markers_or_hatches():
+    for colours, doubled in (
+        (labels.METHOD_COLOURS.values(), labels.METHOD_MARKERS.values()),
+        (labels.OWN_COLOURS, labels.OWN_MARKERS),
+        (labels.FAMILY_COLOURS.values(), labels.FAMILY_MARKERS.values()),
+        (labels.REWARD_COLOURS, labels.REWARD_HATCHES),
+        (
+            [look[2] for look in labels.VERDICT_LOOKS.values()],
+            [look[0] for look in labels.VERDICT_LOOKS.values()],
+        ),
+        (
+            [look[2] for look in labels.VERDICT_LOOKS.values()],
+            [look[3] for look in labels.VERDICT_LOOKS.values()],
+        ),
+    ):
+        assert len(set(doubled)) == len(list(doubled)) >= len(set(colours))
+    trained = [labels.METHOD_HATCHES[name] for name in METHODS[1:]]
+    assert len(set(trained)) == len(trained) and labels.METHOD_HATCHES["baseline"] == ""  # grey beside blue
+
+
+def test_verdicts_are_readable_on_their_backgrounds():
+    """WCAG 2 contrast of #111 on each, at least 4.5."""
+
+    def light(colour):
+        srgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722] + 0.05
+
+    assert min(light(look[2]) / light("#111111") for look in labels.VERDICT_LOOKS.values()) >= 4.5
 
 
 def test_the_simulation_of_sight_is_right():

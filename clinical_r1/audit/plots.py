@@ -3,9 +3,9 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS
+from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, PAPER_COLOUR, REWARD_COLOURS
 from clinical_r1.paper import N_QUESTIONS, SIZE_NOT_PRINTED
-from clinical_r1.plots import PAPER_COLOUR, REWARD_COLOURS, legend_below, look_of, present
+from clinical_r1.plots import SMALL, filled, legend_below, look_of, present
 
 
 def audit_denominators(fits):
@@ -100,14 +100,16 @@ def audit_rewards(owners, sweep):
     height = 0.8 / len(terms)
     for i, term in enumerate(terms):
         y = np.arange(len(owners)) + (i - (len(terms) - 1) / 2) * height
-        left.barh(y, owners[term], 0.9 * height, color=REWARD_COLOURS[i], label=term.capitalize())
+        left.barh(y, owners[term], 0.9 * height, label=term.capitalize(), **filled(i))
         for place, value in zip(y, owners[term], strict=True):
             text = "constant" if np.isnan(value) else f"{round(value, 2) + 0:.2f}"  # + 0: no "-0.00"
             at = (max(0.0, np.nan_to_num(value)), place)
-            left.annotate(text, at, xytext=(3, 0), textcoords="offset points", va="center", fontsize=7.5)
+            left.annotate(text, at, xytext=(3, 0), textcoords="offset points", va="center", fontsize=SMALL)
         for groups, style in (("mixed", "-"), ("tied", "--")):
             rows = sweep[sweep["groups"] == groups]
-            right.plot(range(len(rows)), rows[term], ls=style, marker="o", ms=4, color=REWARD_COLOURS[i])
+            right.plot(
+                range(len(rows)), rows[term], ls=style, marker="osD"[i % 3], ms=5, color=REWARD_COLOURS[i]
+            )
     names = [f"{row.difficulty}\n{row.tied:.0%} tied groups" for row in owners.itertuples()]
     left.set_yticks(range(len(owners)), names)
     left.invert_yaxis()
@@ -115,6 +117,6 @@ def audit_rewards(owners, sweep):
     left.grid(axis="y", visible=False)
     ks = list(dict.fromkeys(sweep["k"]))
     right.set_xticks(range(len(ks)), [f"{k:g}" for k in ks])
-    right.set(title="By k: mixed (lines) and tied groups (dashes)", xlabel="k", ylim=(-0.05, 1.05))
+    right.set(title="By k (dashes: tied groups)", xlabel="k", ylim=(-0.05, 1.05))
     legend_below(fig, left)
     return fig
