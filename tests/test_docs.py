@@ -334,11 +334,10 @@ def test_what_was_measured_by_hand_says_so_and_tolerances_are_the_code_s():
 
 def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
     from clinical_r1.audit.redteam import EXAMPLE, EXAMPLE_HONEST, red_team_table
+    from clinical_r1.audit.reward_cases import judge_groups
     from clinical_r1.clinic import Case, load_set
     from clinical_r1.clinic.cases import phrase
     from clinical_r1.clinic.traces import crpo_text, teaching_completions
-    from clinical_r1.prompts import render_question
-    from clinical_r1.rewards import REWARD_SETS
 
     text = one_line(page("docs/trust.md"))
     table = red_team_table(EXAMPLE, EXAMPLE_HONEST).iloc[1:]
@@ -346,25 +345,20 @@ def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
         f"outranks {sum(table['outranked'])} of {len(table)} degenerate and adversarial completions" in text
     )
     assert f"{sum(table['tie'])} of the {len(table)} tie" in text
-    question = load_set("clinic", "validation", 5)[4]
-    case = Case.from_json(question.meta["case"])
-    stranger = next(
-        f for f, present in case.stated if present and (f, present) not in case.evidence(case.gold, 1)
-    )
-    words = phrase(stranger, True)
-    texts = teaching_completions(case) | {
-        "stranger": crpo_text(
-            "so.", f"{words} supports {case.gold}.", f"{words} favors {case.gold} \\boxed{{{case.letter}}}"
-        )
-    }
-    rewards, count = REWARD_SETS["crpo"], len(texts)
-    columns = {"answer": [question.answer] * count, "options": [question.options] * count}
-    columns["prompts"] = [render_question(question)] * count
-    parts = [reward(list(texts.values()), **columns) for reward in rewards.functions]
-    totals = dict(zip(texts, np.array(parts).T @ np.array(rewards.weights), strict=True))
-    blind = totals["right, but invents evidence"], totals["right, stuffs keywords"]
-    assert {f"{total:.2f}" for total in blind} == {"11.50"} and "both earn 11.50" in text
-    assert totals["honest"] == totals["stranger"] == 12.0 and "earns 12.00, as much as the honest one" in text
+    questions, groups = load_set("clinic", "validation", 40), []
+    for question in questions:
+        case = Case.from_json(question.meta["case"])
+        strange = [f for f, p in case.stated if p and (f, p) not in case.evidence(case.gold, 1)]
+        words = phrase(strange[0], True, case.shift) if strange else None
+        said = f"{words} supports {case.gold}.", f"{words} favors {case.gold} \\boxed{{{case.letter}}}"
+        groups.append(teaching_completions(case) | ({"stranger": crpo_text("so.", *said)} if words else {}))
+    totals = judge_groups(questions, groups).pivot(index="question", columns="completion", values="total")
+    blind = totals[["right, but invents evidence", "right, stuffs keywords"]]
+    assert (blind.round(2) == 11.5).all(axis=1).mean() > 0.5 and "On most clinic cases" in text
+    assert "both earn 11.50" in text and (totals["honest"] == 12).all()
+    strangers = totals["stranger"].dropna()
+    assert len(strangers) > 30 and (strangers == 12).mean() > 0.5
+    assert "earns 12.00, as much as the honest one" in text
 
 
 # ---- constants ----

@@ -76,6 +76,12 @@ def advantage_follows(table, columns: Sequence[str]):
     return pd.DataFrame(rows).set_index("groups")
 
 
+def means_by_completion(table):
+    """Means over questions of every number, a row per name of a completion, in the order of the first question's group."""
+    numbers = table.drop(columns="tied").select_dtypes("number")
+    return numbers.groupby(table["completion"], sort=False).mean()
+
+
 def by_false_claims(table, most: int = 3):
     """Answers by how many false claims they make, `most` and more in one row: frame answers, and means of total and MEASURES."""
     kept = (

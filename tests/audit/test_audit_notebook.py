@@ -9,9 +9,11 @@ import struct
 import pytest
 
 from clinical_r1 import paper
-from clinical_r1.audit import accuracies, claims, public_answers, reward_arithmetic
+from clinical_r1.audit import accuracies, claims, public_answers, reward_arithmetic, reward_cases
 from clinical_r1.audit.redteam import EXAMPLE, EXAMPLE_HONEST, red_team_table
 from clinical_r1.audit.steps import steps
+from clinical_r1.clinic.cases import Case, load_set
+from clinical_r1.clinic.traces import teaching_completions
 from clinical_r1.files import ROOT
 
 
@@ -62,7 +64,8 @@ def output_lines(output: dict) -> int:
         width, height = struct.unpack(">II", base64.b64decode("".join(data["image/png"]))[16:24])
         return math.ceil(min(1, 900 / width) * height / 20)
     if "text/html" in data:
-        rows = re.findall(r"<tr.*?</tr>", "".join(data["text/html"]), re.DOTALL)
+        page = "".join(data["text/html"])
+        rows = re.findall(r"<tr.*?</tr>", page, re.DOTALL) or re.split(r"<br>|</div>|</p>", page)
         return sum(text_lines(" ".join(re.sub("<[^>]*>", "", row).split()) or " ") for row in rows)
     return text_lines("".join(data.get("text/markdown", data.get("text/plain", ""))))
 
@@ -79,6 +82,9 @@ def test_notebook_02_is_at_most_ten_screens():
 
 
 def test_headings_of_notebook_02(data_dir):
+    questions = load_set("clinic", "validation", 40)
+    cases = [Case.from_json(question.meta["case"]) for question in questions]
+    written = reward_cases.judge_groups(questions, list(map(teaching_completions, cases)))
     text = " ".join(shown("02_reward_design"))
     table = red_team_table(EXAMPLE, EXAMPLE_HONEST).iloc[1:]
     outranked = table["outranked"].astype(bool)
@@ -86,10 +92,17 @@ def test_headings_of_notebook_02(data_dir):
         f"{outranked.sum()} of {len(table)} attacks earn less than an honest answer; {(~outranked).sum()} tie"
         in text
     )
-    invented = re.search(
-        r"(\d+) of 8 answers earn at most half a point less .*?, (\d+) of them on invented evidence", text
+    kinds = reward_cases.means_by_completion(written)
+    others = kinds.drop("honest")
+    less = kinds.loc["honest", "total"] - others["total"]
+    close = less < 0.55
+    assert less[close].to_numpy() == pytest.approx(0.5, abs=0.05)
+    invented = (others["true claims"] == 0) & (others["false claims"] > 0)
+    assert (close & invented).sum() == 1
+    assert (
+        f"{close.sum()} of {len(others)} other ways to answer earn half a point less than the honest one, 1 of them"
+        in text
     )
-    assert int(invented[1]) >= 2 and int(invented[2]) >= 1
     assert re.search(r"Written by (the clinic's base model|a script, not a model)", text)
     agreement = public_answers.extraction_agreement(data_dir)
     gained = agreement["accuracy_rule"] - agreement["accuracy_ours"]

@@ -70,6 +70,16 @@ def test_advantage_follows_what_it_was_made_from():
     assert np.isnan(found.loc["tied", "same"]) and found.loc["tied", "against"] == pytest.approx(1)
 
 
+def test_means_by_completion(questions, table):
+    means = reward_cases.means_by_completion(table)
+    assert list(means.index) == list(table["completion"][:8])
+    honest = table[table["completion"] == "honest"]
+    assert len(honest) == len(questions) and means.loc["honest", "total"] == pytest.approx(
+        honest["total"].mean()
+    )
+    assert {"advantage", "false claims"} < set(means) and not {"tied", "letter"} & set(means)
+
+
 def test_answers_by_false_claims():
     table = pd.DataFrame(
         {"false claims": [0, 0, 3, 5], "total": [12.0, 10, 1, 3], "true claims": [4, 2, 0, 0]}
