@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from clinical_r1.arms import ARMS
 from clinical_r1.clinic.cases import Case
 from clinical_r1.clinic.verdicts import VERDICTS, find_claims, verdict
-from clinical_r1.completions import LETTER_PROBLEMS, parse_completion
+from clinical_r1.completions import LETTER_PROBLEMS, MIRAGE_PROBLEMS, Completion, parse_completion
 from clinical_r1.labels import METHOD_LABELS, VERDICT_LOOKS
 from clinical_r1.questions import Question
+from clinical_r1.score import parser_of
 
 LONGEST = 4000  # characters of one answer that are shown; claims beyond them are counted
 NOT_ADVICE = "Teaching data, not medical advice; not yet reviewed by a clinician."
+NO_LETTER = LETTER_PROBLEMS | MIRAGE_PROBLEMS
 _BRACKETS = str.maketrans(
     {"⟦": "[", "⟧": "]"}
 )  # they mark claims in the plain text: no answer may write its own
@@ -70,23 +72,21 @@ def mark_answers(question: Question, answers: Iterable[tuple[str, str, str]]) ->
     Every place that states a claim is marked, repetitions too; counts are of distinct claims. ValueError for a question
     without an evidence graph (only the clinic's have one), or without any answer.
     """
-    if "case" not in question.meta:
-        raise ValueError(
-            f"{question.id} of {question.benchmark!r} has no evidence graph in its meta, so its claims have no verdict; expected "
-            "a question of the clinic, such as one of clinic.load_set."
-        )
-    case = Case.from_json(question.meta["case"])
-    read = tuple(_read(*answer, question, case) for answer in answers)
-    if not read:
-        raise ValueError(f"got no answers to {question.id}; expected at least one (label, text, style).")
-    return MarkedAnswers(question, read)
+    read = [(label, text, parse_completion(text, style, question.options)) for label, text, style in answers]
+    return _marked(question, read)
 
 
 def mark_rows(
-    question: Question, rows: Iterable[Mapping], labels: Mapping[str, str] | None = None
+    question: Question, rows: Iterable[Mapping], labels: Mapping[str, str] = METHOD_LABELS
 ) -> MarkedAnswers:
-    """The same from rows of stored completions (`generate.read_completions`) of any number of arms: the first of each arm that
-    answers this question. labels: method -> printed name, where it is not the arm's. ValueError when none answers it."""
+    """The same from rows of stored completions, of any number of arms:
+
+        rows = [row for arm in arms for row in read_completions(settings, question.benchmark, arm, seed)]
+        mark_rows(question, rows)
+
+    Of each arm the first row counts that answers this question, read as scoring reads it. labels: method -> printed name.
+    ValueError when none answers it, and as for `mark_answers`.
+    """
     first: dict[str, Mapping] = {}
     for row in rows:
         if row["id"] == question.id:
@@ -95,28 +95,42 @@ def mark_rows(
         raise ValueError(
             f"none of the completions answers {question.id}; expected rows of {question.benchmark!r}."
         )
-    return mark_answers(
-        question,
-        [
-            ((labels or {}).get(name) or _label(name), row["text"], row["style"])
-            for name, row in first.items()
-        ],
-    )
+    read = [
+        (
+            labels.get(name) or _label(name),
+            row["text"],
+            (parser_of(row) or parse_completion)(row["text"], row["style"], question.options),
+        )
+        for name, row in first.items()
+    ]
+    return _marked(question, read)
+
+
+def _marked(question: Question, read: Iterable[tuple[str, str, Completion]]) -> MarkedAnswers:
+    if "case" not in question.meta:
+        raise ValueError(
+            f"{question.id} of {question.benchmark!r} has no evidence graph in its meta, so its claims have no verdict; expected "
+            "a question of the clinic, such as one of clinic.load_set."
+        )
+    case = Case.from_json(question.meta["case"])
+    answers = tuple(_answer(label, text, parsed, case) for label, text, parsed in read)
+    if not answers:
+        raise ValueError(f"got no answers to {question.id}; expected at least one (label, text, style).")
+    return MarkedAnswers(question, answers)
 
 
 def _label(method: str) -> str:
-    return METHOD_LABELS.get(method) or (ARMS[method].label if method in ARMS else method)
+    return ARMS[method].label if method in ARMS else method
 
 
-def _read(label: str, text: str, style: str, question: Question, case: Case) -> Answer:
-    parsed = parse_completion(text, style, question.options)
+def _answer(label: str, text: str, parsed: Completion, case: Case) -> Answer:
     found, claims, last = find_claims(text), [], 0
     for start, end, claim in found:
         if start >= last:
             claims.append((start, end, verdict(claim, case)))
             last = end
     distinct = [verdict(claim, case) for claim in dict.fromkeys(claim for *_, claim in found)]
-    problem = next((name for name in parsed.problems if name in LETTER_PROBLEMS), None)
+    problem = next((name for name in parsed.problems if name in NO_LETTER), None)
     counts = {kind: distinct.count(kind) for kind in VERDICTS}
     return Answer(label, text, parsed.letter, problem, tuple(claims), counts)
 
@@ -134,7 +148,7 @@ def _summary(answer: Answer, question: Question) -> str:
     """ "answers B, wrong; claims: 2 true, 1 contradicted by the vignette"."""
     if answer.letter is None:
         said = (
-            f"no answer ({LETTER_PROBLEMS[answer.problem].removesuffix(': no letter')})"
+            f"no answer ({NO_LETTER[answer.problem].removesuffix(': no letter')})"
             if answer.problem
             else "no answer"
         )

@@ -83,7 +83,7 @@ def _pareto_panel(ax, points, front, space, marks):
             ax.plot(*at, ls="none", ms=7, zorder=4, **look)
             ax.names.append((at, f"{x.loc[arm, 'label']}{share}"))
         else:
-            ax.plot(*at, ls="none", ms=5, alpha=0.8, zorder=2, **look)
+            ax.plot(*at, ls="none", ms=5, zorder=2, **look)
         ax.spots.append(at)
     on_front = [(x.loc[arm, "value"], y.loc[arm, "value"]) for arm in x.index if front.loc[arm, "on_front"]]
     line = np.array(sorted(at for at in on_front if _is_seen(ax, at))).reshape(-1, 2)

@@ -149,8 +149,18 @@ def test_stored_rows_give_one_answer_an_arm():
     assert [(a.label, a.text) for a in shown.answers] == [
         ("Baseline", "baseline 0"), ("CRPO", "crpo 0"), ("My arm", "mine 0")
     ]  # fmt: skip
+    assert [a.label for a in mark_rows(QUESTION, rows).answers] == ["Baseline", "CRPO", "mine"]
     with pytest.raises(ValueError, match="none of the completions answers"):
         mark_rows(QUESTION, rows[:6])
+
+
+def test_replayed_rows_are_read_as_scoring_reads_them():
+    text = f'{{"step_by_step_thinking": "x", "answer_choice": "{QUESTION.answer}"}}'
+    row = {"id": QUESTION.id, "method": "gpt", "style": "crpo", "text": text}
+    (plain,), (mirage,) = (mark_rows(QUESTION, [row | more]).answers for more in ({}, {"parser": "mirage"}))
+    assert plain.letter is None and mirage.letter == QUESTION.answer
+    broken = mark_rows(QUESTION, [row | {"parser": "mirage", "text": "{"}])
+    assert "no answer (the text is not JSON" in str(broken)
 
 
 def test_what_cannot_be_marked_is_refused():
