@@ -57,6 +57,27 @@ def test_the_list_of_changes_ends_where_the_tables_are():
     assert refused and all(f"| {r['proposed']} | {r['why']} |" in PAGE for r in refused)
 
 
+def test_what_readers_found_is_what_the_page_says():
+    with (ROOT / "docs" / "clinic_reading.csv").open(encoding="utf-8", newline="") as file:
+        read = {(r["reading"], r["version"], r["set"]): r for r in csv.DictReader(file)}
+    sets = ("clinic", "clinic-shift", "clinic-expert")
+
+    def counts(reading, version, column):
+        return [read[reading, version, name][column] for name in sets]
+
+    for version in ("old", "corrected"):
+        assert counts("1", version, "n") == ["60"] * 3
+        for column, words in (
+            ("absurd", "absurd of 60"),
+            ("contradicted", "a finding argues against the answer"),
+        ):
+            assert f"| {version}, {words} | {' | '.join(counts('1', version, column))} |" in PAGE
+    assert counts("2", "corrected", "n") == ["60"] * 3 and counts("2", "old", "n") == ["20"] * 3
+    again = [counts("2", version, "absurd") for version in ("corrected", "old")]
+    said = "absurd were {}, {} and {} of the corrected, and {}, {} and {} of the old"
+    assert said.format(*again[0], *again[1]) in PAGE
+
+
 def test_the_page_says_first_that_nobody_has_reviewed_it():
     head = PAGE.split("## ")[0].lower()
     assert "not yet reviewed by a clinician" in head and "never medical advice" in head
