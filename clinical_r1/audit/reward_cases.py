@@ -17,7 +17,6 @@ from clinical_r1.rewards import REWARD_SETS, RewardSet
 from clinical_r1.score import exact_judge
 
 MEASURES = {"true claims": "faithfulness", "false claims": "hallucination", "options rejected": "drc"}
-FULL_REASONING = 1.5  # the most that r_CR pays
 
 
 def judge_groups(

@@ -103,6 +103,9 @@ def test_headings_of_notebook_02(data_dir):
         f"{close.sum()} of {len(others)} other ways to answer earn half a point less than the honest one, 1 of them"
         in text
     )
+    assert re.search(
+        r"\d+ of \d+ right and well-formed answers state something false, and earn 1[12]\.\d\d points", text
+    )
     assert re.search(r"Written by (the clinic's base model|a script, not a model)", text)
     agreement = public_answers.extraction_agreement(data_dir)
     gained = agreement["accuracy_rule"] - agreement["accuracy_ours"]
