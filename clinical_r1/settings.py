@@ -1,7 +1,8 @@
-"""The one place where scale lives: five frozen profiles of the same run.
+"""The one place where scale lives: frozen profiles of the same run.
 
 ``smoke`` checks that everything runs, ``cpu`` really learns on two cores, ``laptop`` does so with a real language model of 135 M
-parameters, ``colab`` is the same on one 16 GB card, ``paper`` is the 3B run. Nothing else in the package branches on scale.
+parameters, ``colab`` is the same on one 16 GB card, ``paper`` is the 3B run. ``published`` is ``cpu`` with more seeds and
+questions: the pages' run. Nothing else in the package branches on scale.
 """
 
 import math
@@ -44,6 +45,7 @@ class Settings:
     n_sft: int | None = 2000
     n_rl: int | None = 2000
     n_test: int | None = 500
+    n_test_of: tuple[tuple[str, int], ...] = ()  # (benchmark, number) of sets that have another number
 
     # cold start
     sft_epochs: float = 2.0
@@ -75,6 +77,15 @@ class Settings:
     eval_greedy: bool = True
     eval_batch: int = 125
 
+    # causality: does the reasoning move the answer? (`clinical_r1.causality`; the clinic only)
+    probe_questions: int = (
+        60  # test questions of train_benchmark that each arm and seed is probed with; 0 leaves it out
+    )
+    probe_also: tuple[
+        str, ...
+    ] = ()  # arms that are trained and probed besides `methods`, and stand in no other table
+    direct_seeds: int = 0  # the first so many seeds get the direct control, which is the dear one
+
     # machine
     workers: int = 1  # arms trained at the same time, each in its own process
     threads: int = 1  # CPU threads of each
@@ -90,7 +101,7 @@ class Settings:
                 f"micro_batch {self.micro_batch} must be a multiple of num_generations {self.num_generations} and divide "
                 f"rl_prompts * num_generations = {self.rl_prompts * self.num_generations}: change one of the three."
             )
-        unknown = set(self.methods) - set(ARMS)
+        unknown = {*self.methods, *self.probe_also} - set(ARMS)
         if unknown:
             raise ValueError(f"methods {sorted(unknown)} are not known; expected some of {tuple(ARMS)}.")
 
@@ -105,7 +116,7 @@ class Settings:
     @property
     def published_dir(self) -> Path:
         """What README and docs/ speak of. No run writes here; `--publish` does."""
-        return Path(self.out) / "figures" / "published" / self.profile
+        return Path(self.out) / "figures" / "published" / PUBLISHED_AS.get(self.profile, self.profile)
 
     @property
     def prompt_layout(self) -> str:
@@ -125,6 +136,15 @@ class Settings:
     def base_profile(self) -> str:
         """The profile of this package that the run is made from."""
         return self.profile.partition("-")[0]
+
+    def test_size(self, benchmark: str) -> int | None:
+        """How many test questions of a benchmark are asked; None means all."""
+        return dict(self.n_test_of).get(benchmark, self.n_test)
+
+    @property
+    def probed(self) -> tuple[str, ...]:
+        """Arms that the probes of causality ask."""
+        return tuple(dict.fromkeys((*self.methods, *self.probe_also)))
 
     @property
     def command(self) -> str:
@@ -180,7 +200,7 @@ AT_LEAST_ONE = (
 )  # fmt: skip
 NOT_NEGATIVE = (
     "sft_epochs", "sft_learning_rate", "rl_learning_rate", "rl_beta", "rl_temperature", "lora_rank", "lora_alpha", "disk_gb",
-    "eval_temperature",
+    "eval_temperature", "probe_questions", "direct_seeds",
 )  # fmt: skip
 
 
@@ -226,8 +246,8 @@ def _check_values(settings: Settings) -> None:
 
 
 def _check_sets(settings: Settings) -> None:
-    """ValueError unless seeds, methods, benchmarks and outside are tuples of their kind, nothing in them twice."""
-    for name, kind in (("seeds", int), ("methods", str), ("benchmarks", str)):
+    """ValueError unless seeds, methods, benchmarks and the like are tuples of their kind, nothing in them twice."""
+    for name, kind in (("seeds", int), ("methods", str), ("benchmarks", str), ("probe_also", str)):
         values = getattr(settings, name)
         if not isinstance(values, tuple) or not all(type(value) is kind for value in values):
             raise ValueError(f"{name} is {values!r}; expected a tuple of {kind.__name__}.")
@@ -236,11 +256,32 @@ def _check_sets(settings: Settings) -> None:
     pairs = settings.outside if isinstance(settings.outside, tuple) else (None,)
     if not all(isinstance(p, tuple) and [*map(type, p)] == [str, str] for p in pairs):
         raise ValueError(f"outside is {settings.outside!r}; expected pairs of a model and a benchmark.")
+    sizes = settings.n_test_of if isinstance(settings.n_test_of, tuple) else (None,)
+    if not all(isinstance(p, tuple) and [*map(type, p)] == [str, int] and p[1] > 0 for p in sizes):
+        raise ValueError(
+            f"n_test_of is {settings.n_test_of!r}; expected pairs of a benchmark and a number of questions."
+        )
     if min(settings.seeds, default=0) < 0:
         raise ValueError(f"seeds is {settings.seeds}; expected whole numbers of at least 0.")
 
 
 CPU = Settings(profile="cpu", workers=2)
+# The run behind the published pages (docs/claims.md): fixed before it starts. It is published in place of `cpu`.
+PUBLISHED = replace(
+    CPU,
+    profile="published",
+    seeds=tuple(range(10)),
+    n_test=1000,
+    n_test_of=(("clinic", 2000),),
+    probe_questions=200,
+    probe_also=("exact_tally",),
+    direct_seeds=3,
+)
+PUBLISHED_AS = {PUBLISHED.profile: CPU.profile}
+# Training seeds of the laboratory's arms: those of CLAIM_FAMILIES carry a claim of the paper or of these pages
+CLAIM_FAMILIES = ("main", "k", "terms", "aggregator", "grounded")
+LABORATORY_SEEDS = {"claim": 8, "rest": 5}
+SPARE_SEEDS, SPARE_STEPS = (101, 102), (100, 200)  # that decide how many steps the published run takes
 SMOKE = replace(
     CPU,
     profile="smoke",
@@ -254,6 +295,7 @@ SMOKE = replace(
     micro_batch=8,
     save_steps=1,
     eval_batch=16,
+    probe_questions=8,
 )
 
 # The revision is the one that public code pins for this model; a local copy serves instead where there is one, and is named
@@ -284,6 +326,7 @@ LAPTOP = replace(
     save_steps=5,
     eval_greedy=False,  # one protocol fits into the hour
     eval_batch=50,
+    probe_questions=40,
     disk_gb=5.0,
 )
 
@@ -347,7 +390,7 @@ PAPER = Settings(
     eval_batch=128,
     disk_gb=60.0,
 )
-PROFILES = {settings.profile: settings for settings in (SMOKE, CPU, LAPTOP, COLAB, PAPER)}
+PROFILES = {settings.profile: settings for settings in (SMOKE, CPU, LAPTOP, COLAB, PAPER, PUBLISHED)}
 
 
 def settings_for(profile: str, out: str | Path = ".", seeds: int | tuple[int, ...] | None = None) -> Settings:

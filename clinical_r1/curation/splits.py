@@ -194,7 +194,8 @@ def write_splits(settings, source=None) -> list[dict]:
     rows = []
     for questions, row in tests:
         # a reader's own questions are never cut
-        kept = questions if extensions.has_questions(row["benchmark"]) else questions[: settings.n_test]
+        size = settings.test_size(row["benchmark"])
+        kept = questions if extensions.has_questions(row["benchmark"]) else questions[:size]
         rows.append(row | {"split": "test", "questions": len(kept), "quarantined": 0})
         rows[-1]["file"] = str(write_questions(settings.questions_path(row["benchmark"], "test"), kept))
     held_out = [question for questions, _ in tests for question in questions]

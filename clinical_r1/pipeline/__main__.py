@@ -1,6 +1,6 @@
 """The one command line: the notebooks in order, and what is asked about their results. Called by ./reproduce.sh.
 
-    python -m clinical_r1.pipeline [smoke|cpu|laptop|colab|paper] [--only 03] [--seeds 3] [--with mine.py] [--dry-run] [--fresh]
+    python -m clinical_r1.pipeline [smoke|cpu|laptop|colab|paper|published] [--only 03] [--seeds 3] [--with mine.py] [--fresh]
     python -m clinical_r1.pipeline explain table1.medqa.crpo.accuracy     where a number comes from
     python -m clinical_r1.pipeline readme                                 rewrite the pages' generated results
     python -m clinical_r1.pipeline rescore [cpu] [--name today]           score again, no model; what has changed
@@ -131,7 +131,7 @@ def _argument(*flags, **keywords):
     return flags, keywords
 
 
-_PROFILE = {"default": "cpu", "help": "smoke, cpu (default), laptop, colab or paper"}
+_PROFILE = {"default": "cpu", "help": "smoke, cpu (default), laptop, colab, paper or published"}
 PROFILE_FIRST = _argument("profile", nargs="?", **_PROFILE)
 PROFILE_OPTION = _argument("--profile", **_PROFILE)
 WITH = _argument(
@@ -281,7 +281,7 @@ def readme_command(arguments, *_) -> None:
         from clinical_r1.pipeline import readme
 
         print(
-            f"wrote the results of figures/published/{settings.profile} into {readme.write_readme(settings).name}"
+            f"wrote the results of figures/published/{settings.published_dir.name} into {readme.write_readme(settings).name}"
         )
 
 

@@ -113,7 +113,7 @@ def _run_config(settings, method, sampling) -> dict:
         "batch_sizes": [],
         "device": None,
         "use_cache": None,
-        "limit": settings.n_test,
+        "limit": None if settings.n_test_of else settings.n_test,
         "bootstrap_iters": 2000,
         "gen_kwargs": sampling,
         **seeds,

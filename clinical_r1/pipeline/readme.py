@@ -1,4 +1,4 @@
-"""The generated parts of docs/: results from the published ledger and comparisons, the map, and the clinic's relations."""
+"""The generated parts of README.md and docs/: results and verdicts from the published tables, the map, the clinic's relations."""
 
 from pathlib import Path
 
@@ -10,15 +10,21 @@ from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block, read_changes
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
 from clinical_r1.metrics import EXPLORATORY, NO_TEST, PRIMARY
+from clinical_r1.pipeline.answers import answer_rows, claims_block, first_screen
 from clinical_r1.pipeline.explain import EXAMPLE
 from clinical_r1.pipeline.ledger import counts_sentence, read_pair
 from clinical_r1.pipeline.map import MAP_BEGIN, MAP_END, map_block
-from clinical_r1.settings import Settings
+from clinical_r1.settings import PUBLISHED, Settings
 from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, whole
 
 DOCS = ROOT / "docs"
-RESULTS, MAP, CLINIC = "results.md", "map.md", "clinic.md"
+RESULTS, MAP, CLINIC, CLAIMS, README = "results.md", "map.md", "clinic.md", "claims.md", "README.md"
 BEGIN, END = "<!-- results: generated -->", "<!-- /results -->"
+CLAIMS_BEGIN, CLAIMS_END = "<!-- claims: generated -->", "<!-- /claims -->"
+TO_COME = (
+    "Not run yet: the published tables are of an earlier run, with other rules and fewer seeds. What the run with "
+    f"{len(PUBLISHED.seeds)} seeds will decide, and how, is written in {{claims}}.\n"
+)
 SINCE_PRIMARY = {"status", "mde_holm", "tests"}
 SHOWN_METRICS = {
     "faithfulness": "true claims (faithfulness)",
@@ -158,17 +164,52 @@ def published_block(folder: Path) -> str:
     return results_block(rows, comparisons, record)
 
 
+def published_answers(folder: Path) -> pd.DataFrame | None:
+    """`answers.answer_rows` of a folder of published tables; None while it holds another run than that of docs/claims.md.
+
+    PipelineError for a table that is damaged.
+    """
+    _, record = read_pair(folder)
+    if (record.get("profile"), record["seeds"]) != (PUBLISHED.profile, list(PUBLISHED.seeds)):
+        return None
+    files = {
+        "comparisons": "comparisons.csv",
+        "training": "training_curves.csv",
+        "causality": "causality_differences.csv",
+    }
+    try:
+        found = {kind: pd.read_csv(folder / name) for kind, name in files.items() if (folder / name).exists()}
+        return answer_rows(found)
+    except (ValueError, KeyError) as error:
+        raise PipelineError(f"a table in {folder} is damaged ({error}); publish the run again.") from error
+
+
 def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
-    """Rewrite the results in docs/results.md from figures/published, the map, and the clinic's relations; nothing else."""
+    """Rewrite the generated blocks, and nothing else: of results, map, clinic and claims in docs, and of README.md above it."""
+    answers = published_answers(settings.published_dir)
+    marks = CLAIMS_BEGIN, CLAIMS_END
     pages = {
-        RESULTS: (BEGIN, END, published_block(settings.published_dir)),
-        MAP: (MAP_BEGIN, MAP_END, map_block()),
-        CLINIC: (PAGE_BEGIN, PAGE_END, page_block(knowledge_base(), read_changes(DOCS))),
+        docs / RESULTS: (BEGIN, END, published_block(settings.published_dir)),
+        docs / MAP: (MAP_BEGIN, MAP_END, map_block()),
+        docs / CLINIC: (PAGE_BEGIN, PAGE_END, page_block(knowledge_base(), read_changes(DOCS))),
+        docs / CLAIMS: (*marks, verdicts_block(answers)),
+        docs.parent / README: (*marks, readme_block(answers)),
     }
-    texts = {
-        name: with_block((docs / name).read_text(encoding="utf-8"), begin, end, block, f"docs/{name}")
-        for name, (begin, end, block) in pages.items()
-    }
-    for name, text in texts.items():
-        write_text(docs / name, text)
+    texts = {}
+    for path, (begin, end, block) in pages.items():
+        name = README if path.name == README else f"docs/{path.name}"
+        texts[path] = with_block(path.read_text(encoding="utf-8"), begin, end, block, name)
+    for path, text in texts.items():
+        write_text(path, text)
     return docs / RESULTS
+
+
+def verdicts_block(answers: pd.DataFrame | None) -> str:
+    """The block of docs/claims.md."""
+    return TO_COME.format(claims="this page") if answers is None else claims_block(answers)
+
+
+def readme_block(answers: pd.DataFrame | None) -> str:
+    """The block on the README's first screen."""
+    link = "[docs/claims.md](docs/claims.md)"
+    return TO_COME.format(claims=link) if answers is None else first_screen(answers)

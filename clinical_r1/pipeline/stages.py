@@ -69,7 +69,7 @@ class Run:
     @property
     def published(self) -> Path:
         """Where `--publish` copies figures and tables to: in the repository of the notebooks, wherever the run lies."""
-        return self.notebooks.parent / "figures" / "published" / self.settings.profile
+        return self.notebooks.parent / "figures" / "published" / self.settings.published_dir.name
 
     @property
     def parameters(self) -> dict:
@@ -326,13 +326,13 @@ STAGES = (
         "01_data_curation",
         reads=("clinical_r1/data/**/*", f"${DATA_VARIABLE}/**/*"),
         writes=("runs/{profile}/questions/*.jsonl",),
-        minutes={"smoke": 0.3, "cpu": 0.3, "laptop": 0.5, "colab": 1, "paper": 10},
+        minutes={"smoke": 0.3, "cpu": 0.3, "published": 0.3, "laptop": 0.5, "colab": 1, "paper": 10},
     ),
     Stage(
         "02_reward_design",
         reads=("clinical_r1/data/**/*", f"${DATA_VARIABLE}/real_completions/**/*"),
         writes=("figures/{profile}/reward_design*.*",),
-        minutes={"smoke": 0.1, "cpu": 0.1, "laptop": 0.1, "colab": 1, "paper": 1},
+        minutes={"smoke": 0.1, "cpu": 0.1, "published": 0.1, "laptop": 0.1, "colab": 1, "paper": 1},
     ),
     Stage(
         "03_crpo_training",
@@ -345,7 +345,7 @@ STAGES = (
             "figures/{profile}/fig5_response_length.*",
         ),
         may_write=("runs/{profile}/models/*/seed*/policy/**/*", "runs/{profile}/models/*/seed*/start/**/*"),
-        minutes={"smoke": 0.5, "cpu": 2.6, "laptop": 46, "colab": 30, "paper": 3600},
+        minutes={"smoke": 0.5, "cpu": 2.6, "published": 3.2, "laptop": 46, "colab": 30, "paper": 3600},
         per_seed=True,
     ),
     Stage(
@@ -378,7 +378,7 @@ STAGES = (
         environment=tuple(
             f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
         ),
-        minutes={"smoke": 0.5, "cpu": 1.7, "laptop": 33, "colab": 15, "paper": 300},
+        minutes={"smoke": 0.5, "cpu": 1.7, "published": 8, "laptop": 33, "colab": 15, "paper": 300},
         per_seed=True,
     ),
     Stage(
@@ -386,13 +386,13 @@ STAGES = (
         reads=("clinical_r1/data/laboratory/*",),
         may_read=("runs/ablations/summary/*",),  # read instead, where it is whole
         writes=("figures/{profile}/tradeoffs_*.*",),
-        minutes={"smoke": 0.6, "cpu": 0.6, "laptop": 0.6, "colab": 0.6, "paper": 0.6},
+        minutes={"smoke": 0.6, "cpu": 0.6, "published": 0.6, "laptop": 0.6, "colab": 0.6, "paper": 0.6},
     ),
     Stage(
         "06_paper_audit",
         reads=("clinical_r1/data/**/*",),
         writes=("figures/{profile}/audit_*.*",),
-        minutes={"smoke": 0.2, "cpu": 0.2, "laptop": 0.2, "colab": 0.2, "paper": 0.2},
+        minutes={"smoke": 0.2, "cpu": 0.2, "published": 0.2, "laptop": 0.2, "colab": 0.2, "paper": 0.2},
     ),
 )
 

@@ -632,12 +632,16 @@ def test_results_say_which_run_they_are_of(run):
 
 def test_pages_keep_what_stands_around_their_blocks(run, tmp_path):
     settings, table = run
+    tmp_path = tmp_path / "docs"
+    tmp_path.mkdir()
     ledger.write_ledger(settings, table, MANIFEST)
     shutil.copytree(settings.figures_dir, settings.published_dir)
     begins = {
         "results.md": (readme_module.BEGIN, readme_module.END),
         "map.md": (house_map.MAP_BEGIN, house_map.MAP_END),
         "clinic.md": (PAGE_BEGIN, PAGE_END),
+        "claims.md": (readme_module.CLAIMS_BEGIN, readme_module.CLAIMS_END),
+        "../README.md": (readme_module.CLAIMS_BEGIN, readme_module.CLAIMS_END),
     }
     for name, (begin, end) in begins.items():
         (tmp_path / name).write_text(f"before\n\n{begin}\nold\n{end}\n\nafter\n")

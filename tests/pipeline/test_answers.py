@@ -1,0 +1,290 @@
+"""From tables of a run to verdicts on claims: literal tables, literal verdicts.   pytest tests/pipeline/test_answers.py"""
+
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from pages import page
+
+from clinical_r1.arms import ARMS
+from clinical_r1.files import ROOT
+from clinical_r1.metrics import PRIMARY_BENCHMARKS, PRIMARY_METRICS
+from clinical_r1.pipeline import answers
+from clinical_r1.pipeline import readme as generator
+from clinical_r1.pipeline.answers import (
+    AFTER,
+    CLAIMS,
+    CONTRADICTED,
+    HIGHER,
+    LOWER,
+    MARGINS,
+    MOST,
+    NO_LOWER,
+    NOT_RUN,
+    PAIRS,
+    SUPPORTED,
+    UNSETTLED,
+    WITHOUT,
+    answer_rows,
+    verdict,
+    verdicts,
+)
+from clinical_r1.settings import LABORATORY_SEEDS, PUBLISHED, PUBLISHED_AS
+
+NAN = math.nan
+RULE = [  # direction, difference, low, high, p, seeds, margin -> verdict
+    (HIGHER, 0.5, 0.2, 0.8, 0.01, 10, 0.3, SUPPORTED),
+    (HIGHER, -0.5, -0.8, -0.2, 0.01, 10, 0.3, CONTRADICTED),  # the other way round
+    (HIGHER, 0.05, -0.1, 0.2, 0.60, 10, 0.3, CONTRADICTED),  # a difference of 0.3 is excluded
+    (HIGHER, 0.05, -0.3, 0.4, 0.60, 10, 0.3, UNSETTLED),
+    (HIGHER, 0.05, -0.1, 0.2, 0.60, 10, None, UNSETTLED),  # no margin: nothing is excluded
+    (HIGHER, 0.20, 0.1, 0.29, 0.01, 10, 0.3, SUPPORTED),  # small, and there
+    (
+        HIGHER,
+        0.50,
+        0.2,
+        0.8,
+        0.20,
+        10,
+        0.3,
+        UNSETTLED,
+    ),  # an interval apart from 0 that correction does not let pass
+    (LOWER, -0.5, -0.8, -0.2, 0.01, 10, 0.3, SUPPORTED),
+    (LOWER, 0.5, 0.2, 0.8, 0.01, 10, 0.3, CONTRADICTED),
+    (LOWER, -0.1, -0.2, 0.05, 0.60, 10, 0.3, CONTRADICTED),
+    (NO_LOWER, -0.5, -2.5, 1.5, 0.70, 10, 3.0, SUPPORTED),
+    (NO_LOWER, -1.5, -2.5, -0.5, 0.01, 10, 3.0, SUPPORTED),  # lower, by less than matters
+    (NO_LOWER, -4.0, -6.0, -2.0, 0.01, 10, 3.0, CONTRADICTED),
+    (NO_LOWER, -1.0, -4.0, 2.0, 0.60, 10, 3.0, UNSETTLED),
+    (NO_LOWER, 4.0, -3.5, 11.5, 0.30, 10, 3.0, UNSETTLED),
+    (MOST, 80.0, 70.0, 90.0, NAN, 10, 10.0, SUPPORTED),
+    (MOST, 5.0, 2.0, 8.0, NAN, 10, 10.0, CONTRADICTED),
+    (MOST, 55.0, 45.0, 65.0, NAN, 10, 10.0, UNSETTLED),
+    (MOST, 80.0, 70.0, 90.0, NAN, 1, 10.0, UNSETTLED),
+    (HIGHER, 9.0, 8.0, 10.0, NAN, 1, 3.0, UNSETTLED),  # one seed settles nothing
+    (NO_LOWER, 9.0, 8.0, 10.0, NAN, 1, 3.0, UNSETTLED),
+    (HIGHER, NAN, NAN, NAN, NAN, NAN, 3.0, NOT_RUN),
+]
+
+
+@pytest.mark.parametrize("case", RULE)
+def test_the_rule(case):
+    assert verdict(*case[:-1])[0] == case[-1]
+
+
+def comparison(method, against, metric, benchmark, difference, half=0.1, p=0.001, seeds=10):
+    """A row of comparisons.csv; in points for accuracy."""
+    row = {"method": method, "against": against, "metric": metric, "benchmark": benchmark}
+    row |= {"difference": difference, "ci_low": difference - half, "ci_high": difference + half}
+    return row | {"p_holm": p, "mde_holm": 0.2, "n": 2000, "seeds": seeds, "status": "primary"}
+
+
+def every_comparison(value=0.5, **more):
+    return pd.DataFrame(
+        [
+            comparison(*pair, metric, benchmark, value, **more)
+            for pair in PAIRS.values()
+            for metric in (*PRIMARY_METRICS, *answers.BEHAVIOURS)
+            for benchmark in ("clinic", "clinic-shift", "clinic-expert")
+        ]
+    )
+
+
+def probes(bases=("shipped", "a", "b"), swap=-0.5):
+    """causality_differences.csv: shares."""
+    rows = []
+    for base in bases:
+        for method, against, probe, value in (
+            ("crpo", "baseline", "swap", swap),
+            ("grpo", "baseline", "swap", swap),
+            ("exact_tally", "crpo", "swap", 0.9),
+            ("crpo", None, "swap", 0.05),
+            ("cold_start_crpo", None, "swap", 0.02),
+            ("crpo", "itself, reasoning", "direct", 0.04),
+            ("cold_start_crpo", "itself, reasoning", "direct", 0.05),
+        ):
+            row = {"base": base, "method": method, "against": against, "probe": probe, "benchmark": "clinic"}
+            row |= {"difference": value, "ci_low": value - 0.03, "ci_high": value + 0.03, "p_holm": 0.001}
+            rows.append(row | {"mde_holm": 0.05, "questions": 200, "seeds": 10})
+    return pd.DataFrame(rows)
+
+
+def said(tables):
+    return verdicts(answer_rows(tables)).set_index(["key", "when"])["verdict"].to_dict()
+
+
+def test_every_claim_with_everything_higher():
+    found = said({"comparisons": every_comparison(), "causality": probes()})
+    for when in (WITHOUT, AFTER):
+        for key in ("accurate", "truthful", "complete", "behaviours", "expert"):
+            assert found[key, when] == SUPPORTED
+        assert found["fewer_false", when] == CONTRADICTED
+    assert found["more_false", ""] == found["better_than_base", ""] == found["truer", ""] == SUPPORTED
+    assert found["removed", ""] == found["exact_tally", ""] == found["direct", ""] == SUPPORTED
+    assert found["moves", ""] == CONTRADICTED  # 5 and 2 % of answers follow
+    assert found["voting", ""] == found["unstable", ""] == found["longest", ""] == NOT_RUN
+
+
+def test_one_contradicted_set_contradicts_and_one_open_set_leaves_open():
+    table = every_comparison()
+    there = (table["method"] == "crpo") & (table["against"] == "grpo") & (table["metric"] == "faithfulness")
+    shift = there & (table["benchmark"] == "clinic-shift")
+    table.loc[shift, ["difference", "ci_low", "ci_high"]] = [-0.5, -0.6, -0.4]
+    assert said({"comparisons": table})["truthful", WITHOUT] == CONTRADICTED
+    table.loc[shift, ["difference", "ci_low", "ci_high", "p_holm"]] = [0.2, -0.2, 0.6, 0.3]
+    assert said({"comparisons": table})["truthful", WITHOUT] == UNSETTLED
+    assert said({"comparisons": table})["truthful", AFTER] == SUPPORTED
+    assert said({"comparisons": table[~shift]})["truthful", WITHOUT] == UNSETTLED  # that set was not run
+
+
+def test_one_seed_settles_nothing():
+    found = said({"comparisons": every_comparison(p=NAN, seeds=1)})
+    assert {found[key] for key in found if found[key] != NOT_RUN} == {UNSETTLED}
+
+
+def test_a_missing_arm_is_not_run_and_leaves_the_others():
+    table = every_comparison()
+    table = table[~table["method"].str.startswith("cold_start")]
+    found = said({"comparisons": table})
+    assert found["truthful", AFTER] == found["better_than_base", ""] == found["cold_start", ""] == NOT_RUN
+    assert found["truthful", WITHOUT] == SUPPORTED and found["more_false", ""] == UNSETTLED
+    assert set(said({}).values()) == {NOT_RUN}
+
+
+def test_claims_about_causes_need_three_bases():
+    few = answer_rows({"causality": probes(("shipped", "a"))})
+    row = verdicts(few).set_index("key").loc["removed"]
+    assert row["verdict"] == UNSETTLED and row["why"] == "so far on 2 of 3 base models"
+    mixed = pd.concat([probes(("shipped", "a")), probes(("b",), swap=0.2)])
+    assert said({"causality": mixed})["removed", ""] == CONTRADICTED
+    assert said({"causality": probes()})["removed", ""] == SUPPORTED
+
+
+def curves(kl, seeds=4):
+    """training_curves.csv of two arms, 20 steps; the last two count."""
+    rng = np.random.default_rng(3)
+    return pd.DataFrame(
+        [
+            {"method": method, "seed": seed, "step": step, "kl": value + rng.normal(0, 0.01) * (step > 18)}
+            | {"completions/mean_length": 10.0 + seed}
+            for method, value in kl.items()
+            for seed in range(seeds)
+            for step in range(1, 21)
+        ]
+    )
+
+
+def test_training_curves_are_compared_over_their_last_tenth_seed_by_seed():
+    table = curves({"crpo": 0.5, "cold_start_crpo": 0.2})
+    table.loc[table["step"] <= 18, "kl"] = -9.0
+    (row,) = answer_rows({"training": table}).query("key == 'unstable'").to_dict("records")
+    assert row["verdict"] == SUPPORTED and 0.27 < row["difference"] < 0.33 and row["seeds"] == 4
+    last = table[table["step"] > 18].groupby(["seed", "method"])["kl"].mean().unstack()
+    assert row["difference"] == pytest.approx((last["crpo"] - last["cold_start_crpo"]).mean())
+    assert row["p"] < 0.05 and row["ci_low"] < row["difference"] < row["ci_high"] and row["mde"] > 0
+    (one,) = (
+        answer_rows({"training": curves({"crpo": 1, "cold_start_crpo": 0}, 1)})
+        .query("key == 'unstable'")
+        .verdict
+    )
+    assert one == UNSETTLED
+    equal = answer_rows({"training": table}).query("key == 'longest' and method == 'cold_start_crpo'")
+    assert list(equal["verdict"]) == [UNSETTLED]  # the same in every seed: no spread, no test
+
+
+def test_where_a_pair_was_tested_twice_the_larger_p_counts():
+    table = every_comparison()
+    again = table[(table["method"] == "crpo") & (table["metric"] == "drc")].assign(p_holm=0.4)
+    assert said({"comparisons": pd.concat([again, table])})["complete", WITHOUT] == UNSETTLED
+    assert said({"comparisons": pd.concat([table, again])})["complete", WITHOUT] == UNSETTLED
+
+
+def test_pages_show_verdicts_numbers_and_signs():
+    rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
+    first, block = answers.first_screen(rows), answers.claims_block(rows)
+    assert "10 training seeds, up to 2,000 questions a set" in first
+    line = next(line for line in first.splitlines() if line.startswith("| CRPO makes fewer false"))
+    assert line.count("**contradicted** (+0.50 [0.40, 0.60])") == 2
+    assert (
+        "| reward for the outcome makes claims matter less to the answer | **supported** (GRPO −50.0 [−53.0, −47.0];"
+        in first
+    )
+    assert "| majority voting adds little | the paper, text | not run | one answer a question |" in block
+    assert (
+        "| truthful | CRPO − GRPO: true claims | `clinic` | +0.50 [0.40, 0.60] | 0.001 | 0.20 | 2,000 | 10 | supported"
+        in block
+    )
+    assert "5.0 [2.0, 8.0] | – |" in block  # a share has no sign and no p
+    assert len(verdicts(rows)) == len(CLAIMS)
+
+
+# ---- the page that was written before the run ----
+
+
+def test_the_page_names_every_claim_margin_and_size():
+    text = page("docs/claims.md").split(generator.CLAIMS_BEGIN)[0]
+    for phrase in ("3 points** of accuracy", "0.3** true, rejected or false", "10 points** of the swap test"):
+        assert phrase in text
+    assert (MARGINS["accuracy"], MARGINS["drc"], MARGINS["swap"], MARGINS["direct"]) == (3.0, 0.3, 10.0, 3.0)
+    assert PUBLISHED.seeds == tuple(range(10)) and "10: 0 to 9" in text
+    sizes = [f"{PUBLISHED.test_size(name):,} of `{name}`" for name in PUBLISHED.benchmarks]
+    assert ", ".join(sizes) in text
+    assert (
+        f"{PUBLISHED.probe_questions} test questions" in text
+        and "seeds 0, 1, 2" in text
+        and PUBLISHED.direct_seeds == 3
+    )
+    assert (
+        f"{LABORATORY_SEEDS['claim']} seeds for the families" in text
+        and f"{LABORATORY_SEEDS['rest']} for the rest" in text
+    )
+    shown = re.findall(
+        r"^\| (?!claim|a claim)(.+?) \|.*\| (higher|lower|no lower|more than half|not run) \|$",
+        text,
+        re.MULTILINE,
+    )
+    keys = dict.fromkeys((claim.key, claim.direction) for claim in CLAIMS)
+    assert [what for _, what in shown] == [NOT_RUN if key == "voting" else what for key, what in keys]
+
+
+def test_primary_claims_are_those_of_the_primary_measures():
+    rows = answer_rows({"comparisons": every_comparison()})
+    primary = rows[rows["status"] == "primary"]
+    assert set(primary["metric"]) == set(PRIMARY_METRICS) and set(primary["benchmark"]) == set(
+        PRIMARY_BENCHMARKS
+    )
+    assert {claim.table for claim in CLAIMS} == {"comparisons", "training", "causality"}
+    assert {arm for claim in CLAIMS for pair in claim.pairs for arm in pair} - {
+        "",
+        "itself, reasoning",
+    } <= set(ARMS)
+    assert {pair for claim in CLAIMS if claim.table == "comparisons" for pair in claim.pairs} <= set(
+        PAIRS.values()
+    )
+
+
+def test_the_blocks_agree_with_the_published_tables():
+    """Fix: python -m clinical_r1.pipeline readme"""
+    found = generator.published_answers(ROOT / "figures" / "published" / PUBLISHED_AS[PUBLISHED.profile])
+    marks = generator.CLAIMS_BEGIN, generator.CLAIMS_END
+    for name, block in (
+        ("docs/claims.md", generator.verdicts_block(found)),
+        ("README.md", generator.readme_block(found)),
+    ):
+        assert generator.with_block(page(name), *marks, block, name) == page(name)
+
+
+def test_only_the_run_of_the_page_is_answered(tmp_path, monkeypatch):
+    every_comparison().to_csv(tmp_path / "comparisons.csv")
+    record = {"profile": "cpu", "seeds": [0, 1, 2]}
+    monkeypatch.setattr(generator, "read_pair", lambda folder: (None, json.loads(json.dumps(record))))
+    assert generator.published_answers(tmp_path) is None
+    assert "10 seeds will decide" in generator.readme_block(None)
+    record.update(profile="published", seeds=list(range(10)))
+    found = generator.published_answers(tmp_path)
+    assert verdicts(found).set_index("key")["verdict"]["better_than_base"] == SUPPORTED
+    record["seeds"] = [0]
+    assert generator.published_answers(tmp_path) is None
