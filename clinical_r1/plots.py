@@ -401,7 +401,12 @@ def legend_below(fig, *axes):
     if fig.get_layout_engine() is None:
         axes[0].legend(handles, labels, loc="upper left", bbox_to_anchor=(1.02, 1.0))
     else:
-        fig.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)))
+        fig.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=min(len(labels), max(1, int(fig.get_figwidth() / 2))),
+        )
 
 
 def legend_beside(fig, *axes):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from clinical_r1.arms import ARMS
 from clinical_r1.clinic.cases import Case
+from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.verdicts import VERDICTS, find_claims, verdict
 from clinical_r1.completions import LETTER_PROBLEMS, MIRAGE_PROBLEMS, Completion, parse_completion
 from clinical_r1.labels import METHOD_LABELS, VERDICT_LOOKS
@@ -111,6 +112,12 @@ def _marked(question: Question, read: Iterable[tuple[str, str, Completion]]) -> 
         raise ValueError(
             f"{question.id} of {question.benchmark!r} has no evidence graph in its meta, so its claims have no verdict; expected "
             "a question of the clinic, such as one of clinic.load_set."
+        )
+    drawn, today = question.meta.get("kb_sha256"), knowledge_base().sha256
+    if drawn not in (None, today):  # wordings that are no longer known would count as no claims
+        raise ValueError(
+            f"{question.id} was drawn from the knowledge base {drawn[:12]}, not from today's {today[:12]}, so today's verdicts "
+            "are not its; draw the questions and answer them again, or mark them with the code that made them."
         )
     case = Case.from_json(question.meta["case"])
     answers = tuple(_answer(label, text, parsed, case) for label, text, parsed in read)

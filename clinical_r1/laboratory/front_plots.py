@@ -15,6 +15,7 @@ from clinical_r1.plots import (
     SLIDE,
     SMALL,
     errors_of,
+    interval_words,
     legend_below,
     legend_beside,
     look_of,
@@ -54,8 +55,8 @@ def pareto_panels(points, fronts, marks=None):
     for ax in axes.flat[len(spaces) :]:
         ax.remove()
     legend_beside(fig, *axes.flat[: len(spaces)])
-    note = "Lines: 95 % intervals. In brackets: how often on the front, over draws; of what lies beyond an axis, both values."
-    note_above(fig, note)
+    note = "In brackets: how often on the front, over draws; of what lies beyond an axis, both values."
+    note_above(fig, f"{interval_words(points)}. {note}")
     fig.canvas.draw()  # the layout settles before names are placed
     for ax in axes.flat[: len(spaces)]:
         _place_names(ax)
@@ -297,8 +298,9 @@ def trajectories(table, pairs, marks=None):
             _trajectory(ax, table[table["arm"] == arm], pair, look_of(arm))
         _put_targets(ax, targets)
     steps = ", ".join(f"{step}" for step in sorted(set(table["step"])))
-    note = f"Arrows: from one checkpoint to the next (steps {steps}). Cross: one standard error over seeds. "
-    note_above(fig, note + "Arrow at the border: beyond the axis, with both values.")
+    note = f"Arrows: from one checkpoint to the next (steps {steps})."
+    note += " Cross: one standard error over seeds." if table["error"].notna().any() else ""
+    note_above(fig, note + (" Arrow at the border: beyond the axis, with both values." if marks else ""))
     legend_below(fig, *axes.flat)
     fig.canvas.draw()
     for ax in axes.flat:

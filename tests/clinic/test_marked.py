@@ -166,5 +166,7 @@ def test_replayed_rows_are_read_as_scoring_reads_them():
 def test_what_cannot_be_marked_is_refused():
     with pytest.raises(ValueError, match="no evidence graph"):
         mark_answers(replace(QUESTION, meta={}), [("x", "", "crpo")])
+    with pytest.raises(ValueError, match="not from today's"):
+        mark_answers(replace(QUESTION, meta=QUESTION.meta | {"kb_sha256": "0" * 64}), [("x", "", "crpo")])
     with pytest.raises(ValueError, match="got no answers"):
         mark_answers(QUESTION, [])
