@@ -39,6 +39,7 @@ def write_drill(case: Case, drill: str, rng: np.random.Generator) -> str:
 
 
 def _drilled(case: Case, drill: str, rng: np.random.Generator) -> str:
+    """Claims go from option to option, as a careful writer's rejections do: without that a model rejects the same ones again."""
     if drill == "findings":
         return vignette(case)
     if drill == "options":
@@ -47,8 +48,8 @@ def _drilled(case: Case, drill: str, rng: np.random.Generator) -> str:
         )
     claims = [
         claim_text(finding, present, SUPPORTS if weight > 0 else AGAINST, option, case)
-        for finding, present in case.stated
         for option in case.options
+        for finding, present in case.stated
         if (weight := case.weight(finding, present, option))
     ]
     return " ".join(claims[i] for i in sorted(rng.permutation(len(claims))[:MAX_DRILLED]))

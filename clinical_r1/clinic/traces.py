@@ -43,7 +43,7 @@ class Habits:
 
 # The base model's corpus: some medicine, mostly hasty, often malformed. Tuned on validation cases only.
 BASE = Habits(
-    careful=0.4, reject=0.7, claim_error=0.2, answer_slip=0.08, well_formed=0.6, cite=0.1, backtrack=0.3, chain=0.1,
+    careful=0.55, reject=0.7, claim_error=0.15, answer_slip=0.08, well_formed=0.6, cite=0.1, backtrack=0.3, chain=0.1,
     subgoal=0.1, verify=0.1, filler=0.1,
 )  # fmt: skip
 
@@ -118,6 +118,11 @@ def _pick(items, rng):
     return items[int(rng.integers(len(items)))]
 
 
+def _strongest(case: Case, option: str) -> tuple[str, bool]:
+    """The stated finding that argues most against an option, the first of several."""
+    return min(case.evidence(option, AGAINST), key=lambda stated: case.weight(*stated, option))
+
+
 def _analysis(case, suspect, careful, habits, rng) -> list[tuple[str, Claim | None]]:
     """System 2: its sentences, each with the claim that it makes."""
     kb = knowledge_base()
@@ -128,7 +133,7 @@ def _analysis(case, suspect, careful, habits, rng) -> list[tuple[str, Claim | No
     rejectable = [o for o in case.distractors if case.evidence(o, AGAINST)]
     rejected = [o for o in rejectable if rng.random() < habits.reject]
     rejected = [rejected[i] for i in sorted(rng.permutation(len(rejected))[:MAX_REJECTED])]
-    against = [(_pick(case.evidence(o, AGAINST), rng), o) for o in rejected]
+    against = [(_strongest(case, o), o) for o in rejected]
     written += _said(against, AGAINST, case, habits, rng)
     if suspect != case.gold and rng.random() < habits.backtrack:
         written.append((f"on second thought consider {case.gold}.", None))
