@@ -280,7 +280,7 @@ PUBLISHED = replace(
 PUBLISHED_AS = {PUBLISHED.profile: CPU.profile}
 # Training seeds of the laboratory's arms: those of CLAIM_FAMILIES carry a claim of the paper or of these pages
 CLAIM_FAMILIES = ("main", "k", "terms", "aggregator", "grounded")
-LABORATORY_SEEDS = {"claim": 8, "rest": 5}
+LABORATORY_SEEDS, LABORATORY_QUESTIONS = {"claim": 8, "rest": 5}, 1000
 SPARE_SEEDS, SPARE_STEPS = (101, 102), (100, 200)  # that decide how many steps the published run takes
 SMOKE = replace(
     CPU,

@@ -1,6 +1,6 @@
 """The ablations the paper leaves out: train every arm of `arms.LABORATORY`, evaluate, and write a summary small enough to commit.
 
-    ./reproduce.sh ablations [--seeds 3] [--only k0 --only k30] [--out DIR]
+    ./reproduce.sh ablations [--seeds 3] [--full] [--only k0 --only k30] [--out DIR]
 
 Same questions, steps and evaluation as profile `cpu`. Resumable: an arm that is trained, answered or summarised is kept.
 `summarise` writes four files to runs/ablations/summary, and --publish copies them into the package, where notebook 05 finds
@@ -24,7 +24,14 @@ from clinical_r1.laboratory.records import BENCHMARK, FILES, SHIPPED
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.score import exact_judge, is_correct
-from clinical_r1.settings import CPU, Settings
+from clinical_r1.settings import (
+    CLAIM_FAMILIES,
+    CPU,
+    LABORATORY_QUESTIONS,
+    LABORATORY_SEEDS,
+    PUBLISHED,
+    Settings,
+)
 from clinical_r1.train import train_all
 from clinical_r1.trainer import whole_checkpoints
 
@@ -34,26 +41,38 @@ TRAJECTORY_SEED = 20251201
 TRAJECTORY_MEASURES = ("faithfulness", "drc", "hallucination")
 
 
-def laboratory_settings(out=".", seeds=(0, 1, 2), arms=LABORATORY) -> Settings:
+def laboratory_settings(out=".", seeds=(0, 1, 2), arms=LABORATORY, full=False) -> Settings:
     """Profile `cpu` with every arm, one test set and sampled answers only; kept under runs/ablations.
 
-    The shipped summary was trained with TRL's own forward pass. A shared prefix is equal to it up to rounding, but a hundred
-    steps of sampling turn rounding into other draws, so it stays off. Its arms were paid for citing under an earlier rule: theirs
-    are not the draws of today.
+    full: the size of the published laboratory, its questions and its most seeds; `seeds` is then not read.
     """
-    return replace(
+    settings = replace(
         CPU, profile="ablations", out=str(out), seeds=tuple(seeds), methods=tuple(arms), benchmarks=(BENCHMARK,),
-        eval_greedy=False, workers=WORKERS, shared_prefix=False,
+        eval_greedy=False, workers=WORKERS,
     )  # fmt: skip
+    if not full:
+        return settings
+    seeds = tuple(range(max(LABORATORY_SEEDS.values())))
+    return replace(settings, seeds=seeds, n_test=LABORATORY_QUESTIONS, rl_steps=PUBLISHED.rl_steps)
 
 
-def run(settings: Settings) -> None:
-    """Train and answer, one seed after the other, so that a run that is stopped early leaves whole seeds."""
+def full_seeds(arm: str) -> int:
+    """How many training seeds an arm gets in the published laboratory: more where its family carries a claim."""
+    return LABORATORY_SEEDS["claim" if ARMS[arm].family in CLAIM_FAMILIES else "rest"]
+
+
+def run(settings: Settings, full=False) -> None:
+    """Train and answer, one seed after the other, so that a run that is stopped early leaves whole seeds.
+
+    full: an arm is left out of the seeds from `full_seeds` on.
+    """
     ensure_splits(settings)
     for seed in settings.seeds:
-        one = replace(settings, seeds=(seed,))
-        train_all(one)
-        answer(one)
+        methods = tuple(arm for arm in settings.methods if not full or seed < full_seeds(arm))
+        if methods:
+            one = replace(settings, seeds=(seed,), methods=methods)
+            train_all(one)
+            answer(one)
 
 
 def answer(settings: Settings) -> None:
@@ -209,10 +228,10 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
     return write_stamped(path, rows, made)
 
 
-def reproduce(settings: Settings, summary_only=False, publish=False) -> None:
+def reproduce(settings: Settings, summary_only=False, publish=False, full=False) -> None:
     """`./reproduce.sh ablations`: train, answer, trace and summarise; publish copies the summary into the package."""
     if not summary_only:
-        run(settings)
+        run(settings, full)
         for seed in settings.seeds:
             for arm in MAIN:
                 if arm.name in settings.methods and arm.stage:

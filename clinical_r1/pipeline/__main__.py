@@ -172,6 +172,7 @@ RESCORE = (
 )
 ABLATIONS = (
     _argument("--seeds", type=int, default=3, metavar="N", help="seeds 0..N-1 (default 3)"),
+    _argument("--full", action="store_true", help="seeds and questions of the published laboratory"),
     _argument("--only", action="append", metavar="ARM", help="only this arm; may be repeated"),
     _argument("--summary-only", action="store_true", help="summarise what is on disk; train nothing"),
     _argument("--publish", action="store_true", help="copy the summary into the package"),
@@ -323,8 +324,9 @@ def ablations_command(arguments, *_) -> None:
         return
     from clinical_r1.laboratory import ablations
 
-    settings = ablations.laboratory_settings(arguments.out.resolve(), range(arguments.seeds), arms)
-    ablations.reproduce(settings, arguments.summary_only, arguments.publish)
+    seeds = range(arguments.seeds)
+    settings = ablations.laboratory_settings(arguments.out.resolve(), seeds, arms, arguments.full)
+    ablations.reproduce(settings, arguments.summary_only, arguments.publish, arguments.full)
 
 
 def traces_command(arguments, *_) -> None:

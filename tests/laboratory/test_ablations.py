@@ -75,6 +75,28 @@ def test_a_question_without_key_is_never_right():
         assert [row["correct"] for row in judged] == [0, int(key is not None)]
 
 
+def test_the_published_laboratory_trains_an_arm_for_as_many_seeds_as_it_needs(monkeypatch):
+    """8 seeds for k, terms, aggregators, grounded and the paper's arms, 5 for the rest; whole seeds one after the other."""
+    trained, answered = [], []
+    monkeypatch.setattr(ablations, "ensure_splits", lambda settings: None)
+    monkeypatch.setattr(
+        ablations, "train_all", lambda one: trained.extend((*one.seeds, arm) for arm in one.methods)
+    )
+    monkeypatch.setattr(
+        ablations, "answer", lambda one: answered.extend((*one.seeds, arm) for arm in one.methods)
+    )
+    arms = ("crpo", "k0", "no_format", "gdpo", "exact_tally", "g2", "no_kl", "quantised")
+    settings = laboratory_settings("somewhere", (0, 1), arms, full=True)
+    assert settings.seeds == tuple(range(8)) and settings.n_test == 1000
+    ablations.run(settings, full=True)
+    times = {arm: [seed for seed, one in trained if one == arm] for arm in arms}
+    assert times == {arm: list(range(5 if arm in ("g2", "no_kl", "quantised") else 8)) for arm in arms}
+    assert answered == trained and [seed for seed, _ in trained] == sorted(seed for seed, _ in trained)
+    trained.clear()
+    ablations.run(laboratory_settings("somewhere", (0, 1), ("g2", "k0")))
+    assert trained == [(0, "g2"), (0, "k0"), (1, "g2"), (1, "k0")]
+
+
 def test_unknown_arm_is_refused(capsys):
     assert command.main(["ablations", "--only", "k11"]) == 2
     assert "k11" in capsys.readouterr().err

@@ -32,7 +32,7 @@ from clinical_r1.pipeline.answers import (
     verdict,
     verdicts,
 )
-from clinical_r1.settings import LABORATORY_SEEDS, PUBLISHED, PUBLISHED_AS
+from clinical_r1.settings import LABORATORY_QUESTIONS, LABORATORY_SEEDS, PUBLISHED, PUBLISHED_AS
 
 NAN = math.nan
 RULE = [  # direction, difference, low, high, p, seeds, margin -> verdict
@@ -241,6 +241,7 @@ def test_the_page_names_every_claim_margin_and_size():
         f"{LABORATORY_SEEDS['claim']} seeds for the families" in text
         and f"{LABORATORY_SEEDS['rest']} for the rest" in text
     )
+    assert f"{LABORATORY_QUESTIONS:,} questions of `clinic`" in text
     shown = re.findall(
         r"^\| (?!claim|a claim)(.+?) \|.*\| (higher|lower|no lower|more than half|not run) \|$",
         text,
