@@ -16,7 +16,7 @@ from clinical_r1.clinic.cases import Case, load_set
 from clinical_r1.clinic.traces import BASE, write_trace
 from clinical_r1.curation.folding import match_keys
 from clinical_r1.files import ROOT, replace_block
-from clinical_r1.intervals import wilson_interval
+from clinical_r1.intervals import mean_squares, wilson_interval
 from clinical_r1.judges.rubric import Totals
 from clinical_r1.labels import BENCHMARK_LABELS
 from clinical_r1.metrics import PROCESS_METRICS
@@ -45,6 +45,7 @@ def scripts(monkeypatch):
         "head",
         "curate",
         "local_judge",
+        "simulated_tests",
     ):
         sys.modules.pop(name, None)
 
@@ -562,6 +563,71 @@ def test_the_page_says_what_the_result_of_curation_says():
     curate = script("curate")
     points = json.loads(curate.FILE.read_text(encoding="utf-8"))["points"]
     assert curate.sentence(points) in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+
+
+# --- statistics
+
+
+def test_the_simulated_arms_have_the_spreads_that_they_claim():
+    simulated, rng = script("simulated_tests"), np.random.default_rng(0)
+    better = simulated.right_answers(rng, 100, 4000, 2.3, 5.0)
+    assert better.mean(axis=(1, 2)) == pytest.approx([85, 80], abs=1.5)
+    answers = simulated.right_answers(rng, 100, 4000, 2.3, 0.0)
+    for values, expected in (
+        (answers[1], simulated.BETWEEN_QUESTIONS),
+        (answers[0] - answers[1], simulated.APART),
+    ):
+        of_seeds, of_questions, error = mean_squares(values)
+        assert (of_questions - error) / 100 / 1e4 == pytest.approx(expected, rel=0.1)
+    of_seeds, _, error = mean_squares(answers[1])
+    assert np.sqrt((of_seeds - error) / 4000) == pytest.approx(2.3, abs=0.5)
+    counts = simulated.claim_counts(rng, 100, 2000, 0.23, 0.3)
+    assert counts.mean(axis=(1, 2)) == pytest.approx([2.05, 1.75], abs=0.1)
+    assert counts[1].mean(axis=1).std(ddof=1) == pytest.approx(0.23, abs=0.06)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_coverage_type_one_error_and_power_in_small(seeds):
+    """200 runs with 200 questions: over three standard errors about 95 %, on the safe side where seeds agree."""
+    simulated = script("simulated_tests")
+    null = simulated.compared("accuracy", seeds, 200, 1.0, 0.0, 200)
+    assert null["coverage"] == 1 - null["rejected"]
+    assert 0.9 <= null["coverage"] <= 1 and 0.9 <= null["coverage_of_an_arm"] <= 1
+    assert null["rejected_at_first_holm_step"] <= 0.025
+    power = simulated.compared("accuracy", seeds, 200, 1.0, 10.0, 60)
+    assert power["coverage"] > 0.85 and power["rejected"] > 0.7
+
+
+def test_simulated_points_survive_a_kill_and_are_not_done_twice(tmp_path, capsys):
+    simulated, path = script("simulated_tests"), tmp_path / "statistics.json"
+    scenes = (("accuracy", 20, 1.0, 5.0),)
+    values = simulated.measure(path, 5, (2,), scenes)
+    assert len(capsys.readouterr().out.splitlines()) == 2 == len(values["points"])
+    assert simulated.measure(path, 5, (2,), scenes) == values == json.loads(path.read_text())
+    assert capsys.readouterr().out == ""
+    values["points"].pop()
+    path.write_text(json.dumps(values))
+    again = simulated.measure(path, 5, (2,), scenes)
+    assert len(capsys.readouterr().out.splitlines()) == 1 and len(again["points"]) == 2
+    assert "| accuracy | 20 | 1 | 2 |" in simulated.table(again["points"])
+
+
+def test_the_page_of_statistics_says_what_was_simulated():
+    simulated = script("simulated_tests")
+    values = json.loads((simulated.RESULTS / simulated.NAME).read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert values["runs"] >= 10_000 and f"{values['runs']:,} runs a row" in page and values["tests"] == 8
+    assert simulated.table(values["points"]) in page
+    assert simulated.verdict_table(values["verdicts"]) in page
+    points = [p for p in values["points"] if p["measure"] == "accuracy"]
+    many = [p for p in points if p["seeds"] >= 3 and p["seed_sd"] == 1.0]
+    assert len(many) == 12 and all(0.93 <= p["coverage"] <= 0.97 for p in many)
+    power = {p["questions"]: p for p in many if p["seeds"] == 10 and p["difference"] == 5.0}
+    assert all(p["rejected_at_first_holm_step"] >= 0.9 for p in power.values()) and len(power) == 2
+    null = [p["rejected"] for p in many if p["difference"] == 0.0]
+    for text in simulated.sentences(values):
+        assert text in page
+    assert max(null) < 0.07
 
 
 def test_evaluation_before_and_now(tmp_path, capsys):

@@ -430,6 +430,7 @@ def test_dry_run_touches_nothing(finished, capsys):
     said = capsys.readouterr().out
     assert "settings, code or input changed" in said and "runs/smoke/tables/table1.csv" in said
     assert "expected: about 0.1 min" in said
+    assert "seeds: 1 here; no table of profile smoke is published; with one seed no difference" in said
 
 
 # ---- failures ----
