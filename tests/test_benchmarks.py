@@ -616,7 +616,7 @@ def test_the_page_of_statistics_says_what_was_simulated():
     simulated = script("simulated_tests")
     values = json.loads((simulated.RESULTS / simulated.NAME).read_text(encoding="utf-8"))
     page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
-    assert values["runs"] >= 10_000 and f"{values['runs']:,} runs a row" in page and values["tests"] == 8
+    assert min(point["runs"] for point in values["points"]) >= 2_500 and values["tests"] == 8
     assert simulated.table(values["points"]) in page
     assert simulated.verdict_table(values["verdicts"]) in page
     points = [p for p in values["points"] if p["measure"] == "accuracy"]
