@@ -327,7 +327,7 @@ def test_too_few_traces_are_refused_with_their_file(tmp_path):
         train.train_arm(replace(settings, sft_epochs=0.0), COLD_START, 0)
 
 
-@pytest.mark.parametrize("limit", [1, 10, 20])
+@pytest.mark.parametrize("limit", [1, 7, 14])
 def test_prompts_that_do_not_fit_are_refused(tmp_path, limit):
     settings = prepare(tmp_path, max_prompt_tokens=limit)
     with pytest.raises(

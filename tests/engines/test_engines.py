@@ -361,7 +361,7 @@ def test_a_byte_level_tokenizer_knows_every_word(policy, special):
 @pytest.mark.parametrize(
     ("room", "changes", "longest"),
     [
-        (100, {}, 21),
+        (132, {}, 21),
         (None, {}, 10_000),
         (None, {"backend": "unsloth", "max_prompt_tokens": 30}, 31),
         (512, {}, 401),

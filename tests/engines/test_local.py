@@ -28,7 +28,7 @@ def adapter(tmp_path_factory):
     model = get_peft_model(load_policy(CLINIC_BASE, SMOKE), lora_config(SMOKE))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
+            torch.nn.init.normal_(parameter, std=0.2)
     folder = tmp_path_factory.mktemp("arm") / "policy"
     save_policy(model, load_tokenizer(CLINIC_BASE), folder)
     return folder
