@@ -343,7 +343,7 @@ def train_arm(settings: Settings, arm: str, seed: int) -> None:
 
 
 def train_all(settings: Settings) -> None:
-    """Train every arm and seed that is not complete yet, `settings.workers` at a time, each in its own process.
+    """Train every arm (`settings.probed`) and seed that is not complete yet, `settings.workers` at a time, each in a process.
 
     RuntimeError names the arm, its log file and the log's last lines; arms that finished stay finished.
     """
@@ -355,7 +355,7 @@ def train_all(settings: Settings) -> None:
             "`accelerate launch -m clinical_r1.train --arm ... --seed ...`."
         )
     resolve_base(settings.base_model)  # a damaged base model is found here, not in every child
-    jobs = [(arm, seed) for seed in settings.seeds for arm in in_order(settings.methods)]
+    jobs = [(arm, seed) for seed in settings.seeds for arm in in_order(settings.probed)]
     for job in [job for job in jobs if _is_outdated(settings, *job)]:
         with _sole_writer(settings, *job):
             aside = set_aside(settings, *job)

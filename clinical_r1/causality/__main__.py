@@ -3,6 +3,7 @@
 import argparse
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 from clinical_r1.arms import ARMS, METHODS
 from clinical_r1.labels import CLINIC_BENCHMARKS
@@ -23,18 +24,26 @@ def main(argv=None) -> int:
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--questions", type=int, default=200, help="how many questions each arm is asked")
     parser.add_argument("--direct-steps", type=int, help="of the direct control; 0 leaves it out")
+    parser.add_argument(
+        "--direct-seeds", type=int, nargs="*", help="seeds with a direct control (default: all)"
+    )
     parser.add_argument("--train", action="store_true", help="train what is not trained yet, first")
     args = parser.parse_args(argv)
     if args.questions < 1 or (args.direct_steps or 0) < 0:
         parser.error("--questions must be at least 1, --direct-steps at least 0.")
     from clinical_r1.causality.direct import STEPS
+    from clinical_r1.causality.stage import probe_and_write
     from clinical_r1.causality.summary import as_text
-    from clinical_r1.causality.table import probe_all
 
     settings = settings_for(args.profile, args.out, tuple(args.seeds))
-    settings = replace(
-        settings, methods=tuple(args.methods), **({"base_model": args.base} if args.base else {})
-    )
+    settings = replace(settings, methods=tuple(args.methods))
+    if args.base:  # a run folder of its own, or it would be taken for a changed base
+        profile = f"{args.profile}-base.{Path(args.base).name}"
+        settings = replace(
+            settings,
+            base_model=str(Path(args.base).resolve()) if Path(args.base).is_dir() else args.base,
+            profile=profile,
+        )
     if args.train:
         from clinical_r1.curation.splits import ensure_splits
         from clinical_r1.train import train_all
@@ -42,7 +51,8 @@ def main(argv=None) -> int:
         ensure_splits(settings)
         train_all(settings)
     steps = STEPS if args.direct_steps is None else args.direct_steps
-    table = probe_all(settings, args.benchmark, args.split, args.questions, steps)
+    direct = tuple(args.seeds if args.direct_seeds is None else args.direct_seeds)
+    table = probe_and_write(settings, args.benchmark, args.split, args.questions, steps, direct).rows
     print(as_text(table))
     print(
         f"per cent, mean over {len(args.seeds)} seeds; counts and intervals in {settings.figures_dir / 'causality.csv'}"

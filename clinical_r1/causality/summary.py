@@ -9,6 +9,12 @@ from clinical_r1.intervals import (
     mean_interval,
     paired_difference,
 )
+from clinical_r1.metrics import EXPLORATORY, PRIMARY, with_holm
+
+ITSELF = "itself, reasoning"  # what the direct control of an arm is compared with
+TEST_COLUMNS = (
+    "base benchmark probe status method against difference ci_low ci_high p p_holm mde_holm tests questions seeds"
+).split()
 
 
 def summary(outcomes):
@@ -32,7 +38,8 @@ def summary(outcomes):
 
 
 def differences(outcomes, method: str, against: str):
-    """Frame probe, method, against, seeds, difference, ci_low, ci_high, p: of the shares of hits, paired by seed and question.
+    """Frame probe, method, against, seeds, questions, difference, ci_low, ci_high, p, standard_error, df: of the shares of hits,
+    paired by seed and question.
 
     p is NaN with one seed: it would say nothing of another training run. ValueError when the two arms were not asked the same
     questions with the same seeds.
@@ -49,15 +56,106 @@ def differences(outcomes, method: str, against: str):
             raise ValueError(
                 f"{method} and {against} were not both asked every question of the probe {probe} with every seed; probe both."
             )
-        seeds, questions = pairs.index.get_level_values("seed"), pairs.index.get_level_values("id")
-        several = seeds.nunique() > 1
-        found = paired_difference(
-            pairs[method], pairs[against], clusters=questions, seeds=seeds if several else None, scale=1.0
-        )
-        row = {"probe": probe, "method": method, "against": against, "seeds": seeds.nunique()}
-        row |= {"difference": found.difference, "ci_low": found.interval[0], "ci_high": found.interval[1]}
-        rows.append(row | {"p": found.p if several else float("nan")})
+        names = {"probe": probe, "method": method, "against": against}
+        rows.append(names | _difference(pairs[method], pairs[against]))
     return pd.DataFrame(rows)
+
+
+def _difference(hits, others) -> dict:
+    """Two series of hits, 0 or 1, on one index (seed, id)."""
+    seeds, questions = hits.index.get_level_values("seed"), hits.index.get_level_values("id")
+    several = seeds.nunique() > 1
+    found = paired_difference(hits, others, clusters=questions, seeds=seeds if several else None, scale=1.0)
+    row = {"seeds": seeds.nunique(), "questions": questions.nunique(), "difference": found.difference}
+    row |= {
+        "ci_low": found.interval[0],
+        "ci_high": found.interval[1],
+        "p": found.p if several else float("nan"),
+    }
+    return row | {"standard_error": found.standard_error, "df": found.df}
+
+
+def direct_against_reasoned(outcomes, method: str) -> dict | None:
+    """The row of an arm's direct control minus its own accuracy with reasoning, on the seeds of the control; None without one."""
+    own = outcomes[(outcomes["method"] == method) & outcomes["probe"].isin(["direct", "accuracy"])]
+    hits = own.assign(hit=(own["outcome"] == "hits").astype(float))
+    pairs = hits.pivot(index=["seed", "id"], columns="probe", values="hit")
+    if "direct" not in pairs:
+        return None
+    pairs = pairs.dropna()
+    return {"probe": "direct", "method": method, "against": ITSELF} | _difference(
+        pairs["direct"], pairs["accuracy"]
+    )
+
+
+def compared(outcomes, base: str, benchmark: str):
+    """Frame of TEST_COLUMNS: every trained arm against the baseline, exact_tally against crpo, each direct control against
+    reasoning, and, with no `against` and no p, each arm's share of the swap test.
+
+    Holm over the swap tests (status "primary") and, apart from them, over the other probes. Shares are in [0, 1].
+    """
+    import pandas as pd
+
+    there = list(dict.fromkeys(outcomes["method"]))
+    pairs = [(arm, "baseline") for arm in there if arm != "baseline" and "baseline" in there]
+    pairs += [("exact_tally", "crpo")] if {"exact_tally", "crpo"} <= set(there) else []
+    rows = [row for pair in pairs for row in differences(_shared(outcomes, *pair), *pair).to_dict("records")]
+    rows += [row for arm in there if (row := direct_against_reasoned(outcomes, arm))]
+    shares = summary(outcomes[outcomes["probe"] == "swap"]).rename(columns={"share": "difference"})
+    rows += shares.assign(against=None, p=float("nan"), standard_error=float("nan"), df=float("nan")).to_dict(
+        "records"
+    )
+    table = pd.DataFrame(rows).assign(base=base, benchmark=benchmark)
+    table["status"] = [PRIMARY if probe == "swap" else EXPLORATORY for probe in table["probe"]]
+    return with_holm(table)[TEST_COLUMNS]
+
+
+def _shared(outcomes, *arms):
+    """The outcomes of these arms in the probes that all of them have."""
+    own = outcomes[outcomes["method"].isin(arms)]
+    return own[own.groupby("probe")["method"].transform("nunique") == len(arms)]
+
+
+def headline(shares) -> str:
+    """The finding as a heading: how many of CRPO's answers follow exchanged names. shares: `summary`."""
+    own = shares[shares["probe"] == "swap"].set_index("method")["share"]
+    arm = next(name for name in ("crpo", "cold_start_crpo", *own.index) if name in own.index)
+    return (
+        f"Names exchanged in the reasoning: {100 * own[arm]:.0f} % of the answers of {ARMS[arm].label} follow"
+    )
+
+
+def sentences(shares, found) -> str:
+    """What the probes say, as markdown, every number from them. found: `compared`."""
+    value = shares.set_index(["method", "probe"])
+    lines = []
+    for arm in dict.fromkeys(shares["method"]):
+        line = f"- **{ARMS[arm].label}**: {_per_cent(value.loc[(arm, 'swap')])} of the answers follow a swap"
+        rows = found[(found["method"] == arm) & (found["against"] == "baseline") & (found["probe"] == "swap")]
+        line += "".join(f" ({_against_baseline(row)})" for row in rows.to_dict("records")[:1])
+        line += f"; {100 * value.loc[(arm, 'agreement'), 'share']:.0f} % agree with the claims before them"
+        if (arm, "direct") in value.index:
+            line += f"; a copy trained to answer at once is right in {_per_cent(value.loc[(arm, 'direct')])}"
+        lines.append(line + ".")
+    seeds = shares["seeds"].max()
+    lines.append(
+        f"\n{shares['questions'].max()} questions, {seeds} training seed{'s' if seeds > 1 else ''}; in brackets 95 % intervals "
+        f"({shares['interval'].iloc[0]}). Agreement is a trap: it needs no answer that follows the claims."
+    )
+    return "\n".join(lines)
+
+
+def _against_baseline(row) -> str:
+    """Difference in points, with p after correction where there is one; of a run's own base, which comes first in the table."""
+    points = f"{100 * row['difference']:+.1f} points against the baseline".replace("-", "−")
+    p = row["p_holm"]
+    if p != p:
+        return points
+    return f"{points}, p {'< .001' if p < 0.001 else '= ' + f'{p:.3f}'.lstrip('0')}"
+
+
+def _per_cent(row) -> str:
+    return f"{100 * row['share']:.0f} % [{100 * row['ci_low']:.0f}, {100 * row['ci_high']:.0f}]"
 
 
 def as_markdown(table) -> str:

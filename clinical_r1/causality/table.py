@@ -116,34 +116,44 @@ def probe_arm(
             write_stamped(path, [names | row for row in rows], stamp)
 
 
-def _rows(settings, jobs, steps: int) -> list[dict]:
+def _rows(settings, jobs) -> list[dict]:
     return [
         row
-        for job in jobs
+        for job, steps in jobs
         for part in _parts(steps)
         for row in read_stamped(rows_path(settings, *job, part), "probe")
     ]
 
 
-def jobs_of(settings, benchmark: str, split: str, n: int) -> list[Job]:
-    """One job for each method and seed of the settings."""
-    return [(method, seed, benchmark, split, n) for method in settings.methods for seed in settings.seeds]
+def jobs_of(
+    settings, benchmark: str, split: str, n: int, steps: int = STEPS, direct_seeds=None
+) -> list[tuple[Job, int]]:
+    """(job, steps of its direct control) for each method and seed of the settings.
+
+    direct_seeds: those with a direct control; None means all.
+    """
+    controlled = settings.seeds if direct_seeds is None else direct_seeds
+    return [
+        ((method, seed, benchmark, split, n), steps if seed in controlled else 0)
+        for method in settings.methods
+        for seed in settings.seeds
+    ]
 
 
-def causality_table(settings, benchmark: str, split: str, n: int, steps: int = STEPS):
-    """Frame of COLUMNS: the rows of every method and seed of the settings, which must be on disk."""
+def causality_table(settings, *asked):
+    """Frame of COLUMNS: the rows of every method and seed of the settings, which must be on disk. asked: as in `jobs_of`."""
     import pandas as pd
 
-    rows = _rows(settings, jobs_of(settings, benchmark, split, n), steps)
+    rows = _rows(settings, jobs_of(settings, *asked))
     counts = ["n", "hits", "stay", "gold", "other", "unread"]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(counts, "Int64"))
 
 
-def read_outcomes(settings, benchmark: str, split: str, n: int, steps: int = STEPS):
-    """Frame method, seed, probe, id, outcome: what came of each question, for tests that pair questions."""
+def read_outcomes(settings, *asked):
+    """Frame method, seed, probe, id, outcome: what came of each question, for tests that pair them. asked: as in `jobs_of`."""
     import pandas as pd
 
-    rows = _rows(settings, jobs_of(settings, benchmark, split, n), steps)
+    rows = _rows(settings, jobs_of(settings, *asked))
     return pd.DataFrame(
         [
             {key: row[key] for key in ("method", "seed", "probe")} | {"id": name, "outcome": outcome}
@@ -154,25 +164,32 @@ def read_outcomes(settings, benchmark: str, split: str, n: int, steps: int = STE
 
 
 def probe_all(
-    settings, benchmark: str = "clinic", split: str = "validation", n: int = 200, steps: int = STEPS
+    settings,
+    benchmark: str = "clinic",
+    split: str = "validation",
+    n: int = 200,
+    steps: int = STEPS,
+    direct_seeds=None,
 ):
     """Probe every method and seed of the settings, write causality.csv and its stamp, and return the frame.
 
-    steps: of the direct control, which takes most of the time; 0 leaves it out. ValueError for an arm that is not trained.
-    RuntimeError names the log of a worker that failed; what was probed stays.
+    steps: of the direct control, which takes most of the time; 0 leaves it out. direct_seeds: as in `jobs_of`. ValueError for an
+    arm that is not trained. RuntimeError names the log of a worker that failed; what was probed stays.
     """
-    jobs = jobs_of(settings, benchmark, split, n)
-    waiting = [job for job in jobs if not is_probed(settings, job, steps)]
+    asked = (benchmark, split, n, steps, direct_seeds)
+    jobs = jobs_of(settings, *asked)
+    waiting = [(job, own) for job, own in jobs if not is_probed(settings, job, own)]
 
     def done() -> int:
-        return sum(rows_path(settings, *job, steps).exists() for job in waiting)
+        return sum(rows_path(settings, *job, own).exists() for job, own in waiting)
 
     if waiting:
         folder = settings.run_dir / "causality"
         with watched(done, len(waiting), folder, "probes of causality", "arm"):
-            answer_jobs(settings, [(*job, steps) for job in waiting], probe_arm)
-    table = causality_table(settings, benchmark, split, n, steps)
-    write_table(settings, table, [rows_path(settings, *job, part) for job in jobs for part in _parts(steps)])
+            answer_jobs(settings, [(*job, own) for job, own in waiting], probe_arm)
+    table = causality_table(settings, *asked)
+    paths = [rows_path(settings, *job, part) for job, own in jobs for part in _parts(own)]
+    write_table(settings, table, paths)
     return table
 
 

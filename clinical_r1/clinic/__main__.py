@@ -19,6 +19,9 @@ def main(argv=None) -> int:
     pretrain = commands.add_parser("pretrain", help="rebuild the clinic base model (minutes on two cores)")
     pretrain.add_argument("--out", required=True, help="folder to write the model and its tokenizer to")
     pretrain.add_argument("--steps", type=int, help="training steps in all; default: the shipped model's")
+    pretrain.add_argument(
+        "--seed", type=int, help="of the weights and the corpus; default: the shipped model's"
+    )
     show = commands.add_parser("show", help="print one question of a benchmark with a scripted honest answer")
     show.add_argument("benchmark", choices=list(LEVELS))
     show.add_argument("--index", type=int, default=0)
@@ -97,7 +100,7 @@ def _pretrain(parser, args) -> int:
         phases = PHASES if args.steps is None else shorter_phases(args.steps)
     except ValueError as error:
         parser.error(f"--steps: {error}")
-    pretrain_clinic_base(args.out, phases)
+    pretrain_clinic_base(args.out, phases, **({} if args.seed is None else {"seed": args.seed}))
     return 0
 
 

@@ -45,13 +45,13 @@ from pathlib import Path
 
 from clinical_r1.arms import LABORATORY
 from clinical_r1.files import DATA_VARIABLE, ROOT, PipelineError, locked, write_text
+from clinical_r1.pipeline.machine import check_machine
 from clinical_r1.pipeline.manifest import read_manifest, seeds_line
 from clinical_r1.pipeline.stages import (
     NOTEBOOKS,
     STAGES,
     Run,
     Stage,
-    check_machine,
     choose,
     read_notebook,
     run_stages,

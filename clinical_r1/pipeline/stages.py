@@ -8,16 +8,14 @@ records. Nothing here deletes a result.
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 
 from clinical_r1.files import DATA_VARIABLE, PACKAGE, ROOT, PipelineError, digest, read_json, write_json
 from clinical_r1.pipeline import kernel
-from clinical_r1.pipeline.manifest import describe, needs_cuda, open_manifest
+from clinical_r1.pipeline.manifest import describe, open_manifest
 from clinical_r1.settings import Settings
 
 
@@ -374,7 +372,13 @@ STAGES = (
             "runs/{profile}/scores/*/*.json",
             "runs/{profile}/tables/*.*",
             "figures/{profile}/fig1_radar.*",  # no radar without a judge
+            "figures/{profile}/causality*.*",  # of the clinic only
+            "runs/{profile}/causality/**/*.json*",
+            *(f"runs/{{profile}}/direct/*/seed*/{part}" for part in ("*.json", "policy/**/*", "start/**/*")),
         ),
+        may_read=(
+            "runs/{profile}-base.*/tables/causality_differences.csv",
+        ),  # the same probes on other bases
         environment=tuple(
             f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
         ),
@@ -395,44 +399,6 @@ STAGES = (
         minutes={"smoke": 0.2, "cpu": 0.2, "published": 0.2, "laptop": 0.2, "colab": 0.2, "paper": 0.2},
     ),
 )
-
-
-OPEN_FILES = 256  # a run has up to about a hundred open at once
-
-
-def check_machine(settings: Settings) -> None:
-    """PipelineError without the CUDA device, vLLM, the open files or the free disk space that the profile needs."""
-    import resource
-
-    allowed, highest = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= allowed < OPEN_FILES:
-        if 0 <= highest < OPEN_FILES:
-            raise PipelineError(
-                f"this shell allows {highest} open files at once and a run needs {OPEN_FILES}; start it from a shell with more "
-                "(`ulimit -n` says how many)."
-            )
-        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, highest))
-    if needs_cuda(settings):  # torch is imported only where the profile needs it
-        import torch
-
-        if not torch.cuda.is_available():
-            raise PipelineError(
-                f"profile {settings.profile} needs a CUDA GPU and PyTorch sees none; "
-                "use smoke or cpu here, or run it on a GPU machine."
-            )
-    if settings.engine == "vllm" and find_spec("vllm") is None:
-        raise PipelineError(
-            "engine 'vllm' is not installed; pip install 'clinical_r1[vllm]', or set engine to 'transformers'."
-        )
-    folder = settings.run_dir.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free / 1e9
-    if free < settings.disk_gb:
-        raise PipelineError(
-            f"profile {settings.profile} needs {settings.disk_gb:g} GB of free disk space, {free:.1f} GB is left; "
-            "free some or choose another folder with --out."
-        )
 
 
 def choose(stages: Sequence[Stage], only: Sequence[str] | None) -> list[Stage]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from clinical_r1.artifacts import StaleError
-from clinical_r1.causality import direct, summary, table
+from clinical_r1.causality import direct, stage, summary, table
 from clinical_r1.causality.__main__ import main
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.curation.splits import ensure_splits
@@ -164,6 +164,33 @@ def test_the_exact_tally_is_logged_as_a_reward_of_its_arm(run):
     assert (
         all(0 <= row["rewards/tally_accuracy_reward/mean"] <= 1 for row in log) and len(log) == run.rl_steps
     )
+
+
+def test_a_run_is_probed_as_its_settings_say_and_reads_runs_on_other_bases(run, probed, monkeypatch):
+    own = replace(run, methods=("baseline",), probe_also=("exact_tally",), probe_questions=7)
+    found = stage.probe_run(own)
+    assert list(dict.fromkeys(found.rows["method"])) == ["baseline", "exact_tally"]
+    assert set(found.rows["split"]) == {"test"} and (found.rows["n"] == 7).all()
+    assert "direct" not in set(found.rows["probe"]) and set(found.tests["base"]) == {"shipped"}
+    for folder in (run.run_dir / "tables", run.figures_dir):
+        assert len(pd.read_csv(folder / stage.SHARES)) == len(found.shares) == 12
+        assert len(pd.read_csv(folder / stage.DIFFERENCES)) == len(found.tests)
+    monkeypatch.setattr(table, "answer_jobs", None)  # no model is asked again
+    other = run.run_dir.with_name("smoke-base.second") / "tables" / stage.DIFFERENCES
+    other.parent.mkdir(parents=True)
+    found.tests.assign(base="second").to_csv(other, index=False)
+    both = stage.probe_run(own).tests
+    assert list(dict.fromkeys(both["base"])) == ["shipped", "second"] and len(both) == 2 * len(found.tests)
+    assert stage.other_bases(replace(own, base_model="some/second")) == []
+    assert stage.base_name(replace(own, base_model="some/second")) == "second"
+    assert stage.probe_run(replace(own, probe_questions=0)) is None
+    assert stage.probe_run(replace(own, train_benchmark="medqa")) is None
+
+
+def test_the_direct_control_may_have_fewer_seeds(run, probed):
+    rows = table.probe_all(run, "clinic", "validation", 6, STEPS, ())
+    assert "direct" not in set(rows["probe"])
+    assert set(table.probe_all(run, "clinic", "validation", 6, STEPS, (SEED,))["probe"]) > {"direct"}
 
 
 def test_the_command(run, probed, capsys):

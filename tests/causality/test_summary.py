@@ -4,7 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clinical_r1.causality.summary import as_markdown, as_text, differences, summary
+from clinical_r1.arms import ARMS
+from clinical_r1.causality.summary import (
+    ITSELF,
+    as_markdown,
+    as_text,
+    compared,
+    differences,
+    direct_against_reasoned,
+    headline,
+    sentences,
+    summary,
+)
 
 QUESTIONS, SEEDS = 40, (101, 102, 103)
 
@@ -67,3 +78,74 @@ def test_tables_for_a_page_and_a_terminal():
         "| CRPO | 102 | 50.0 (10.0 to 90.0) | 50.0 (10.0 to 90.0) |",
     ]
     assert as_text(pd.DataFrame(rows)).split("\n")[-1].split() == ["crpo", "37.5", "37.5"]
+
+
+# ---- tests of a run, and what they say ----
+
+ALL = {
+    "baseline": {"accuracy": 0.5, "swap": 0.95, "agreement": 0.9},
+    "crpo": {"accuracy": 0.9, "swap": 0.05, "agreement": 0.9},
+    "exact_tally": {"accuracy": 0.9, "swap": 0.95, "agreement": 0.95},
+}
+
+
+def with_control(frame, seeds=SEEDS[:2], share=0.95):
+    """The direct control of crpo on some of the seeds."""
+    rows = outcomes({"crpo": {"direct": share}}, seeds)
+    return pd.concat([frame, rows], ignore_index=True)
+
+
+def test_each_trained_arm_is_tested_against_the_baseline_and_swap_apart_from_the_rest():
+    frame = with_control(outcomes(ALL))
+    rows = compared(frame, "shipped", "clinic")
+    pairs = rows[rows["p"].notna()]
+    assert set(zip(pairs["method"], pairs["against"], strict=True)) == {
+        ("crpo", "baseline"),
+        ("exact_tally", "baseline"),
+        ("exact_tally", "crpo"),
+        ("crpo", ITSELF),
+    }
+    assert set(rows["base"]) == {"shipped"} and set(rows["benchmark"]) == {"clinic"}
+    swaps, others = pairs[pairs["probe"] == "swap"], pairs[pairs["probe"] != "swap"]
+    assert set(swaps["status"]) == {"primary"} and set(swaps["tests"]) == {3}
+    assert set(others["status"]) == {"exploratory"} and set(others["tests"]) == {7}
+    assert (pairs["p_holm"] >= pairs["p"]).all()
+    removed = swaps[(swaps["method"] == "crpo") & (swaps["against"] == "baseline")].iloc[0]
+    assert removed["difference"] < -0.8 and removed["ci_high"] < -0.7 and removed["p_holm"] < 0.01
+    shares = rows[rows["against"].isna()].set_index("method")
+    assert list(shares.index) == list(ALL) and shares["p"].isna().all()
+    assert shares.difference["crpo"] == summary(frame).set_index(["method", "probe"]).share["crpo", "swap"]
+
+
+def test_the_direct_control_is_compared_with_reasoning_on_its_own_seeds():
+    frame = with_control(outcomes(ALL))
+    row = direct_against_reasoned(frame, "crpo")
+    own = frame[(frame["method"] == "crpo") & frame["seed"].isin(SEEDS[:2])]
+    hit = (own["outcome"] == "hits").groupby(own["probe"]).mean()
+    assert row["seeds"] == 2 and row["difference"] == pytest.approx(hit["direct"] - hit["accuracy"])
+    assert direct_against_reasoned(frame, "baseline") is None
+    one = direct_against_reasoned(with_control(outcomes(ALL), SEEDS[:1]), "crpo")
+    assert np.isnan(one["p"])
+
+
+def test_sentences_take_their_numbers_from_the_tables():
+    frame = with_control(outcomes(ALL))
+    shares, rows = summary(frame), compared(frame, "shipped", "clinic")
+    value = (100 * shares.set_index(["method", "probe"])["share"]).round()
+    assert headline(shares) == (
+        f"Names exchanged in the reasoning: {value['crpo', 'swap']:.0f} % of the answers of CRPO follow"
+    )
+    said = sentences(shares, rows).splitlines()
+    assert [line.split("**")[1] for line in said[:3]] == [ARMS[method].label for method in ALL]
+    row = rows[(rows["method"] == "crpo") & (rows["probe"] == "swap") & (rows["against"] == "baseline")].iloc[
+        0
+    ]
+    tail = f"−{-100 * row['difference']:.1f} points against the baseline, p = .{1000 * row['p_holm']:03.0f})"
+    assert f"{value['crpo', 'swap']:.0f} % [" in said[1] and tail in said[1]
+    assert f"a copy trained to answer at once is right in {value['crpo', 'direct']:.0f} % [" in said[1]
+    assert "copy" not in said[0] and "against the baseline" not in said[0]
+    assert "40 questions, 3 training seeds" in said[-1]
+    one = outcomes(ALL, SEEDS[:1])
+    alone = sentences(summary(one), compared(one, "shipped", "clinic"))
+    assert "p <" not in alone and "p =" not in alone and "1 training seed;" in alone
+    assert "Student's t over questions" in alone

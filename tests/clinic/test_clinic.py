@@ -384,10 +384,15 @@ def test_letters_follow_the_options():
 
 def test_pretrain_takes_the_steps_it_is_given(monkeypatch):
     given = []
-    monkeypatch.setattr(base_model, "pretrain_clinic_base", lambda out, phases: given.append((out, phases)))
+
+    def pretrained(out, phases, **more):
+        given.append((out, phases, *more.values()))
+
+    monkeypatch.setattr(base_model, "pretrain_clinic_base", pretrained)
     assert main(["pretrain", "--out", "folder", "--steps", "40"]) == 0
     assert main(["pretrain", "--out", "folder"]) == 0
-    assert given == [("folder", shorter_phases(40)), ("folder", PHASES)]
+    assert main(["pretrain", "--out", "folder", "--seed", "102"]) == 0
+    assert given == [("folder", shorter_phases(40)), ("folder", PHASES), ("folder", PHASES, 102)]
 
 
 def test_show_ends_quietly_when_its_reader_wants_no_more():

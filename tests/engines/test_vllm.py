@@ -19,7 +19,7 @@ from clinical_r1.clinic.cases import load_set
 from clinical_r1.engines import protocol, vllm
 from clinical_r1.files import ROOT, PipelineError, read_jsonl, read_stamp, write_json
 from clinical_r1.models import clinic_base_path, load_tokenizer
-from clinical_r1.pipeline import stages
+from clinical_r1.pipeline import machine
 from clinical_r1.questions import write_questions
 from clinical_r1.settings import CLINIC_BASE, COLAB, PAPER, SMOKE
 
@@ -71,7 +71,7 @@ def library(monkeypatch):
     monkeypatch.setattr(StandIn, "started", [])
     monkeypatch.setattr(StandIn, "said", StandIn.said)
     monkeypatch.setattr(vllm, "_requests", {})
-    monkeypatch.setattr(stages, "find_spec", lambda name: object())
+    monkeypatch.setattr(machine, "find_spec", lambda name: object())
     yield
     vllm.close()
 
@@ -215,10 +215,10 @@ def test_no_adapter_and_no_vllm_are_one_sentence_each(tmp_path, monkeypatch):
 
 def test_a_run_is_not_begun_without_the_vllm_it_would_answer_with(tmp_path, monkeypatch):
     settings = replace(SETTINGS, out=str(tmp_path))
-    stages.check_machine(settings)
-    monkeypatch.setattr(stages, "find_spec", lambda name: None)
+    machine.check_machine(settings)
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
     with pytest.raises(PipelineError, match="engine 'vllm' is not installed"):
-        stages.check_machine(settings)
+        machine.check_machine(settings)
 
 
 def test_an_engine_is_one_of_two_and_paper_takes_vllm():

@@ -22,7 +22,7 @@ from records import whole_manifest
 from clinical_r1 import files
 from clinical_r1.files import ROOT
 from clinical_r1.pipeline import __main__ as command
-from clinical_r1.pipeline import kernel, stages
+from clinical_r1.pipeline import kernel, machine, stages
 from clinical_r1.pipeline.manifest import open_manifest
 from clinical_r1.pipeline.stages import Stage
 from clinical_r1.settings import settings_for
@@ -546,7 +546,7 @@ def test_gpu_profiles_are_refused_without_cuda(profile, tmp_path, monkeypatch, c
 
 def test_full_disk_is_refused_before_anything_is_written(bench, monkeypatch, capsys):
     usage = namedtuple("usage", "free")(free=10**8)
-    monkeypatch.setattr(stages.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: usage)
     assert bench() == 1
     assert "needs 0.5 GB of free disk space, 0.1 GB is left" in capsys.readouterr().err
     assert list(bench.out.iterdir()) == []
@@ -650,9 +650,9 @@ def test_open_files_are_raised_where_the_shell_allows_it(bench, allowed, highest
     monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
     if refused:
         with pytest.raises(files.PipelineError, match="allows 64 open files at once and a run needs 256"):
-            stages.check_machine(settings_for("smoke", bench.out))
+            machine.check_machine(settings_for("smoke", bench.out))
     else:
-        stages.check_machine(settings_for("smoke", bench.out))
+        machine.check_machine(settings_for("smoke", bench.out))
         assert raised == ([(256, highest)] if allowed > 0 else [])
 
 
