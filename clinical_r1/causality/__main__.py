@@ -10,8 +10,7 @@ from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.settings import PROFILES, settings_for
 
 
-def main(argv=None) -> int:
-    """Probe the arms of a run: swap test, empty, false and denying reasoning, agreement, and the direct control."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m clinical_r1.causality", description=main.__doc__)
     parser.add_argument("--profile", choices=list(PROFILES), default="cpu")
     parser.add_argument("--out", default=".", help="folder that holds runs/ and figures/")
@@ -28,6 +27,12 @@ def main(argv=None) -> int:
         "--direct-seeds", type=int, nargs="*", help="seeds with a direct control (default: all)"
     )
     parser.add_argument("--train", action="store_true", help="train what is not trained yet, first")
+    return parser
+
+
+def main(argv=None) -> int:
+    """Probe the arms of a run: swap test, empty, false and denying reasoning, agreement, and the direct control."""
+    parser = _parser()
     args = parser.parse_args(argv)
     if args.questions < 1 or (args.direct_steps or 0) < 0:
         parser.error("--questions must be at least 1, --direct-steps at least 0.")
@@ -36,7 +41,7 @@ def main(argv=None) -> int:
     from clinical_r1.causality.summary import as_text
 
     settings = settings_for(args.profile, args.out, tuple(args.seeds))
-    settings = replace(settings, methods=tuple(args.methods))
+    settings = replace(settings, methods=tuple(args.methods), probe_also=())
     if args.base:  # a run folder of its own, or it would be taken for a changed base
         profile = f"{args.profile}-base.{Path(args.base).name}"
         settings = replace(

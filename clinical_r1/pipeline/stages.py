@@ -317,7 +317,7 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
 
 NOTEBOOKS = ROOT / "notebooks"
 
-# Minutes: smoke and cpu on two cores. laptop's 03 and 04 are predicted from measured steps and answers (docs/real-model.md).
+# Minutes: smoke and cpu on two cores; published is predicted from cpu. laptop's 03 and 04 are predicted from measured steps and answers (docs/real-model.md).
 # colab and paper are estimates (paper's 03: four arms of 14 hours, as docs/speed.md predicts, and the cold start).
 STAGES = (
     Stage(
@@ -382,7 +382,7 @@ STAGES = (
         environment=tuple(
             f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
         ),
-        minutes={"smoke": 0.5, "cpu": 1.7, "published": 8, "laptop": 33, "colab": 15, "paper": 300},
+        minutes={"smoke": 0.7, "cpu": 1.7, "published": 6, "laptop": 38, "colab": 15, "paper": 300},
         per_seed=True,
     ),
     Stage(
