@@ -317,8 +317,9 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
 
 NOTEBOOKS = ROOT / "notebooks"
 
-# Minutes: smoke and cpu on two cores; published is predicted from cpu. laptop's 03 and 04 are predicted from measured steps and answers (docs/real-model.md).
-# colab and paper are estimates (paper's 03: four arms of 14 hours, as docs/speed.md predicts, and the cold start).
+# Minutes: smoke and cpu on two cores; published is predicted from cpu. laptop's 03 and 04 are predicted from measured steps and
+# answers (docs/real-model.md). colab and paper are estimates (paper's 03: four arms of 14 hours, as docs/speed.md predicts, and
+# the cold start).
 STAGES = (
     Stage(
         "01_data_curation",
