@@ -9,8 +9,9 @@ import json
 import pytest
 
 from clinical_r1 import artifacts, files, train
+from clinical_r1.arms import METHODS
 from clinical_r1.labels import CLINIC_BENCHMARKS
-from clinical_r1.settings import CPU, PROFILES, SMOKE, settings_for, settings_from_json
+from clinical_r1.settings import CPU, PROFILES, PUBLISHED, SMOKE, settings_for, settings_from_json
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -138,3 +139,28 @@ def test_colab_is_laptop_on_a_card_and_needs_nothing_brought():
     assert len(colab.seeds) > len(laptop.seeds) and colab.device_dtype == "float16"
     for name in ("n_sft", "n_rl", "n_test", "rl_steps", "rl_prompts"):
         assert getattr(colab, name) > getattr(laptop, name)
+
+
+def test_the_published_run_is_cpu_with_more_seeds_and_questions_and_is_shown_in_its_place():
+    differs = {
+        item.name
+        for item in dataclasses.fields(CPU)
+        if getattr(CPU, item.name) != getattr(PUBLISHED, item.name)
+    }
+    sizes = {"seeds", "n_test", "n_test_of", "probe_questions", "probe_also", "direct_seeds", "rl_steps"}
+    assert {"profile", *sizes} - differs <= {"rl_steps"} and differs <= {"profile", *sizes}
+    assert PUBLISHED.run_dir.name == "published" and PUBLISHED.published_dir == CPU.published_dir
+    assert [PUBLISHED.test_size(name) for name in CLINIC_BENCHMARKS] == [2000, 1000, 1000]
+    assert CPU.test_size("clinic") == CPU.n_test
+    assert PUBLISHED.probed == (*METHODS, "exact_tally") and CPU.probed == METHODS
+
+
+@pytest.mark.parametrize("value", [("clinic", 2000), (("clinic", 0),), (("clinic", "2"),), [("clinic", 2)]])
+def test_numbers_of_questions_are_pairs(value):
+    with pytest.raises(ValueError, match="^n_test_of "):
+        dataclasses.replace(CPU, n_test_of=value)
+
+
+def test_an_arm_that_is_only_probed_must_be_known():
+    with pytest.raises(ValueError, match="methods .'ppo'. are not known"):
+        dataclasses.replace(CPU, probe_also=("ppo",))

@@ -145,6 +145,18 @@ def sentences(shares, found) -> str:
     return "\n".join(lines)
 
 
+def base_lines(found) -> str:
+    """One line for each base model of a table of tests: what the swap test says of its trained arms. "" without any."""
+    lines = []
+    for base, own in found[found["probe"] == "swap"].groupby("base", sort=False):
+        rows = own[own["against"] == "baseline"].to_dict("records")
+        arms = "; ".join(f"{ARMS[row['method']].label} {_against_baseline(row)}" for row in rows)
+        lines.append(
+            f"- **Base {base}** ({own['seeds'].max()} training seeds), answers that follow a swap: {arms}."
+        )
+    return "\n".join(lines)
+
+
 def _against_baseline(row) -> str:
     """Difference in points, with p after correction where there is one; of a run's own base, which comes first in the table."""
     points = f"{100 * row['difference']:+.1f} points against the baseline".replace("-", "−")

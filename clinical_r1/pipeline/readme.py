@@ -6,6 +6,8 @@ import pandas as pd
 
 from clinical_r1 import labels
 from clinical_r1.arms import METHODS
+from clinical_r1.causality.stage import DIFFERENCES, SHARES, SHIPPED
+from clinical_r1.causality.summary import base_lines, sentences
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block, read_changes
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
@@ -18,13 +20,15 @@ from clinical_r1.settings import PUBLISHED, Settings
 from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, whole
 
 DOCS = ROOT / "docs"
-RESULTS, MAP, CLINIC, CLAIMS, README = "results.md", "map.md", "clinic.md", "claims.md", "README.md"
+RESULTS, MAP, CLINIC, CLAIMS, CAUSALITY = "results.md", "map.md", "clinic.md", "claims.md", "causality.md"
+README = "README.md"
 BEGIN, END = "<!-- results: generated -->", "<!-- /results -->"
 CLAIMS_BEGIN, CLAIMS_END = "<!-- claims: generated -->", "<!-- /claims -->"
 TO_COME = (
     "Not run yet: the published tables are of an earlier run, with other rules and fewer seeds. What the run with "
     f"{len(PUBLISHED.seeds)} seeds will decide, and how, is written in {{claims}}.\n"
 )
+CAUSALITY_BEGIN, CAUSALITY_END = "<!-- causality: generated -->", "<!-- /causality -->"
 SINCE_PRIMARY = {"status", "mde_holm", "tests"}
 SHOWN_METRICS = {
     "faithfulness": "true claims (faithfulness)",
@@ -164,28 +168,39 @@ def published_block(folder: Path) -> str:
     return results_block(rows, comparisons, record)
 
 
-def published_answers(folder: Path) -> pd.DataFrame | None:
-    """`answers.answer_rows` of a folder of published tables; None while it holds another run than that of docs/claims.md.
-
-    PipelineError for a table that is damaged.
-    """
+def is_of_the_claims(folder: Path) -> bool:
+    """Whether a folder of published tables holds the run that docs/claims.md was written for."""
     _, record = read_pair(folder)
-    if (record.get("profile"), record["seeds"]) != (PUBLISHED.profile, list(PUBLISHED.seeds)):
-        return None
-    files = {
-        "comparisons": "comparisons.csv",
-        "training": "training_curves.csv",
-        "causality": "causality_differences.csv",
-    }
+    return (record.get("profile"), record["seeds"]) == (PUBLISHED.profile, list(PUBLISHED.seeds))
+
+
+def _tables(folder: Path, names: dict[str, str]) -> dict[str, pd.DataFrame]:
+    """kind -> frame of those files that are there. PipelineError for one that is damaged."""
     try:
-        found = {kind: pd.read_csv(folder / name) for kind, name in files.items() if (folder / name).exists()}
-        return answer_rows(found)
-    except (ValueError, KeyError) as error:
+        return {kind: pd.read_csv(folder / name) for kind, name in names.items() if (folder / name).exists()}
+    except ValueError as error:
         raise PipelineError(f"a table in {folder} is damaged ({error}); publish the run again.") from error
 
 
+def published_answers(folder: Path) -> pd.DataFrame | None:
+    """`answers.answer_rows` of a folder of published tables; None while it holds another run than that of docs/claims.md."""
+    names = {"comparisons": "comparisons.csv", "training": "training_curves.csv", "causality": DIFFERENCES}
+    return answer_rows(_tables(folder, names)) if is_of_the_claims(folder) else None
+
+
+def causality_block(folder: Path) -> str:
+    """The block of docs/causality.md: what the probes of the published run say, and the same on other bases."""
+    found = _tables(folder, {"shares": SHARES, "tests": DIFFERENCES}) if is_of_the_claims(folder) else {}
+    if len(found) < 2:
+        return TO_COME.format(claims="[claims](claims.md)")
+    tests = found["tests"]
+    own = tests["base"] == SHIPPED
+    others = base_lines(tests[~own])
+    return "\n\n".join(filter(None, [sentences(found["shares"], tests[own]), others])) + "\n"
+
+
 def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
-    """Rewrite the generated blocks, and nothing else: of results, map, clinic and claims in docs, and of README.md above it."""
+    """Rewrite the generated blocks, and nothing else: of five pages in docs, and of README.md above them."""
     answers = published_answers(settings.published_dir)
     marks = CLAIMS_BEGIN, CLAIMS_END
     pages = {
@@ -193,6 +208,7 @@ def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
         docs / MAP: (MAP_BEGIN, MAP_END, map_block()),
         docs / CLINIC: (PAGE_BEGIN, PAGE_END, page_block(knowledge_base(), read_changes(DOCS))),
         docs / CLAIMS: (*marks, verdicts_block(answers)),
+        docs / CAUSALITY: (CAUSALITY_BEGIN, CAUSALITY_END, causality_block(settings.published_dir)),
         docs.parent / README: (*marks, readme_block(answers)),
     }
     texts = {}

@@ -270,6 +270,11 @@ def test_primary_claims_are_those_of_the_primary_measures():
 def test_the_blocks_agree_with_the_published_tables():
     """Fix: python -m clinical_r1.pipeline readme"""
     found = generator.published_answers(ROOT / "figures" / "published" / PUBLISHED_AS[PUBLISHED.profile])
+    marks = generator.CAUSALITY_BEGIN, generator.CAUSALITY_END
+    block = generator.causality_block(ROOT / "figures" / "published" / PUBLISHED_AS[PUBLISHED.profile])
+    assert generator.with_block(page("docs/causality.md"), *marks, block, "causality.md") == page(
+        "docs/causality.md"
+    )
     marks = generator.CLAIMS_BEGIN, generator.CLAIMS_END
     for name, block in (
         ("docs/claims.md", generator.verdicts_block(found)),
@@ -289,3 +294,34 @@ def test_only_the_run_of_the_page_is_answered(tmp_path, monkeypatch):
     assert verdicts(found).set_index("key")["verdict"]["better_than_base"] == SUPPORTED
     record["seeds"] = [0]
     assert generator.published_answers(tmp_path) is None
+
+
+def test_the_page_of_causes_speaks_of_the_published_run_and_of_other_bases(tmp_path, monkeypatch):
+    record = {"profile": "published", "seeds": list(range(10))}
+    monkeypatch.setattr(generator, "read_pair", lambda folder: (None, record))
+    assert generator.causality_block(tmp_path) == generator.TO_COME.format(claims="[claims](claims.md)")
+    probes().to_csv(tmp_path / "causality_differences.csv", index=False)
+    shares = [
+        {
+            "method": "crpo",
+            "probe": probe,
+            "seeds": 10,
+            "questions": 200,
+            "share": share,
+            "ci_low": share,
+            "ci_high": share,
+        }
+        for probe, share in (("swap", 0.05), ("agreement", 0.8))
+    ]
+    pd.DataFrame(shares).assign(interval="over both").to_csv(tmp_path / "causality_shares.csv", index=False)
+    block = generator.causality_block(tmp_path)
+    assert (
+        "- **CRPO**: 5 % [5, 5] of the answers follow a swap (−50.0 points against the baseline, p = .001); 80 % agree"
+        in block
+    )
+    assert (
+        "- **Base b** (10 training seeds), answers that follow a swap: CRPO −50.0 points against the baseline"
+        in block
+    )
+    record["profile"] = "cpu"
+    assert "Not run yet" in generator.causality_block(tmp_path)

@@ -641,6 +641,7 @@ def test_pages_keep_what_stands_around_their_blocks(run, tmp_path):
         "map.md": (house_map.MAP_BEGIN, house_map.MAP_END),
         "clinic.md": (PAGE_BEGIN, PAGE_END),
         "claims.md": (readme_module.CLAIMS_BEGIN, readme_module.CLAIMS_END),
+        "causality.md": (readme_module.CAUSALITY_BEGIN, readme_module.CAUSALITY_END),
         "../README.md": (readme_module.CLAIMS_BEGIN, readme_module.CLAIMS_END),
     }
     for name, (begin, end) in begins.items():
