@@ -147,6 +147,8 @@ def mean_interval(values, level=0.95, clusters=None, seeds=None, share=False):
     few degrees of freedom for 95 %: docs/statistics.md has the simulated coverage.
     """
     values = _finite(values, "values")
+    if share and not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"got shares from {values.min():g} to {values.max():g}; expected values of 0 or 1.")
     result = estimate(values, np.ones_like(values), clusters, seeds)
     return share_interval(result, len(values), level) if share else interval_of(result, level)
 
@@ -241,7 +243,11 @@ def interval_of(result, level=0.95, bounds=(-np.inf, np.inf)):
 
 
 def share_interval(result, responses, level=0.95, scale=1.0):
-    """`interval_of` the share of right responses, in [0, scale], never narrower than Wilson's: `mean_interval`."""
+    """`interval_of` the share of right responses, in [0, scale], never narrower than Wilson's: `mean_interval`.
+
+    One question is one response, however often it was answered: nothing shows how far another would lie.
+    """
+    responses = responses if result.questions > 1 else 1
     k = min(max(result.value / scale * responses, 0.0), responses)
     wilson = wilson_interval(k, responses, level)
     low, high = interval_of(result, level, (0.0, scale))
@@ -282,12 +288,16 @@ def minimum_detectable_effect(standard_error, df, tests=1, power=0.8, level=0.95
     standard_error, df: of a PairedDifference. The spread is the observed one. NaN where nothing varies: no spread, no statement.
     """
     from scipy.optimize import brentq
-    from scipy.stats import nct, t
+    from scipy.stats import chi2, nct, norm, t
 
     if not (standard_error > 0 and df > 0):
         return float("nan")
     critical = t.isf((1 - level) / tests / 2, df)
-    found = brentq(lambda size: nct.sf(critical, df, size) - power, 0.0, 10.0 * critical + 10.0)
+    if df < 1:  # scipy's noncentral t fails there: its integral over the error's quantiles
+        error = critical * np.sqrt(chi2.ppf((np.arange(4000) + 0.5) / 4000, df) / df)
+        found = brentq(lambda size: norm.cdf(size - error).mean() - power, 0.0, error.max() + 10.0)
+    else:
+        found = brentq(lambda size: nct.sf(critical, df, size) - power, 0.0, 10.0 * critical + 10.0)
     return float(found * standard_error)
 
 

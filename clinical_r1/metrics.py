@@ -41,19 +41,7 @@ BENCHMARK_ORDER = CLINIC_BENCHMARKS + PAPER_BENCHMARKS
 PRIMARY_METRICS = ("accuracy", "faithfulness", "drc", "hallucination")
 PRIMARY_BENCHMARKS = ("clinic", "clinic-shift")
 PRIMARY, EXPLORATORY = "primary", "exploratory"
-SUMMARY_COLUMNS = [
-    "benchmark",
-    "method",
-    "metric",
-    "value",
-    "ci_low",
-    "ci_high",
-    "n",
-    "seeds",
-    "coverage",
-    "interval",
-    "seed_sd",
-]
+SUMMARY_COLUMNS = "benchmark method metric value ci_low ci_high n seeds coverage interval seed_sd".split()
 TESTED_COLUMNS = ("p", "p_holm", "mde_holm", "tests")
 COMPARED_COLUMNS = (
     "benchmark metric status difference ci_low ci_high p p_holm mde_holm tests test n seeds coverage"
@@ -234,10 +222,19 @@ def rank(name, order):
 
 
 def _measures(group):
-    """The records' measures as one column each, NaN where there is no verdict."""
+    """The records' measures as one column each, NaN where there is no verdict. ValueError for what is no count."""
     import pandas as pd
 
-    return pd.DataFrame(list(group["measures"]), index=group.index).astype(float)
+    given = pd.DataFrame(list(group["measures"]), index=group.index)
+    counts = given.apply(pd.to_numeric, errors="coerce").astype(float)
+    bad = (given.notna() & ~(np.isfinite(counts) & (counts >= 0))).stack()
+    if bad.any():
+        (row, name), of = bad.idxmax(), group.loc[bad.idxmax()[0]]
+        raise ValueError(
+            f"{_run((of['method'], of['seed']))} has {given.loc[row, name]} for {name} of question {of['id']!r}; expected a "
+            "count, 0 or more, or None without a verdict: score the completions again."
+        )
+    return counts
 
 
 def _accuracy_row(benchmark, method, group):
@@ -329,7 +326,7 @@ def compare(scores, method, against, metrics, fixed=()):
     import pandas as pd
 
     frame = _checked(scores)
-    _check_names(frame, method, against)
+    _check_names(frame, method, against, metrics)
     rows = []
     for benchmark in sorted(set(frame["benchmark"]), key=lambda name: rank(name, BENCHMARK_ORDER)):
         both = _beside_every_seed(frame[frame["benchmark"] == benchmark], method, against, fixed)
@@ -397,7 +394,11 @@ def _beside_every_seed(rows, method, against, fixed):
     return rows
 
 
-def _check_names(frame, method, against):
+def _check_names(frame, method, against, metrics):
+    if isinstance(metrics, str) or not metrics or len(set(metrics)) < len(metrics) or method == against:
+        raise ValueError(
+            f"got {method!r} against {against!r} by {metrics!r}; expected two methods and a list of measures, each once."
+        )
     if missing := sorted({method, against} - set(frame["method"])):
         raise ValueError(f"the scores hold no {missing}; expected some of {sorted(set(frame['method']))}.")
     if taken := sorted({method, against} & set(COMPARED_COLUMNS)):

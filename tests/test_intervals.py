@@ -295,6 +295,18 @@ def test_the_first_step_of_holm_needs_a_larger_difference():
     assert intervals.holm(p)[3] == pytest.approx(0.05, abs=1e-6)  # the smallest of eight passes just there
 
 
+@pytest.mark.parametrize(("df", "tests"), [(0.5, 31), (0.3, 8), (0.99, 1000)])
+def test_fewer_degrees_of_freedom_than_one_have_a_detectable_effect(df, tests):
+    """Two seeds and few questions: scipy's noncentral t fails there. Power by simulation of its definition."""
+    size, critical = (
+        intervals.minimum_detectable_effect(1.0, df, tests),
+        stats.t.isf(0.05 / tests / 2, df),
+    )
+    generator = rng(8)
+    t = (generator.normal(size=200_000) + size) / np.sqrt(generator.chisquare(df, 200_000) / df)
+    assert (t > critical).mean() == pytest.approx(0.8, abs=0.005)
+
+
 # --- where nothing varies, and where few pairs differ
 
 
@@ -307,6 +319,16 @@ def test_a_share_at_its_edge_has_wilson_s_interval(value, n, seeds):
     got = intervals.mean_interval(answers, clusters=ids, seeds=labels, share=True)
     expected = (0.0, WILSON[n]) if value == 0 else (1 - WILSON[n], 1.0)
     assert got == pytest.approx(expected)
+
+
+def test_one_question_answered_often_is_one_response():
+    got = intervals.mean_interval(np.ones(5), clusters=np.zeros(5), seeds=np.arange(5), share=True)
+    assert got == pytest.approx(intervals.wilson_interval(1, 1))
+
+
+def test_values_that_are_no_shares_are_refused():
+    with pytest.raises(ValueError, match="got shares from 0 to 100; expected values of 0 or 1"):
+        intervals.mean_interval([0.0, 100.0], share=True)
 
 
 def test_a_share_is_never_more_certain_than_independent_answers():

@@ -207,6 +207,12 @@ def test_baseline_rows_by_hand():
         ([record("q1", letter=None, correct=True)], "false without a letter"),
         ([record("q1", correct=None)], "true or false"),
         ([{"id": "q1"}], "scores lack"),
+        (
+            [record("q1") | {"measures": {"drc": -3}}],
+            "grpo seed 0 has -3 for drc of question 'q1'; expected a count, 0 or",
+        ),
+        ([record("q1") | {"measures": {"drc": float("inf")}}], "has inf for drc of question 'q1'"),
+        ([record("q1") | {"measures": {"drc": "three"}}], "has three for drc of question 'q1'"),
     ],
 )
 def test_scores_that_cannot_be_compared_are_refused(scores, message):
@@ -406,6 +412,16 @@ def test_compare_refuses_what_is_not_paired():
         ValueError, match="crpo has 4 responses of seeds 1 and grpo has 4 responses of seeds 0"
     ):
         metrics.compare(scores, "crpo", "grpo", ["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("method", "measures"),
+    [("crpo", ["accuracy", "accuracy"]), ("crpo", []), ("crpo", "accuracy"), ("grpo", ["accuracy"])],
+)
+def test_compare_refuses_a_test_twice_and_none(method, measures):
+    scores = [record(q, method=m) for m in ("crpo", "grpo") for q in QUESTIONS]
+    with pytest.raises(ValueError, match="expected two methods and a list of measures, each once"):
+        metrics.compare(scores, method, "grpo", measures)
 
 
 def test_vote_by_hand():

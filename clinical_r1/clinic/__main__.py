@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clinical_r1.clinic.cases import LEVELS, Case, load_set
+from clinical_r1.clinic.cases import LEVELS, Case, load_set, set_size
 from clinical_r1.clinic.knowledge import FOLDER, knowledge_base
 from clinical_r1.files import write_text
 
@@ -42,8 +42,9 @@ def _show(parser, args) -> int:
     from clinical_r1.clinic.traces import HONEST, write_trace
     from clinical_r1.prompts import render_question
 
-    if args.index < 0:
-        parser.error(f"--index: got {args.index}; expected 0 or more.")
+    if not 0 <= args.index < set_size(args.benchmark, "validation"):
+        most = set_size(args.benchmark, "validation") - 1
+        parser.error(f"--index: got {args.index}; expected 0 to {most}, a question of the validation set.")
     question = load_set(args.benchmark, "validation", args.index + 1)[-1]
     case = Case.from_json(question.meta["case"])
     answer = write_trace(case, "crpo", HONEST, np.random.default_rng(0))
@@ -75,7 +76,12 @@ def _review(parser, args) -> int:
     elif args.out.suffix not in (".csv", ".md"):
         parser.error(f"--out: got {args.out}; expected a file that ends in .csv or .md.")
     else:
-        write_text(args.out, as_csv(rows) if args.out.suffix == ".csv" else as_markdown(rows))
+        try:
+            write_text(args.out, as_csv(rows) if args.out.suffix == ".csv" else as_markdown(rows))
+        except OSError as error:
+            parser.error(
+                f"--out: {args.out} cannot be written ({error.strerror}); name a file in a folder of yours."
+            )
         print(f"wrote {len(rows)} relations to {args.out}")
     return 0
 

@@ -71,7 +71,8 @@ def as_markdown(rows: list[dict[str, str]]) -> str:
 
 
 def _line(cells) -> str:
-    return "| " + " | ".join(cells) + " |"
+    """A row of a Markdown table: what would end a cell or the line is written so that it does not."""
+    return "| " + " | ".join(" ".join(cell.splitlines()).replace("|", r"\|") for cell in cells) + " |"
 
 
 def evidence_table(case: Case):

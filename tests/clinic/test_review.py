@@ -5,6 +5,7 @@ Run: pytest tests/clinic/test_review.py
 
 import csv
 import io
+import re
 
 import pytest
 
@@ -18,6 +19,7 @@ from clinical_r1.clinic.review import (
     PAGE_BEGIN,
     PAGE_END,
     as_csv,
+    as_markdown,
     page_block,
     read_changes,
     sheet,
@@ -121,11 +123,21 @@ def test_review_writes_one_family_as_csv_and_as_markdown(tmp_path, capsys):
 
 
 def test_review_prints_all_and_refuses_what_it_does_not_know(tmp_path, capsys):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").write_text("")
     assert main(["review"]) == 0
     assert capsys.readouterr().out == as_csv(sheet(knowledge_base()))
     for arguments, said in (
         (["--family", "fevers"], "--family: got the family 'fevers'; expected one of chest pain, "),
         (["--out", str(tmp_path / "sheet.pdf")], "expected a file that ends in .csv or .md"),
+        (
+            ["--out", str(tmp_path / "folder.csv")],
+            "folder.csv cannot be written (Is a directory); name a file in a folder",
+        ),
+        (
+            ["--out", str(tmp_path / "file" / "sheet.csv")],
+            "sheet.csv cannot be written (File exists); name a file",
+        ),
     ):
         with pytest.raises(SystemExit):
             main(["review", *arguments])
@@ -139,6 +151,16 @@ def test_show_prints_the_weights_of_a_case(capsys):
     assert [int(value) for value in last.removeprefix("net evidence").split()] == [
         case.net(o) for o in case.options
     ]
-    with pytest.raises(SystemExit):
-        main(["show", "clinic", "--index", "-1"])
-    assert "--index: got -1; expected 0 or more" in capsys.readouterr().err
+    for index in ("-1", "300"):
+        with pytest.raises(SystemExit):
+            main(["show", "clinic", "--index", index])
+        assert (
+            f"--index: got {index}; expected 0 to 299, a question of the validation"
+            in capsys.readouterr().err
+        )
+
+
+def test_a_cell_stays_one_cell_of_a_markdown_table():
+    row = {**sheet(knowledge_base(), "joint pain")[0], "basis": "one | two\nthree"}
+    line = as_markdown([row]).splitlines()[-1]
+    assert "one \\| two three" in line and len(re.findall(r"(?<!\\)\|", line)) == len(COLUMNS[3:]) + 1
