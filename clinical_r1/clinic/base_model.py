@@ -52,7 +52,7 @@ CHAT_TEMPLATE = (
 SEED = 20251201
 BATCH = 32
 LEARNING_RATE = 3e-3
-MIX = dict(zip(CLINIC_BENCHMARKS, (0.55, 0.2, 0.25), strict=True))
+MIX = dict(zip(CLINIC_BENCHMARKS, (0.5, 0.15, 0.35), strict=True))
 
 # (steps, kinds of text, benchmarks). First only the letters of the options: looking up a letter is the slowest thing for a
 # small model to learn, and the one it cannot do without. Then notes, whose claims alone decide the answer: learned before any
@@ -61,7 +61,7 @@ PHASES = (
     (800, {"options": 1.0}, {"clinic": 1.0}),
     (600, {"options": 0.2, "easy notes": 0.8}, {"clinic": 1.0}),
     (600, {"options": 0.2, "notes": 0.8}, MIX),
-    (5000, {"options": 0.1, "findings": 0.05, "evidence": 0.25, "notes": 0.2, "answered": 0.4}, MIX),
+    (5000, {"options": 0.08, "findings": 0.05, "evidence": 0.22, "notes": 0.2, "answered": 0.45}, MIX),
 )
 
 

@@ -17,6 +17,7 @@ from clinical_r1.clinic.traces import (
     concluded,
     conclusion_text,
     framed,
+    in_order,
     sentence,
 )
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS, Claim, favoured, tally
@@ -39,7 +40,6 @@ def write_drill(case: Case, drill: str, rng: np.random.Generator) -> str:
 
 
 def _drilled(case: Case, drill: str, rng: np.random.Generator) -> str:
-    """Claims go from option to option, as a careful writer's rejections do: without that a model rejects the same ones again."""
     if drill == "findings":
         return vignette(case)
     if drill == "options":
@@ -48,7 +48,7 @@ def _drilled(case: Case, drill: str, rng: np.random.Generator) -> str:
         )
     claims = [
         claim_text(finding, present, SUPPORTS if weight > 0 else AGAINST, option, case)
-        for option in case.options
+        for option in in_order(case.options)
         for finding, present in case.stated
         if (weight := case.weight(finding, present, option))
     ]
