@@ -29,7 +29,6 @@ from clinical_r1.settings import (
     CPU,
     LABORATORY_QUESTIONS,
     LABORATORY_SEEDS,
-    PUBLISHED,
     Settings,
 )
 from clinical_r1.train import train_all
@@ -53,7 +52,7 @@ def laboratory_settings(out=".", seeds=(0, 1, 2), arms=LABORATORY, full=False) -
     if not full:
         return settings
     seeds = tuple(range(max(LABORATORY_SEEDS.values())))
-    return replace(settings, seeds=seeds, n_test=LABORATORY_QUESTIONS, rl_steps=PUBLISHED.rl_steps)
+    return replace(settings, seeds=seeds, n_test=LABORATORY_QUESTIONS)
 
 
 def full_seeds(arm: str) -> int:
