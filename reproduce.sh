@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Reproduce the paper's tables and figures, or test the repository. Two commands do all the set-up:
 #
-#   ./reproduce.sh [smoke|cpu|laptop|colab|paper] [--only 03] [--seeds 3] [--dry-run] [--fresh]
+#   ./reproduce.sh [smoke|cpu|laptop|colab|paper|published] [--only 03] [--seeds 3] [--dry-run] [--fresh]
 #   ./reproduce.sh test [arguments for pytest]
 #
 # Either makes its own environment in .venv on first use: with conda, mamba or micromamba where one is present, otherwise
