@@ -619,6 +619,8 @@ def test_the_page_of_statistics_says_what_was_simulated():
     assert min(point["runs"] for point in values["points"]) >= 2_500 and values["tests"] == 8
     assert simulated.table(values["points"]) in page
     assert simulated.verdict_table(values["verdicts"]) in page
+    headings = [line for line in page.splitlines() if line.startswith("#")]
+    assert len(headings) == len(set(headings))
     points = [p for p in values["points"] if p["measure"] == "accuracy"]
     many = [p for p in points if p["seeds"] >= 3 and p["seed_sd"] == 1.0]
     assert len(many) == 12 and all(0.93 <= p["coverage"] <= 0.97 for p in many)
