@@ -189,7 +189,7 @@ def _trainer_class():
 def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
     """Make the clinic base model in `out`: tokenizer, safetensors, and sha256.json over all of it.
 
-    About a quarter of an hour on one core. phases: as in PHASES. Returns (model, tokenizer).
+    About twelve minutes on one core. phases: as in PHASES. Returns (model, tokenizer).
     """
     import torch
     from datasets import Dataset

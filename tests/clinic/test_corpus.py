@@ -19,7 +19,8 @@ from clinical_r1.clinic.base_model import (
 )
 from clinical_r1.clinic.cases import LEVELS, Case, draw_cases, load_set
 from clinical_r1.clinic.drills import DRILL_MARKS, MAX_DRILLED, MAX_NOTED, write_drill, write_notes
-from clinical_r1.clinic.traces import BASE, ERRORS, TEACHER, write_trace
+from clinical_r1.clinic.knowledge import knowledge_base
+from clinical_r1.clinic.traces import BASE, ERRORS, MAX_REJECTED, TEACHER, write_trace
 from clinical_r1.clinic.verdicts import favoured, read_claims, tally, verdict
 from clinical_r1.completions import parse_completion
 from clinical_r1.prompts import STYLES
@@ -154,6 +155,17 @@ def test_errors_are_of_every_kind():
             else:  # all claims were to support the answer
                 kinds["direction" if claim.condition == case.gold else "condition"] += 1
     assert set(kinds) == set(ERRORS) and min(kinds.values()) > 0.2 * sum(kinds.values())
+
+
+def test_options_are_rejected_once_and_in_the_order_of_the_knowledge_base():
+    rng, habits = np.random.default_rng(0), replace(SURE, careful=1.0, claim_error=0.0)
+    places, many = {name: i for i, name in enumerate(knowledge_base().conditions)}, 0
+    for case in CASES:
+        claims = read_claims(parse_completion(write_trace(case, "crpo", habits, rng)).dx)
+        rejected = [places[claim.condition] for claim in claims if claim.direction < 0]
+        assert rejected == sorted(set(rejected)) and len(rejected) <= MAX_REJECTED
+        many += len(rejected) > 2
+    assert many > 0.3 * len(CASES)
 
 
 def test_what_writers_write_fits_into_the_budget(tokenizer):
