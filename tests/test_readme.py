@@ -31,7 +31,7 @@ MARKS = {
 def example():
     """(question, case, the model's answer) of the printed example."""
     number = int(EXAMPLE[1].rsplit("-", 1)[1])
-    question = load_set("clinic", "test", number + 1)[number]
+    question = load_set("clinic", "validation", number + 1)[number]
     assert question.id == EXAMPLE[1]
     (answer,) = blocks(EXAMPLE[2], "text")
     return question, Case.from_json(question.meta["case"]), answer
@@ -71,8 +71,8 @@ def test_the_example_follows_its_rule_and_is_paid_as_written(example):
     question, case, answer = example
     verdicts = [verdict(claim, case) for claim in read_claims(answer)]
     assert "true" in verdicts and any(v.startswith("contradicted") for v in verdicts)
-    assert question.id == "clinic-test-00000"  # "It is the first test question"
-    assert parse_completion(answer, "crpo").letter not in (None, question.answer)  # "and the answer is wrong"
+    assert question.id == "clinic-validation-00003"  # "It is the fourth validation question"
+    assert parse_completion(answer, "crpo").letter == question.answer  # "and the answer is right"
     columns = {
         "answer": [question.answer],
         "options": [question.options],
@@ -81,7 +81,12 @@ def test_the_example_follows_its_rule_and_is_paid_as_written(example):
     rewards = REWARD_SETS["crpo"]
     parts = [function([answer], **columns)[0] for function in rewards.functions]
     paid = [weight * part for weight, part in zip(rewards.weights, parts, strict=True)]
-    assert paid == [0.0, 1.0, 0.5] and f"pays this answer {sum(paid):.1f} of 12:" in README
+    finding = "continuous mucosal inflammation from the rectum"
+    once = answer.replace(f"{finding} and {finding} favor", f"{finding} favor")
+    assert once != answer and rewards.functions[1]([once], **columns) == [
+        1.5
+    ]  # "which says one finding twice"
+    assert paid == [10.0, 1.0, 0.5] and f"pays this answer {sum(paid):.1f} of 12:" in README
 
 
 def test_what_it_is_not_agrees_with_the_ledger(published):
