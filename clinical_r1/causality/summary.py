@@ -171,17 +171,21 @@ def _per_cent(row) -> str:
 
 
 def as_markdown(table) -> str:
-    """A line for each arm and seed of causality.csv, a column for each probe: per cent, with the interval over questions."""
+    """A line for each arm and seed of causality.csv, a column for each probe: per cent, with the interval over questions.
+
+    What was not asked is a dash.
+    """
     probes = list(dict.fromkeys(table["probe"]))
     lines = [f"| arm | seed | {' | '.join(probes)} |", "| --- | --- |" + " --- |" * len(probes)]
     for (method, seed), rows in table.groupby(["method", "seed"], sort=False):
         own = rows.set_index("probe")
-        cells = [
-            f"{100 * own.share[probe]:.1f} ({100 * own.ci_low[probe]:.1f} to {100 * own.ci_high[probe]:.1f})"
-            for probe in probes
-        ]
+        cells = [_cell(own.loc[probe]) if probe in own.index else "–" for probe in probes]
         lines.append(f"| {ARMS[method].label} | {seed} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(row) -> str:
+    return f"{100 * row.share:.1f} ({100 * row.ci_low:.1f} to {100 * row.ci_high:.1f})"
 
 
 def as_text(table) -> str:

@@ -77,6 +77,7 @@ def test_tables_for_a_page_and_a_terminal():
         "| CRPO | 101 | 25.0 (10.0 to 90.0) | 25.0 (10.0 to 90.0) |",
         "| CRPO | 102 | 50.0 (10.0 to 90.0) | 50.0 (10.0 to 90.0) |",
     ]
+    assert as_markdown(pd.DataFrame(rows[:-1])).endswith("| CRPO | 102 | 50.0 (10.0 to 90.0) | – |")
     assert as_text(pd.DataFrame(rows)).split("\n")[-1].split() == ["crpo", "37.5", "37.5"]
 
 
