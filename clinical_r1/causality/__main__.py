@@ -30,12 +30,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check(parser, args) -> None:
+    if args.questions < 1 or (args.direct_steps or 0) < 0:
+        parser.error("--questions must be at least 1, --direct-steps at least 0.")
+    for name in ("seeds", "methods"):
+        if len(set(getattr(args, name))) < len(getattr(args, name)):
+            parser.error(f"--{name} got {getattr(args, name)}; expected each once, or it would count twice.")
+
+
+def _check_files(parser, args, settings, direct) -> None:
+    """What is read at the end is looked for before the probes, which take minutes."""
+    from clinical_r1.causality.direct import SPLITS
+
+    needed = [("--split test", args.benchmark, "test")] if args.split == "test" else []
+    if direct:
+        needed += [("the direct control", settings.train_benchmark, split) for split in SPLITS]
+    for what, *names in needed:
+        if not (path := settings.questions_path(*names)).exists():
+            parser.error(
+                f"{what} needs {path}, which is missing; add --train, or use the --out of a run (--direct-steps 0: none)."
+            )
+
+
 def main(argv=None) -> int:
     """Probe the arms of a run: swap test, empty, false and denying reasoning, agreement, and the direct control."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.questions < 1 or (args.direct_steps or 0) < 0:
-        parser.error("--questions must be at least 1, --direct-steps at least 0.")
+    _check(parser, args)
     from clinical_r1.causality.direct import STEPS
     from clinical_r1.causality.stage import probe_and_write
     from clinical_r1.causality.summary import as_text
@@ -57,7 +78,16 @@ def main(argv=None) -> int:
         train_all(settings)
     steps = STEPS if args.direct_steps is None else args.direct_steps
     direct = tuple(args.seeds if args.direct_seeds is None else args.direct_seeds)
-    table = probe_and_write(settings, args.benchmark, args.split, args.questions, steps, direct).rows
+    _check_files(parser, args, settings, steps and direct)
+    try:
+        table = probe_and_write(settings, args.benchmark, args.split, args.questions, steps, direct).rows
+    except (
+        ValueError,
+        OSError,
+        RuntimeError,
+    ) as error:  # untrained, stale or changed arms, a base that is none
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
     print(as_text(table))
     print(
         f"per cent, mean over {len(args.seeds)} seeds; counts and intervals in {settings.figures_dir / 'causality.csv'}"

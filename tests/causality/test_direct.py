@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -198,5 +199,16 @@ def test_the_command(run, probed, capsys):
     assert main([*common, "--questions", "5", "--direct-steps", "0"]) == 0
     printed = capsys.readouterr().out
     assert "agreement" in printed and "causality.csv" in printed
-    with pytest.raises(SystemExit):
-        main([*common, "--questions", "0"])
+    elsewhere = ["--out", str(Path(run.out) / "nothing"), "--methods", "baseline"]
+    for asked, said in (
+        (["--questions", "0"], "--questions must be at least 1"),
+        (["--seeds", "101", "101"], "--seeds got [101, 101]; expected each once"),
+        (["--methods", "crpo", "crpo"], "--methods got ['crpo', 'crpo']; expected each once"),
+        ([*elsewhere, "--direct-steps", "3"], "the direct control needs "),
+        ([*elsewhere, "--split", "test", "--direct-steps", "0"], "--split test needs "),
+    ):
+        with pytest.raises(SystemExit):
+            main([*common, *asked])
+        assert said in capsys.readouterr().err
+    assert main([*common, *elsewhere, "--methods", "crpo", "--direct-steps", "0"]) == 1
+    assert "ValueError: " in capsys.readouterr().err
