@@ -30,6 +30,7 @@ STATUS = "DRAFT: not clinically reviewed. Teaching data, not medical advice."
 RULES_IN = 2
 PRESENTING = ("symptom", "sign")  # nobody comes with a risk, a rate or a test alone
 FEWEST_COMBINATIONS = 5  # as many as there are splits
+MOST_SUPPORTING = 40  # findings of one condition: all combinations of up to four of them are dealt out
 RIVAL = -2  # weight of another option's specific finding
 
 
@@ -166,6 +167,10 @@ def _undrawable(kb: KnowledgeBase, rows: Rows) -> Iterator[str]:
     """Conditions that some set could not draw, or that no bedside finding could reject."""
     for line, row in rows["conditions"]:
         name = row["condition"]
+        if (many := len(kb.supports(name))) > MOST_SUPPORTING:
+            yield refusal(
+                "conditions", line, f"{many} findings that support {name}", f"at most {MOST_SUPPORTING}"
+            )
         bedside = [f for f in kb.supports(name) if kb.findings[f]["kind"] != "test"]
         if not set(bedside) & set(kb.rules_out(name)):
             yield refusal(

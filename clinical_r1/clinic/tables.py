@@ -4,6 +4,7 @@ A row's number is its line in the file, the header being line 1.
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -38,6 +39,10 @@ KINDS = ("symptom", "sign", "vital", "risk", "test")
 STATES = ("present", "absent")
 SMALLEST_FAMILY = 5  # four options come from one family of this size, ten from two
 FEWEST_WORDS = 3  # of a basis or a reason
+FILLED = ("families", "conditions", "findings", "relations")  # tables that have rows
+# What the grammar of claims reads back: words, one blank between them, none of them its own
+WORDING = re.compile(r"(?=.*[A-Za-z])(?=.{3,100}$)[A-Za-z0-9'-]+(?: [A-Za-z0-9'-]+)*")
+SPEECH = re.compile(r"(?<![\w-])(?:supports|argues against|favor|suspect|then expect)(?![\w-])")
 
 Rows = dict[str, list[tuple[int, dict[str, str]]]]
 
@@ -70,8 +75,8 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str
         ) as file:  # spreadsheets put a byte order mark before UTF-8
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != columns:
-                got = ",".join(reader.fieldnames or ())
-                raise ValueError(f"{path} row 1: got the columns {got}; expected {','.join(columns)}.")
+                got = f"the columns {','.join(reader.fieldnames)}" if reader.fieldnames else "no header"
+                raise ValueError(f"{path} row 1: got {got}; expected {','.join(columns)}.")
             return [(reader.line_num, row) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: got no CSV in UTF-8 ({error}); save the table as 'CSV UTF-8'.") from error
@@ -80,13 +85,31 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str
 def faults(rows: Rows) -> Iterator[str]:
     """Every row that is refused, one sentence each; rows that break a name's first use come before those that use it."""
     return chain(
-        _families(rows), _conditions(rows), _findings(rows), _relations(rows), _exclusions(rows), _coexist(rows)
+        _empty(rows), _families(rows), _conditions(rows), _findings(rows), _relations(rows), _exclusions(rows), _coexist(rows)
     )  # fmt: skip
 
 
 def refusal(name: str, line: int, got: str, expected: str) -> str:
     """The sentence on a row that is refused."""
     return f"{name}.csv row {line}: got {got}; expected {expected}."
+
+
+def _empty(rows: Rows) -> Iterator[str]:
+    for name in FILLED:
+        if not rows[name]:
+            yield refusal(name, 2, "no row", f"the {name} of the knowledge base")
+
+
+def _misread(words: str, conditions: set[str]) -> str | None:
+    """What a wording or a name should be that claims cannot be read back with; None for a good one."""
+    if not WORDING.fullmatch(words):
+        return "3 to 100 letters, digits, - and ' with one blank between words"
+    if spoken := SPEECH.search(words):
+        return f"no {spoken[0]!r} in it, which belongs to the grammar of claims"
+    for name in sorted(c for c in conditions if c and c in words and c != words):
+        if re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", words):
+            return f"nothing that holds the name {name!r}"
+    return None
 
 
 def _values(rows: Rows, name: str) -> set[str]:
@@ -100,6 +123,8 @@ def _repeated(rows: Rows, name: str, columns: tuple[str, ...]) -> Iterator[str]:
         key = tuple(row[column] for column in columns)
         if not all(key):
             yield refusal(name, line, f"an empty {' or '.join(columns)}", "a name")
+        elif name in FILLED and any(cell != cell.strip() for cell in key):
+            yield refusal(name, line, f"{' + '.join(map(repr, key))}", "no blank before or after a name")
         elif key in seen:
             yield refusal(name, line, f"{' + '.join(key)} again", f"it once (it stands in row {seen[key]})")
         seen.setdefault(key, line)
@@ -122,15 +147,26 @@ def _families(rows: Rows) -> Iterator[str]:
 
 def _conditions(rows: Rows) -> Iterator[str]:
     yield from _repeated(rows, "conditions", ("condition",))
-    names = _values(rows, "families")
+    names, spelled = _values(rows, "families"), {}
     for line, row in rows["conditions"]:
         if row["family"] not in names:
             yield refusal("conditions", line, f"family {row['family']!r}", "a family of families.csv")
+        first = spelled.setdefault(row["condition"].casefold(), row["condition"])
+        if first != row["condition"]:
+            yield refusal(
+                "conditions",
+                line,
+                f"{row['condition']!r} beside {first!r}",
+                "names that differ in more than case",
+            )
+        if row["condition"] and (expected := _misread(row["condition"], _values(rows, "conditions"))):
+            yield refusal("conditions", line, f"condition {_short(row['condition'])}", expected)
 
 
 def _findings(rows: Rows) -> Iterator[str]:
     yield from _repeated(rows, "findings", ("finding",))
-    known = _values(rows, "findings")
+    known, conditions, implies = _values(rows, "findings"), _values(rows, "conditions"), implications(rows)
+    wordings = {row[column] for _, row in rows["findings"] for column in PHRASES}
     taken = {
         name.casefold(): ("conditions", line)
         for line, row in rows["conditions"]
@@ -141,9 +177,11 @@ def _findings(rows: Rows) -> Iterator[str]:
             yield refusal("findings", line, f"kind {row['kind']!r}", f"one of {', '.join(KINDS)}")
         for column in PHRASES:
             words = row[column]
-            if not words or not all(c.isascii() and (c.isalnum() or c in " -'") for c in words):
+            if expected := _misread(words, conditions):
+                yield refusal("findings", line, f"{column} {_short(words)}", expected)
+            elif any({words[: m.start()], words[m.end() :]} <= wordings for m in re.finditer(" and ", words)):
                 yield refusal(
-                    "findings", line, f"{column} {words!r}", "a phrase of letters, digits, blanks, - and '"
+                    "findings", line, f"{column} {words!r}", "no two other wordings with 'and' between them"
                 )
             elif words.casefold() in taken:
                 where = "{}.csv row {}".format(*taken[words.casefold()])
@@ -151,11 +189,26 @@ def _findings(rows: Rows) -> Iterator[str]:
                     "findings", line, f"{column} {words!r} again", f"a wording of its kind (see {where})"
                 )
             taken.setdefault(words.casefold(), ("findings", line))
+        if "|" in row["finding"]:
+            yield refusal(
+                "findings", line, f"the id {row['finding']!r}", "an id without '|', which stands between ids"
+            )
         for implied in filter(None, row["implies"].split("|")):
             if implied not in known - {row["finding"]}:
                 yield refusal(
                     "findings", line, f"implies {implied!r}", "ids of other findings, '|' between them"
                 )
+            elif row["finding"] in implies.get(implied, ()):
+                yield refusal(
+                    "findings",
+                    line,
+                    f"{row['finding']} and {implied}, each implying the other",
+                    "one finding",
+                )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
 
 def _weights(row: dict[str, str]) -> tuple[int, int] | None:
@@ -229,6 +282,10 @@ def _exclusions(rows: Rows) -> Iterator[str]:
         for (a, state), (b, other_state) in ((one, other), (other, one)):
             if state == other_state == "present" and b in implies.get(a, ()):
                 yield refusal("exclusions", line, f"{a} without {b}", f"no exclusion of what {a} implies")
+        for finding, said in implies.items():
+            if one[1] == other[1] == "present" and {one[0], other[0]} <= said:
+                got = f"{one[0]} without {other[0]}, though {finding} implies both"
+                yield refusal("exclusions", line, got, "no exclusion of what can be stated")
         if len(row["reason"].split()) < FEWEST_WORDS:
             yield refusal("exclusions", line, f"reason {row['reason']!r}", f"at least {FEWEST_WORDS} words")
 

@@ -69,8 +69,17 @@ REASON = "a reason in words"
         ("families", 0, {"beside": "chest pain"}, "beside 'chest pain'; expected the name of another family"),
         ("families", 0, {"complaint": " "}, "no complaint; expected the complaint its members share"),
         ("findings", 0, {"kind": "smell"}, "kind 'smell'; expected one of symptom, sign, vital, risk, test"),
-        ("findings", 0, {"absent": ""}, "absent ''; expected a phrase of letters"),
-        ("findings", 0, {"absent": "no (x)"}, "absent 'no (x)'; expected a phrase of letters"),
+        ("findings", 0, {"absent": ""}, "absent ''; expected 3 to 100 letters"),
+        ("findings", 0, {"absent": "no (x)"}, "absent 'no (x)'; expected 3 to 100 letters"),
+        ("findings", 0, {"absent": "HT"}, "absent 'HT'; expected 3 to 100 letters"),
+        ("findings", 0, {"absent": "no  rash"}, "absent 'no  rash'; expected 3 to 100 letters"),
+        ("findings", 0, {"absent": "rash supports Gout"}, "absent 'rash supports Gout'; expected no 'supports' in it"),
+        ("findings", 0, {"absent": "no Gout before"}, "absent 'no Gout before'; expected nothing that holds the name 'Gout'"),
+        ("findings", 0, {"absent": "shaking chills and palpitations"}, "palpitations'; expected no two other wordings"),
+        ("conditions", None, {"condition": "Flu, mild", "family": "headache"}, "condition 'Flu, mild'; expected 3 to 100"),
+        ("conditions", None, {"condition": "Gout flare", "family": "headache"}, "condition 'Gout flare'; expected nothing that"),
+        ("conditions", None, {"condition": "gOUT", "family": "headache"}, "'gOUT' beside 'Gout'; expected names that differ in"),
+        ("conditions", None, {"condition": "Flu ", "family": "headache"}, "'Flu '; expected no blank before or after a name"),
         ("findings", 0, {"absent": "GOUT"}, "absent 'GOUT' again; expected a wording of its kind (see conditions.csv row"),
         ("findings", 0, {"implies": "rash"}, "implies 'rash'; expected ids of other findings"),
         ("exclusions", None, {"finding": "rash", "state": "present", "other": "fever", "other_state": "present",
@@ -103,6 +112,42 @@ def test_a_row_given_twice_is_refused(folder, name):
     assert any(
         f.startswith(f"{name}.csv row {len(rows) + 2}: got ") and "again" in f for f in refusals(folder)
     )
+
+
+@pytest.mark.parametrize("name", ["families", "conditions", "findings", "relations"])
+def test_a_table_without_rows_is_refused(folder, name):
+    write(folder, name, [])
+    assert any(f.startswith(f"{name}.csv row 2: got no row; expected") for f in refusals(folder))
+    (folder / f"{name}.csv").write_text("", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{name}.csv row 1: got no header; expected"):
+        load(folder)
+
+
+def test_what_implies_an_excluded_pair_is_refused(folder):
+    pair, rows = read(folder, "exclusions")[0], read(folder, "findings")
+    row = next(i for i, r in enumerate(rows) if not r["implies"] and r["finding"] not in pair.values())
+    change(folder, "findings", row, implies=f"{pair['finding']}|{pair['other']}")
+    said = f"exclusions.csv row 2: got {pair['finding']} without {pair['other']}, though {rows[row]['finding']} implies both"
+    assert any(f.startswith(said) for f in refusals(folder))
+
+
+def test_findings_that_imply_each_other_are_refused(folder):
+    rows = read(folder, "findings")
+    change(folder, "findings", 0, implies=rows[1]["finding"])
+    line = change(folder, "findings", 1, implies=rows[0]["finding"])
+    assert any(
+        f.startswith(f"findings.csv row {line}: got {rows[1]['finding']} and") for f in refusals(folder)
+    )
+
+
+def test_more_supporting_findings_than_can_be_combined_are_refused(folder):
+    rows = read(folder, "relations")
+    there = {row["finding"] for row in rows if row["condition"] == "Gout"}
+    linked = {f for pair in knowledge_base().exclusions for f, _ in pair} | knowledge_base().implies.keys()
+    more = [f for f in knowledge_base().findings if f not in there | linked][:40]
+    new = [{"condition": "Gout", "finding": f, "present": "1", "absent": "0", "basis": REASON} for f in more]
+    write(folder, "relations", rows + new)
+    assert "findings that support Gout; expected at most 40" in refusals(folder)[0]
 
 
 def test_a_family_too_small_is_refused(folder):
