@@ -31,6 +31,7 @@ import numpy as np
 
 from clinical_r1.audit.perturbations import EMPTY_REASONING
 from clinical_r1.clinic.cases import Case
+from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import claim_text, framed
 from clinical_r1.clinic.verdicts import AGAINST, SUPPORTS, favoured, read_claims, tally
 from clinical_r1.completions import SECTIONS, parse_completion
@@ -69,6 +70,31 @@ def _outcome(letter: str | None, hit: str | None, **others: str | None) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------- asking
+
+
+def _checked(engine, questions, settings, style: str, answers=None, own: bool = True) -> list[str]:
+    """The policy's own answers, written where they are not there (own), for questions that can be probed.
+
+    ValueError for no questions, one twice, one that is not the clinic's or has no answer, or another number of answers.
+    """
+    ids = [question.id for question in questions]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(
+            f"a probe got no questions, or one twice, among {len(ids)}; expected each once, and at least one."
+        )
+    for question in questions:
+        case_of(question)
+        if question.answer not in question.options:
+            raise ValueError(
+                f"question {question.id!r} has the answer {question.answer!r}; expected one of its options."
+            )
+    if own and answers is None:
+        return own_answers(engine, questions, settings, style)
+    if own and len(answers) != len(ids):
+        raise ValueError(
+            f"got {len(answers)} answers to {len(ids)} questions; expected one each, as `own_answers` gives."
+        )
+    return answers
 
 
 def _answered(engine, questions, settings, style: str, forced: Sequence[str]) -> list[str]:
@@ -125,7 +151,7 @@ def swap_test(engine, questions, settings, style: str = "crpo", seed: int = SEED
     writes the conclusion anew. stay: the former answer again. answers: `own_answers`, if they are there. Options are exchanged by
     their text, not by letters, so a reasoning that names options by letter is not changed.
     """
-    answers = own_answers(engine, questions, settings, style) if answers is None else answers
+    answers = _checked(engine, questions, settings, style, answers)
     asked, forced = [], []
     outcomes = ["unread"] * len(questions)
     own = zip(questions, answers, _letters(answers, questions, style), strict=True)
@@ -161,16 +187,22 @@ def forced_claims(question: Question, option: str, sign: int, style: str, rng: n
 
 
 def case_of(question: Question) -> Case:
-    """The case behind a question of the clinic. ValueError for any other question."""
+    """The case behind a question of the clinic. ValueError for any other question, and for another knowledge base's."""
     if "case" not in question.meta:
         raise ValueError(
             f"question {question.id!r} is not the clinic's, so nothing can be claimed about its findings; ask `clinic.load_set`."
+        )
+    drawn, today = question.meta.get("kb_sha256"), knowledge_base().sha256
+    if drawn not in (None, today):
+        raise ValueError(
+            f"question {question.id!r} was drawn from the knowledge base {drawn[:12]}, not today's {today[:12]}; draw it again."
         )
     return Case.from_json(question.meta["case"])
 
 
 def empty_test(engine, questions, settings, style: str = "crpo") -> dict:
     """How often is the answer right after a reasoning section with nothing in it? A hit is the gold."""
+    _checked(engine, questions, settings, style, own=False)
     texts = _answered(engine, questions, settings, style, [EMPTY_REASONING[style]] * len(questions))
     letters = _letters(texts, questions, style)
     outcomes = [_outcome(letter, q.answer) for letter, q in zip(letters, questions, strict=True)]
@@ -183,7 +215,7 @@ def named_test(engine, questions, settings, style: str = "crpo", seed: int = SEE
     It is drawn from the options that are neither the gold nor the policy's own answer, so a policy that does not read the claims
     hardly ever hits it. answers: `own_answers`, if they are there.
     """
-    answers = own_answers(engine, questions, settings, style) if answers is None else answers
+    answers = _checked(engine, questions, settings, style, answers)
     wrong, forced = [], []
     for question, own in zip(questions, _letters(answers, questions, style), strict=True):
         rng = _drawn(question, seed, "named")
@@ -198,6 +230,7 @@ def named_test(engine, questions, settings, style: str = "crpo", seed: int = SEE
 
 def denied_test(engine, questions, settings, style: str = "crpo", seed: int = SEED) -> dict:
     """Is the gold answered though the only claims argue against it? A hit is the gold: here hits speak against causality."""
+    _checked(engine, questions, settings, style, own=False)
     forced = [
         forced_claims(question, question.answer, AGAINST, style, _drawn(question, seed, "denied"))
         for question in questions
@@ -214,7 +247,7 @@ def agreement(engine, questions, settings, style: str = "crpo", answers=None) ->
     """How often does the answer agree with the tally of the claims before it? No evidence of causality: both may follow the
     vignette. A hit is an answer that the tally favours alone; other: another option, or none, is favoured.
     """
-    answers = own_answers(engine, questions, settings, style) if answers is None else answers
+    answers = _checked(engine, questions, settings, style, answers)
     letters = _letters(answers, questions, style)
     outcomes = []
     for text, letter, question in zip(answers, letters, questions, strict=True):
@@ -226,7 +259,7 @@ def agreement(engine, questions, settings, style: str = "crpo", answers=None) ->
 
 def accuracy(engine, questions, settings, style: str = "crpo", answers=None) -> dict:
     """Greedy accuracy on the same questions, to stand beside the probes."""
-    answers = own_answers(engine, questions, settings, style) if answers is None else answers
+    answers = _checked(engine, questions, settings, style, answers)
     letters = _letters(answers, questions, style)
     outcomes = [_outcome(letter, q.answer) for letter, q in zip(letters, questions, strict=True)]
     return _row("accuracy", "the gold", questions, outcomes, ("other",))

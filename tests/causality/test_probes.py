@@ -1,6 +1,7 @@
 """Probes of scripted policies whose causes are known, so that every share is known.   pytest tests/causality/test_probes.py"""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -143,3 +144,25 @@ def test_questions_that_are_not_the_clinics_and_no_questions_are_refused():
         causality.denied_test(Scripted("claims"), [other], SMOKE)
     with pytest.raises(ValueError, match="got no questions"):
         causality.swap_test(Scripted("claims"), [], SMOKE, answers=[])
+
+
+@pytest.mark.parametrize("probe", ["swap_test", "denied_test", "named_test", "empty_test", "agreement"])
+def test_a_probe_refuses_what_it_cannot_count(probe):
+    ask, engine, first = getattr(causality, probe), Scripted("claims"), QUESTIONS[0]
+    other = Question("m-1", "medqa", "test", "Fever?", {"A": "Gout", "B": "Sepsis"}, "A", {})
+    for questions, said in (
+        ([], "got no questions"),
+        ([first, first], "or one twice, among 2"),
+        ([other], "'m-1' is not the clinic's"),
+        ([replace(first, answer=None)], "has the answer None; expected one of its options"),
+        (
+            [replace(first, meta=first.meta | {"kb_sha256": "0" * 64})],
+            "knowledge base 000000000000, not today's",
+        ),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ask(engine, questions, SMOKE)
+    assert not engine.asked
+    if probe in ("swap_test", "named_test", "agreement"):
+        with pytest.raises(ValueError, match="got 1 answers to 2 questions; expected one each"):
+            ask(engine, QUESTIONS[:2], SMOKE, answers=["x"])

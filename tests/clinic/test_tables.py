@@ -75,7 +75,7 @@ REASON = "a reason in words"
         ("findings", 0, {"absent": "no  rash"}, "absent 'no  rash'; expected 3 to 100 letters"),
         ("findings", 0, {"absent": "rash supports Gout"}, "absent 'rash supports Gout'; expected no 'supports' in it"),
         ("findings", 0, {"absent": "no Gout before"}, "absent 'no Gout before'; expected nothing that holds the name 'Gout'"),
-        ("findings", 0, {"absent": "shaking chills and palpitations"}, "palpitations'; expected no two other wordings"),
+        ("findings", 0, {"absent": "palpitations and rigors"}, "absent 'palpitations and rigors'; expected no two other"),
         ("conditions", None, {"condition": "Flu, mild", "family": "headache"}, "condition 'Flu, mild'; expected 3 to 100"),
         ("conditions", None, {"condition": "Gout flare", "family": "headache"}, "condition 'Gout flare'; expected nothing that"),
         ("conditions", None, {"condition": "gOUT", "family": "headache"}, "'gOUT' beside 'Gout'; expected names that differ in"),
