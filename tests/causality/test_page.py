@@ -73,3 +73,5 @@ def test_what_is_said_of_agreement_and_of_the_direct_copy():
     assert f"agrees in {tally}, and its swap is {both('exact_tally', 'swap')}" in TEXT
     direct, accuracy = both("baseline", "direct"), both("baseline", "accuracy")
     assert f"is right in {direct}, the base itself with its reasoning in {accuracy}" in TEXT
+    low, high = between(TRAINED, "direct")
+    assert f"Copies of the trained arms are right in {low} to {high}." in TEXT
