@@ -1,6 +1,6 @@
 """Cases with a known evidence graph, drawn from the knowledge base, and the three benchmarks made of them.
 
-`clinic` (in domain), `clinic-shift` (other phrasings, tests hidden), `clinic-expert` (ten options, the hallmarks of the answer
+`clinic` (in domain), `clinic-shift` (other phrasings, tests hidden), `clinic-expert` (ten options, what rules the answer in
 hidden) stand where the paper's three benchmarks stand. Teaching data, not medical advice.
 """
 

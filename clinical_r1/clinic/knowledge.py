@@ -11,8 +11,8 @@ stated absent. Teaching data, not medical advice; not yet reviewed by a clinicia
     neutral    ( 0,  0)  judged, and says nothing; no rival evidence either
     no row               neutral, if no rule says otherwise: a claim about it is unverifiable, not false
 
-By rule, a finding that is specific for another option argues against a condition it has no relation with (rival evidence),
-unless the two diseases occur together (`coexist.csv`).
+By rule, a finding that rules in another option (hallmark or specific) argues against a condition that it has no relation with
+(rival evidence), unless the two diseases occur together (`coexist.csv`).
 """
 
 import hashlib

@@ -66,7 +66,7 @@ def paid(questions, layout, honest) -> list[tuple[str, str]]:
 )
 def test_attacks_on_the_clinic_earn_no_citation(benchmark, count):
     """Of 75 attacks on each question. Paid are, besides the ties, words at random: in a short vignette they stand together."""
-    found = paid(load_set(benchmark, "test", count), "clinic", honest_clinic)
+    found = paid(load_set(benchmark, "validation", count), "clinic", honest_clinic)
     assert {name for name, _ in found}.isdisjoint(NEVER_PAID)
     others = [name for name, _ in found if name not in TIES | HIDDEN]
     assert sum(name != "vignette words joined by and" for name in others) <= 0.1 * count

@@ -5,9 +5,12 @@ import pytest
 from pages import one_line, page
 
 from clinical_r1.arms import ARMS
+from clinical_r1.causality.direct import STEPS
+from clinical_r1.causality.probes import FORCED_CLAIMS
 from clinical_r1.causality.summary import as_markdown
 from clinical_r1.files import ROOT
 from clinical_r1.intervals import wilson_interval
+from clinical_r1.settings import PROFILES
 
 PAGE = page("docs/causality.md")
 TEXT = one_line(PAGE)
@@ -30,6 +33,18 @@ def test_the_file_is_whole():
     for row in TABLE.itertuples():
         assert row.share == pytest.approx(row.hits / row.n)
         assert (row.ci_low, row.ci_high) == pytest.approx(wilson_interval(row.hits, row.n), abs=1e-12)
+
+
+def test_sizes_are_those_of_the_code():
+    cpu, laptop, published = (PROFILES[name] for name in ("cpu", "laptop", "published"))
+    sizes = f"{cpu.probe_questions} with profile `cpu`, {laptop.probe_questions} with `laptop`, without the direct control"
+    assert f"on its test questions: {sizes}" in TEXT
+    assert (cpu.direct_seeds, laptop.direct_seeds, published.direct_seeds) == (0, 0, 3)
+    assert (
+        f"{published.probe_questions} with `published`, where the first three seeds have that control" in TEXT
+    )
+    assert f"for {STEPS} steps, with the loss on the answer alone" in TEXT
+    assert FORCED_CLAIMS == 2 and "the only claims are two that" in TEXT
 
 
 def per_cent(method, probe):

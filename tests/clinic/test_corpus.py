@@ -23,6 +23,7 @@ from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.traces import BASE, ERRORS, MAX_REJECTED, TEACHER, write_trace
 from clinical_r1.clinic.verdicts import favoured, read_claims, tally, verdict
 from clinical_r1.completions import parse_completion
+from clinical_r1.files import ROOT
 from clinical_r1.prompts import STYLES
 from clinical_r1.settings import CPU, SMOKE
 
@@ -209,3 +210,14 @@ def test_fewer_steps_are_shared_out_as_before():
     ]
     with pytest.raises(ValueError, match="got 3 steps; expected at least 4"):
         shorter_phases(3)
+
+
+def test_the_page_says_what_the_base_is_taught():
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    shares = PHASES[-1][1]
+    assert (
+        f"{100 * shares['answered']:.0f} % answered cases, {100 * shares['notes']:.0f} % notes, the rest drills"
+        in text
+    )
+    assert MAX_REJECTED == 6 and "rejects at most six" in text
+    assert f"an answer may take {CPU.max_completion_tokens} tokens" in text

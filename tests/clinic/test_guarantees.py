@@ -4,6 +4,7 @@ Run: pytest tests/clinic/test_guarantees.py
 """
 
 import csv
+import re
 from collections import Counter
 from itertools import combinations
 
@@ -13,6 +14,7 @@ import pytest
 from clinical_r1.clinic import cases as cases_module
 from clinical_r1.clinic.cases import LEVELS, SPLIT_SHARES, draw_cases
 from clinical_r1.clinic.knowledge import FOLDER, knowledge_base
+from clinical_r1.files import ROOT
 
 
 def rows(name):
@@ -82,13 +84,19 @@ def test_something_brings_the_patient(name):
 
 @EACH
 def test_every_wrong_option_is_rejected_or_has_nothing_for_it(name):
-    rejected = []
+    rejected, page = [], (ROOT / "docs" / "clinic.md").read_text(encoding="utf-8")
     for case in CASES[name]:
         for other in case.distractors:
             weights = [weight(s, other, case.options) for s in case.stated]
             rejected.append(min(weights) < 0)
             assert min(weights) < 0 or max(weights) <= 0, (other, case)
     assert np.mean(rejected) >= (0.8 if LEVELS[name].options == 4 else 0.5)
+    validation = 300 * (LEVELS[name].options - 1)  # the whole set stands first
+    (said,) = re.findall(rf"([\d.]+) %(?: of the wrong options)? on `{name}`", page)
+    assert (
+        f"{100 * np.mean(rejected[:validation]):.1f}" == said
+        and "in the 300 validation cases of each" in page
+    )
 
 
 @EACH
