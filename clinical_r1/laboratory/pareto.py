@@ -43,8 +43,8 @@ def points(lab, objectives=OBJECTIVES, arms=None):
 def honest_point(n=500, benchmark="clinic", style="crpo", seed=0):
     """Mean of each objective for the scripted honest policy on the first n test questions: {objective: value}.
 
-    It makes no false claim, cites, and rejects every distractor that can be (a few of ten), but does not say all
-    it could: two findings for the answer, one against each distractor. `seed` fixes which ones.
+    It makes no false claim, cites, and rejects every distractor that can be (six of ten options at most), but does not say
+    all it could: two findings for the answer, one against each distractor. `seed` fixes which ones.
     """
     rng = np.random.default_rng(seed)
     rows = []

@@ -85,6 +85,14 @@ def test_the_page_says_first_that_nobody_has_reviewed_it():
     assert "not yet reviewed by a clinician" in head and "never medical advice" in head
 
 
+def test_another_clinic_in_the_outputs_of_notebook_01_is_said():
+    notebook = (ROOT / "notebooks" / "01_data_curation.ipynb").read_text(encoding="utf-8")
+    shown = int(re.search(r"families of look-alikes, (\d+) findings", notebook)[1])
+    trust = (ROOT / "docs" / "trust.md").read_text(encoding="utf-8")
+    said = "notebooks 01, 03, 04 and 05** show the clinic before its knowledge base was corrected" in trust
+    assert said or shown == len(knowledge_base().findings)
+
+
 def test_the_page_explains_every_class_and_the_levels():
     for (present, absent), name in CLASSES.items():
         assert f"| {name} | {present}, {absent} |".replace("-", "−") in PAGE
