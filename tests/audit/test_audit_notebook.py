@@ -106,7 +106,9 @@ def test_headings_of_notebook_02(data_dir):
     assert re.search(
         r"\d+ of \d+ right and well-formed answers state something false, and earn 1[12]\.\d\d points", text
     )
-    assert re.search(r"Written by (the clinic's base model|a script, not a model)", text)
+    assert (
+        "Written by the clinic's base model" in text
+    )  # not by a script: the outputs are of the shipped model
     agreement = public_answers.extraction_agreement(data_dir)
     gained = agreement["accuracy_rule"] - agreement["accuracy_ours"]
     answers = agreement.drop_duplicates(["benchmark", "model"])["n"].sum()
