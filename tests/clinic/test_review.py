@@ -85,6 +85,34 @@ def test_the_page_says_first_that_nobody_has_reviewed_it():
     assert "not yet reviewed by a clinician" in head and "never medical advice" in head
 
 
+def test_the_examples_of_the_page_are_in_the_tables():
+    kb = knowledge_base()
+    numbers = {(r["condition"], r["finding"]): (int(r["present"]), int(r["absent"])) for r in relations()}
+    assert (
+        numbers["Crohn disease", "granulomas"]
+        == numbers["Systemic lupus erythematosus", "malar_rash"]
+        == (2, 0)
+    )
+    assert "its absence says nothing (granulomas in Crohn disease, a malar rash in lupus)" in PAGE
+    assert numbers["Pulmonary embolism", "d_dimer_high"] == (1, -2)
+    assert numbers["Community-acquired pneumonia", "cough"] == (1, -2)
+    mass, pair = "a mass pressing on the cord", ("Multiple sclerosis", "Spinal cord compression")
+    (finding,) = [f for f, entry in kb.findings.items() if entry["present"].startswith(mass)]
+    assert (pair[0], finding) not in numbers and kb.weight(finding, True, pair[0], pair) == -2
+    assert f"{mass} argues against multiple sclerosis where spinal cord compression is on offer" in PAGE
+    assert frozenset({("sudden_illness_onset", True), ("subacute_cough", True)}) in kb.exclusions
+    said = (kb.findings[f]["present"] for f in ("sudden_illness_onset", "subacute_cough"))
+    assert '("{}" and "{}")'.format(*said) in PAGE
+
+
+def test_rows_against_are_as_many_as_the_page_says():
+    family = knowledge_base().conditions
+    rules_in = {(family[r["condition"]], r["finding"]) for r in relations() if r["present"] == "2"}
+    against = [(family[r["condition"]], r["finding"]) for r in relations() if r["present"] == "-2"]
+    rivals = sum(pair in rules_in for pair in against)
+    assert f"{rivals} of the {len(against)} are of one that rules in another condition of the family" in PAGE
+
+
 def test_another_clinic_in_the_outputs_of_notebook_01_is_said():
     notebook = (ROOT / "notebooks" / "01_data_curation.ipynb").read_text(encoding="utf-8")
     shown = int(re.search(r"families of look-alikes, (\d+) findings", notebook)[1])
