@@ -32,7 +32,7 @@ from clinical_r1.questions import write_questions
 from clinical_r1.settings import PAPER, SMOKE
 
 TOKEN = "hf_" + "secret" * 5
-HEADER = "benchmark,method,metric,value,ci_low,ci_high,n,seeds,coverage,paper_value,verdict\n"
+HEADER = "benchmark,method,metric,value,ci_low,ci_high,n,seeds,coverage,seed_sd,paper_value,verdict\n"
 SHA = "0123456789abcdef0123456789abcdef01234567"
 NOT_ASKED = export.Exported({"model.safetensors": "f" * 64}, "float32", None)
 
@@ -56,9 +56,9 @@ def finished(tmp_path_factory):
     write_text(
         table,
         HEADER
-        + "clinic,crpo,accuracy,81.5333,77.2197,85.8469,500,3,0.999,,x\n"
-        + "clinic,crpo,hallucination,0.5567,0.4172,0.6961,500,3,1.0,,x\n"
-        + "clinic,grpo,accuracy,12.3456,10.0,14.0,500,3,1.0,,x\n",
+        + "clinic,crpo,accuracy,81.5333,77.2197,85.8469,500,3,0.999,,,x\n"
+        + "clinic,crpo,hallucination,0.5567,0.4172,0.6961,500,3,1.0,,,x\n"
+        + "clinic,grpo,accuracy,12.3456,10.0,14.0,500,3,1.0,,,x\n",
     )
     write_json(
         settings.run_dir / "manifest.json",

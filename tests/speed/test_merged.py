@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 
+from clinical_r1.speed import prefill
 from clinical_r1.speed.merged import (
     adapted_layers,
     less_work,
@@ -300,7 +301,10 @@ def test_rollouts_are_merged_unless_told_otherwise(options, merged, caplog):
     assert not caplog.records
 
 
-def test_why_not_is_said_once(caplog):
+def test_why_not_is_said_once(caplog, monkeypatch):
+    monkeypatch.setattr(
+        prefill.log, "disabled", False
+    )  # a server that ran in this process may have silenced all loggers
     trainer = Trainer(adapted(torch.bfloat16))
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
