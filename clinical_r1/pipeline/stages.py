@@ -344,7 +344,7 @@ STAGES = (
             "figures/{profile}/fig5_response_length.*",
         ),
         may_write=("runs/{profile}/models/*/seed*/policy/**/*", "runs/{profile}/models/*/seed*/start/**/*"),
-        minutes={"smoke": 0.5, "cpu": 2.6, "published": 3.2, "laptop": 46, "colab": 30, "paper": 3600},
+        minutes={"smoke": 0.5, "cpu": 3.6, "published": 4.2, "laptop": 46, "colab": 30, "paper": 3600},
         per_seed=True,
     ),
     Stage(
@@ -383,7 +383,7 @@ STAGES = (
         environment=tuple(
             f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
         ),
-        minutes={"smoke": 0.7, "cpu": 1.7, "published": 6, "laptop": 38, "colab": 15, "paper": 300},
+        minutes={"smoke": 0.7, "cpu": 1.6, "published": 6, "laptop": 38, "colab": 15, "paper": 300},
         per_seed=True,
     ),
     Stage(
