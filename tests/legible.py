@@ -1,9 +1,20 @@
 """Whether a figure can be read on a slide: its size, the size of its text, and that no text hides another."""
 
 import matplotlib
+import matplotlib.pyplot as plt
+import pytest
 from matplotlib.text import Text
 
 from clinical_r1 import plots
+
+
+@pytest.fixture(autouse=True)
+def fresh_figures():
+    """Each test of a module that imports this begins with the package's style and leaves no figure open."""
+    with matplotlib.rc_context():
+        plots.set_style()
+        yield
+    plt.close("all")
 
 
 def no_text_overlaps(figure):

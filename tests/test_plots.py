@@ -9,7 +9,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from colours import SIGHTS, as_seen, ciede2000
-from legible import assert_legible, seen_texts  # noqa: E402
+from legible import assert_legible, fresh_figures, seen_texts  # noqa: E402, F401  (a fixture of every test here)
 
 from clinical_r1 import labels, paper, plots  # noqa: E402
 from clinical_r1.arms import ARMS, LABORATORY, METHODS  # noqa: E402
@@ -18,14 +18,6 @@ from clinical_r1.audit import plots as audit_plots  # noqa: E402
 from clinical_r1.labels import CLINIC_BENCHMARKS, PAPER_BENCHMARKS
 
 FIGURES = (plots.fig1_radar, plots.fig3_cold_start_accuracy, plots.fig4_accuracy)
-
-
-@pytest.fixture(autouse=True)
-def fresh_figures():
-    with matplotlib.rc_context():
-        plots.set_style()
-        yield
-    plt.close("all")
 
 
 def results(benchmarks=CLINIC_BENCHMARKS):

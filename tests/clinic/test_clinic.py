@@ -3,7 +3,6 @@
 Run: pytest tests/clinic/test_clinic.py
 """
 
-import csv
 import os
 import random
 import re
@@ -13,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from clinic_tables import NUMBERS, literal_weight
 
 from clinical_r1.clinic import base_model, traces
 from clinical_r1.clinic.__main__ import main
@@ -26,7 +26,7 @@ from clinical_r1.clinic.cases import (
     phrase,
     split_of,
 )
-from clinical_r1.clinic.knowledge import FOLDER, STATUS, knowledge_base
+from clinical_r1.clinic.knowledge import STATUS, knowledge_base
 from clinical_r1.clinic.traces import BASE, HONEST, TEACHER, first_impression, write_trace
 from clinical_r1.clinic.verdicts import AGAINST, SUBGOALS, SUPPORTS, Claim, measure, read_claims, verdict
 from clinical_r1.files import ROOT
@@ -168,26 +168,6 @@ def literal_behaviours(text, case):
             if (claim.finding, claim.present) in case.stated:
                 seen["check"].add(claim)
     return [len(found) for found in seen.values()]
-
-
-def rows(name):
-    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-NUMBERS = {(row["condition"], row["finding"]): row for row in rows("relations")}
-TOGETHER = {frozenset((row["condition"], row["other"])) for row in rows("coexist")}
-
-
-def literal_weight(finding, present, condition, options):
-    """The rows of the tables, and the rule on rivals, spelled out."""
-    if (condition, finding) in NUMBERS:
-        return int(NUMBERS[condition, finding]["present" if present else "absent"])
-    for option in options:
-        row = NUMBERS.get((option, finding))
-        if present and row and row["present"] == "2" and {option, condition} not in TOGETHER:
-            return -2
-    return 0
 
 
 def literal_verdict(claim, case):

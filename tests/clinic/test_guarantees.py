@@ -3,29 +3,21 @@
 Run: pytest tests/clinic/test_guarantees.py
 """
 
-import csv
 import re
 from collections import Counter
 from itertools import combinations
 
 import numpy as np
 import pytest
+from clinic_tables import NUMBERS, literal_weight, rows
 
 from clinical_r1.clinic import cases as cases_module
 from clinical_r1.clinic.cases import LEVELS, SPLIT_SHARES, draw_cases
-from clinical_r1.clinic.knowledge import FOLDER, knowledge_base
+from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.files import ROOT
-
-
-def rows(name):
-    with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
 
 CASES = {name: draw_cases(name, "validation", 1000) + draw_cases(name, "pretrain", 1000) for name in LEVELS}
 EACH = pytest.mark.parametrize("name", LEVELS)
-NUMBERS = {(row["condition"], row["finding"]): row for row in rows("relations")}
-TOGETHER = {frozenset((row["condition"], row["other"])) for row in rows("coexist")}
 FAMILY = {row["condition"]: row["family"] for row in rows("conditions")}
 BESIDE = {row["family"]: row["beside"] for row in rows("families")}
 KIND = {row["finding"]: row["kind"] for row in rows("findings")}
@@ -37,14 +29,7 @@ EXCLUDED = [
 
 
 def weight(statement, condition, options):
-    finding, present = statement
-    if (condition, finding) in NUMBERS:
-        return int(NUMBERS[condition, finding]["present" if present else "absent"])
-    for option in options:
-        row = NUMBERS.get((option, finding))
-        if present and row and row["present"] == "2" and {option, condition} not in TOGETHER:
-            return -2
-    return 0
+    return literal_weight(*statement, condition, options)
 
 
 def implied(findings):

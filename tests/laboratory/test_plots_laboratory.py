@@ -4,25 +4,16 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import pytest  # noqa: E402
 from laboratory import write_laboratory  # noqa: E402
-from legible import assert_legible  # noqa: E402
+from legible import assert_legible, fresh_figures  # noqa: E402, F401  (a fixture of every test here)
 
-from clinical_r1 import labels, plots  # noqa: E402
+from clinical_r1 import labels  # noqa: E402
 from clinical_r1.arms import METHODS  # noqa: E402
 from clinical_r1.laboratory import comparisons, front_plots, pareto, records, shares  # noqa: E402
 from clinical_r1.laboratory import plots as laboratory_plots  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def fresh_figures():
-    with matplotlib.rc_context():
-        plots.set_style()
-        yield
-    plt.close("all")
 
 
 def legend_texts(legend):
