@@ -3,9 +3,9 @@
 1. Options: the answer's family, then the one beside it. Where tests are hidden, no wrong option that nothing at the bedside
    speaks against.
 2. Findings for the answer: one of its combinations in the split that is asked for.
-3. Negatives: absent findings that a reader would ask for, because they are typical of an option, against wrong options that no
+3. Negatives: absent findings whose absence argues against an option (hallmark or sensitive), against wrong options that no
    finding argues against yet. Few: what cannot be rejected so must have nothing for it.
-4. Lures: findings for a rejected wrong option that are neutral for the answer, and no rival's specific ones.
+4. Lures, where there are any: findings for a rejected wrong option that are neutral for the answer, and rule no option in.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ class Level:
     negatives: int = 3  # at most; a reader asks for the absence of few things
     lure_first: float = 0.25  # how often a lure opens the vignette, where a hasty reader anchors
     hide_tests: bool = False
-    hide_hallmarks: bool = False
+    hide_hallmarks: bool = False  # and the specific findings: all that rules the answer in
     shift: bool = False
 
     def hides(self, kb: KnowledgeBase, finding: str, gold: str) -> bool:
