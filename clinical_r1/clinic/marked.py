@@ -38,9 +38,9 @@ class Answer:
     counts: Mapping[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MarkedAnswers:
-    """A question and its answers. A notebook shows the HTML; `print` and `str` give the plain text."""
+    """A question and its answers. A notebook shows the HTML, or, where it cannot, the plain text that `print` gives."""
 
     question: Question
     answers: tuple[Answer, ...]
@@ -51,6 +51,8 @@ class MarkedAnswers:
             lines += [f"{_visible(answer.label)}: {_summary(answer, self.question)}"]
             lines += [f"    {line}" for line in _as_text(answer).split("\n")] + [""]
         return "\n".join([*lines, NOT_ADVICE])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         asked = "<br>".join(_escaped(line) for line in _asked(self.question))

@@ -112,6 +112,7 @@ def test_hostile_text_stays_text(text):
     claim = f"{phrase(*CASE.stated[0])} supports {CASE.gold}"
     shown = mark_answers(QUESTION, [(text, f"{claim}. {text}", "crpo")])
     plain, page = str(shown), Page(shown._repr_html_())
+    assert repr(shown) == plain  # what a page without HTML shows
     calm = Page(mark_answers(QUESTION, [("x", f"{claim}. x", "crpo")])._repr_html_())
     assert set(page.tags) == set(calm.tags) and page.attributes == calm.attributes
     assert page.tags.count("u") == calm.tags.count("u") and page.claims == calm.claims
