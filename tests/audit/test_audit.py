@@ -114,6 +114,8 @@ def test_minimum_detectable_refuses(percent, n):
 def test_three_gains_survive_holm_and_none_on_medqa():
     tests = accuracies.gain_tests()
     assert (tests["p_holm"] >= tests["p"]).all()
+    alone = accuracies.minimum_detectable(50.35, tests["n"].iloc[0])
+    assert alone < tests["detectable"].iloc[0] < 2 * alone  # of the corrected test, which finds less
     clear = set(tests.loc[tests["p_holm"] < 0.05, ["benchmark", "method"]].itertuples(index=False, name=None))
     assert clear == {
         ("medmcqa", "crpo"),

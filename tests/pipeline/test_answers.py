@@ -221,6 +221,20 @@ def test_pages_show_verdicts_numbers_and_signs():
     assert len(verdicts(rows)) == len(CLAIMS)
 
 
+def test_what_was_found_in_four_bullets():
+    rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
+    gain, over, used, needed = answers.in_short(rows).splitlines()
+    assert "accuracy by +0.5 [0.4, 0.6] points on `clinic`, +0.5 [0.4, 0.6] on `clinic-shift`" in gain
+    assert over.count("fewer false claims **contradicted**") == 2 and over.count("more true claims") == 2
+    assert "does not decide the answer" in used and "5.0 [2.0, 8.0] % of CRPO's answers follow" in used
+    assert "−50.0 [−53.0, −47.0] points against the base model" in used
+    assert "It is not needed" in needed and "+4.0 [1.0, 7.0] points" in needed
+    few = answer_rows({"comparisons": every_comparison(p=NAN, seeds=1)})
+    gain, over = answers.in_short(few).splitlines()  # what was not run is not spoken of
+    assert over.count("**unsettled**") == 2 and "supported" not in over
+    assert answers.in_short(answer_rows({})) == "\n"
+
+
 # ---- the page that was written before the run ----
 
 
