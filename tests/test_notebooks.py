@@ -6,13 +6,17 @@ python -m pytest tests/test_notebooks.py -m "not slow"    (a second)
 
 import ast
 import csv
+import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +29,7 @@ from clinical_r1.files import ROOT
 from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.pipeline import __main__ as command
 from clinical_r1.pipeline import stages
+from clinical_r1.settings import PROFILES
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|mnt|opt|Users)/\w[^\s\"']*")
@@ -50,6 +55,16 @@ def test_parameters_cell_has_the_three_parameters(path):
     (tagged,) = [cell for cell in cells(path, "code") if "parameters" in cell["metadata"].get("tags", [])]
     names = {node.id for node in ast.walk(ast.parse(tagged["text"])) if isinstance(node, ast.Name)}
     assert {"profile", "out", "seeds"} <= names
+    assert re.search(r"# (.*)", tagged["text"])[1].split(" | ") == list(PROFILES)
+
+
+@each_notebook
+def test_the_next_cell_says_with_which_parameters_the_outputs_were_made(path):
+    """Published outputs stand under the default parameters, which are a reader's own."""
+    texts = [cell["text"] for cell in cells(path, "code")]
+    (settings,) = [text for text in texts if "settings = settings_for(profile, out, seeds)" in text]
+    assert re.search(r"\nprint\((run|folder)_line\(settings\)\)$", settings)
+    assert texts.index(settings) == 2
 
 
 @each_notebook
@@ -81,18 +96,47 @@ def test_no_path_of_one_machine(path):
 # ---- on Colab ----
 
 
+def set_up_cell(path: Path) -> str:
+    (cell,) = [cell for cell in cells(path, "code") if "setup" in cell["metadata"].get("tags", [])]
+    return cell["text"]
+
+
 def colab_requirements(path: Path) -> list[Requirement]:
-    """What a notebook's Colab set-up cell gives pip: the strings after "install" in that call."""
-    (cell,) = [cell for cell in cells(path, "code") if "google.colab" in cell["text"]]
-    found = []
-    for call in (node for node in ast.walk(ast.parse(cell["text"])) if isinstance(node, ast.Call)):
-        strings = [leaf.value for leaf in ast.walk(call) if isinstance(leaf, ast.Constant)]
-        if "install" in strings:
-            given = strings[strings.index("install") + 1 :]
-            found += [Requirement(text) for text in given if isinstance(text, str) and text[0] != "-"]
-            break
-    assert found, "the set-up cell must call pip as a list of strings: [..., 'pip', 'install', 'trl==…', …]"
+    """What a notebook's set-up cell gives pip on Colab: the words after %pip install, as the shell splits them."""
+    installs = [line for line in set_up_cell(path).splitlines() if line.split()[:2] == ["%pip", "install"]]
+    found = [
+        Requirement(word) for line in installs for word in shlex.split(line)[2:] if not word.startswith("-")
+    ]
+    assert found, "the set-up cell must hold a line `%pip install -q trl==…`"
     return found
+
+
+def as_python(cell: str) -> str:
+    """A cell as IPython runs it: magics are calls."""
+    inputs = importlib.import_module("IPython.core.inputtransformer2")  # IPython comes with ipykernel
+    return inputs.TransformerManager().transform_cell(cell)
+
+
+class Shell:
+    """Takes the magics of the set-up cell: what pip was given is noted, the extension is loaded as by IPython."""
+
+    def __init__(self):
+        self.pip = []
+
+    def run_line_magic(self, name: str, line: str) -> None:
+        if name == "pip":
+            self.pip.append(line)
+        else:
+            assert name == "reload_ext"
+            importlib.reload(importlib.import_module(line)).load_ipython_extension(self)
+
+
+@each_notebook
+def test_set_up_cell_is_short_and_the_same_everywhere(path):
+    assert len(set_up_cell(path).splitlines()) <= 5
+    assert set_up_cell(path) == set_up_cell(NOTEBOOKS[0]) and cells(path, "code")[0]["text"] == set_up_cell(
+        path
+    )
 
 
 @each_notebook
@@ -102,32 +146,72 @@ def test_colab_cell_leaves_colabs_packages_alone(path):
     assert not names & {"torch", "transformers", "numpy"}
 
 
+class Killed(BaseException):
+    """In place of the signal that ends the kernel."""
+
+
+@pytest.fixture
+def colab(monkeypatch, tmp_path):
+    """As if on Colab: its /content is tmp_path, and a kernel that is ended says so. Yields the shell."""
+
+    def killed(*_):
+        raise Killed
+
+    make, go, here = os.makedirs, os.chdir, Path.cwd()
+    shell = Shell()
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(__version__=metadata.version("pyarrow")))
+    monkeypatch.setattr(
+        os, "makedirs", lambda path, **how: make(path.replace("/content", str(tmp_path)), **how)
+    )
+    monkeypatch.setattr(os, "chdir", lambda path: go(path.replace("/content", str(tmp_path))))
+    monkeypatch.setattr(os, "kill", killed)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    yield shell
+    go(here)
+
+
 @each_notebook
-@pytest.mark.parametrize("old_pyarrow", [False, True])
-def test_colab_cell_puts_results_where_the_file_pane_shows_them(
-    path, old_pyarrow, tmp_path, monkeypatch, capsys
-):
+def test_colab_cell_puts_results_where_the_file_pane_shows_them(path, colab, tmp_path, capsys):
     """On Colab a notebook runs in /content, where out = ".." would be the root of the machine."""
-    setup = next(cell["text"] for cell in cells(path, "code") if "google.colab" in cell["text"])
     (parameters,) = [
         cell["text"] for cell in cells(path, "code") if "parameters" in cell["metadata"].get("tags", [])
     ]
-    calls = []
-    monkeypatch.setitem(sys.modules, "google.colab", object())
-    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command[1:4]))
-    monkeypatch.setattr(os, "kill", lambda *_: calls.append("restart"))
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    if old_pyarrow:
-        monkeypatch.setitem(sys.modules, "pyarrow", object())
-    else:
-        monkeypatch.delitem(sys.modules, "pyarrow", raising=False)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(setup.replace("/content", str(tmp_path)), names)
-    exec(parameters, names)
-    assert Path(names["out"]).resolve() == tmp_path / "clinical_r1"
-    assert calls == [["-m", "pip", "install"]] + ["restart"] * old_pyarrow
-    assert ("Choose Run all again" in capsys.readouterr().out) == old_pyarrow
+    names = {"get_ipython": lambda: colab}
+    for _ in range(2):  # Run all, and again in the same kernel
+        exec(as_python(set_up_cell(path)), names)
+        exec(parameters, names)
+        assert Path(names["out"]).resolve() == tmp_path / "clinical_r1"
+    assert len(colab.pip) == 2 and capsys.readouterr().out == ""
+
+
+def test_colab_cell_restarts_once_where_an_older_pyarrow_is_loaded(colab, monkeypatch, tmp_path, capsys):
+    names = {"get_ipython": lambda: colab}
+    monkeypatch.setitem(sys.modules, "pyarrow", SimpleNamespace(__version__="18.1.0"))
+    with pytest.raises(Killed):
+        exec(as_python(set_up_cell(NOTEBOOKS[0])), names)
+    assert "Colab restarts once" in (said := capsys.readouterr().out) and "Choose Run all again" in said
+    monkeypatch.delitem(sys.modules, "pyarrow")  # the new kernel
+    exec(as_python(set_up_cell(NOTEBOOKS[0])), names)
+    assert len(colab.pip) == 2 and Path.cwd() == tmp_path / "clinical_r1" / "notebooks"
+
+
+def test_what_is_loaded_before_the_restart_is_the_standard_library():
+    code = (
+        "import sys; before = set(sys.modules); import clinical_r1.pipeline.colab\n"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before}\n"
+        "print(*sorted(new - set(sys.stdlib_module_names)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.stdout.split() == ["clinical_r1"], run.stderr
+
+
+@each_notebook
+def test_elsewhere_the_set_up_cell_does_nothing(path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "google.colab", raising=False)
+    shell, here, names = Shell(), Path.cwd(), {}
+    exec(as_python(set_up_cell(path)), names | {"get_ipython": lambda: shell})
+    assert shell.pip == [] and Path.cwd() == here
 
 
 @pytest.mark.slow

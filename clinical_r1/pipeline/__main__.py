@@ -47,6 +47,7 @@ from clinical_r1.arms import LABORATORY
 from clinical_r1.files import DATA_VARIABLE, ROOT, PipelineError, locked, write_text
 from clinical_r1.pipeline.machine import check_machine
 from clinical_r1.pipeline.manifest import read_manifest, seeds_line
+from clinical_r1.pipeline.shown import without_progress
 from clinical_r1.pipeline.stages import (
     NOTEBOOKS,
     STAGES,
@@ -106,7 +107,8 @@ def _publish_outputs(run, stage):
     ran = [cell for cell in done["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
     for cell, executed in zip(source["cells"], ran, strict=True):
         if cell["cell_type"] == "code":
-            cell["outputs"], cell["execution_count"] = executed["outputs"], executed["execution_count"]
+            cell["outputs"] = without_progress(executed["outputs"])
+            cell["execution_count"] = executed["execution_count"]
     write_text(run.source(stage), json.dumps(source, indent=1, ensure_ascii=False) + "\n")
 
 

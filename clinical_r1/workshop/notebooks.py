@@ -123,13 +123,13 @@ NUMBERS = {1: "one CPU core", 2: "two CPU cores", 4: "four CPU cores", 8: "eight
 
 
 def run_cells(path: Path) -> tuple[dict, float]:
-    """Run a notebook's code cells in this process, from top to bottom.
+    """Run a notebook's code cells in this process, from top to bottom; the set-up cell is Colab's.
 
     Returns (its names, seconds of the cells tagged "check").
     """
     names, seconds = {"__name__": "__main__"}, 0.0
     for cell in _cells(path.read_text(encoding="utf-8")):
-        if cell["cell_type"] == "code":
+        if cell["cell_type"] == "code" and "setup" not in cell["metadata"].get("tags", []):
             start = time.perf_counter()
             exec(compile("".join(cell["source"]), f"{path.name}:{cell['id']}", "exec"), names)
             if "check" in cell["metadata"].get("tags", []):

@@ -196,6 +196,27 @@ def test_outputs_stored_in_a_notebook_do_not_repeat_it(finished):
     assert finished.executed() == ["01", "04"]
 
 
+def test_publishing_leaves_progress_bars_out(finished):
+    path = finished.run_dir / "notebooks" / "04_last.ipynb"
+    executed = json.loads(path.read_text())
+    said = {"name": "stdout", "output_type": "stream", "text": ["90 files\n"]}
+    bar = {
+        "name": "stderr",
+        "output_type": "stream",
+        "text": ["arms trained:   0%|          | 0/15 [00:00<?, ?arm/s]"],
+    }
+    executed["cells"][-1]["outputs"] = [bar, said]
+    path.write_text(json.dumps(executed))
+    record = finished.manifest()
+    outputs = record["stages"]["04_last"]["outputs"]
+    (name,) = [name for name in outputs if name.endswith("04_last.ipynb")]
+    outputs[name] = files.sha256(path)
+    (finished.run_dir / "manifest.json").write_text(json.dumps(record))
+    assert finished("--publish") == 0
+    published = json.loads((finished.notebooks / "04_last.ipynb").read_text())
+    assert published["cells"][-1]["outputs"] == [said]
+
+
 def test_a_run_writes_nothing_outside_its_folder_and_publishing_copies_what_it_made(finished, capsys):
     assert sorted(path.name for path in finished.notebooks.parent.iterdir()) == ["notebooks", "with space"]
     published = finished.notebooks.parent / "figures" / "published" / "smoke"
