@@ -78,8 +78,9 @@ def trained_with_k():
     """What the laboratory's training did from k = 1 to k = 10: one row for each of MEASURES, read from the published runs.
 
     Columns: measure, k = 1 and k = 10 (means; accuracy in per cent, the others per response), difference (k = 10 minus
-    k = 1, paired) with its 95 % interval low, high, p_holm (corrected for all tests of the family k; NaN with one seed),
-    detectable (the smallest difference that these runs would find in four of five repetitions), questions, seeds.
+    k = 1, paired) with its 95 % interval low, high, p_holm (corrected for all `tests` of the family k that share its status;
+    NaN with one seed), detectable (the smallest difference that these runs would find in four of five repetitions), questions,
+    seeds.
     """
     from clinical_r1.laboratory.comparisons import ablation_table
     from clinical_r1.laboratory.records import SHIPPED, read_laboratory
@@ -106,6 +107,7 @@ def _from_k_to_k(table):
             "low": -low.loc[name, "difference_high"],
             "high": -low.loc[name, "difference_low"],
             "p_holm": low.loc[name, "p_holm"],
+            "tests": low.loc[name, "tests"],
             "detectable": low.loc[name, "mde_holm"],
             "questions": low.loc[name, "n"],
             "seeds": low.loc[name, "seeds"],

@@ -13,6 +13,7 @@ from clinical_r1.clinic.cases import Case
 from clinical_r1.curation.folding import similar_pairs
 from clinical_r1.curation.splits import curate
 from clinical_r1.laboratory.pareto import undominated
+from clinical_r1.metrics import PRIMARY_METRICS
 from clinical_r1.workshop import aggregator, break_reward, choose_k, collapse, judge, leak
 from clinical_r1.workshop import front as workshop_front
 from clinical_r1.workshop.notebooks import FOLDER, run_cells
@@ -263,6 +264,8 @@ def test_trained_table_is_what_the_laboratory_recorded():
         )
         assert row["difference"] == pytest.approx(row["k = 10"] - row["k = 1"])
         assert row["low"] <= row["difference"] <= row["high"]
+    named = table.loc[list(PRIMARY_METRICS), "tests"]  # corrected together; tokens apart, as the text says
+    assert named.nunique() == 1 and named.iloc[0] > table.loc["tokens", "tests"] > 0
 
 
 def published(**p_and_difference):
@@ -271,9 +274,21 @@ def published(**p_and_difference):
     for name, (p, difference) in p_and_difference.items():
         width = 2 * abs(difference) if p == 1 else abs(difference) / 2
         rows.append(
-            (name, 5.0, 5.0 + difference, difference, difference - width, difference + width, p, 3.0, 1000, 8)
+            (
+                name,
+                5.0,
+                5.0 + difference,
+                difference,
+                difference - width,
+                difference + width,
+                p,
+                16,
+                3.0,
+                1000,
+                8,
+            )
         )
-    columns = "measure,k = 1,k = 10,difference,low,high,p_holm,detectable,questions,seeds".split(",")
+    columns = "measure,k = 1,k = 10,difference,low,high,p_holm,tests,detectable,questions,seeds".split(",")
     return pd.DataFrame(rows, columns=columns)
 
 

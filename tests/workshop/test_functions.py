@@ -231,6 +231,17 @@ def by_hand(rewards, size, eps=1e-4, zero=False, flat=False, weights=None, batch
     return (scaled * (weights or (1,) * 3)[: rewards.shape[1]]).sum(axis=2).reshape(-1)
 
 
+def where_it_varies(rewards, size):
+    """Divides unless the deviation is exactly 0, which a rounded mean prevents."""
+    grouped = np.asarray(rewards, dtype=float).reshape(-1, size, rewards.shape[1])
+    known = ~np.isnan(grouped)
+    count = known.sum(axis=1, keepdims=True)
+    mean = np.where(known, grouped, 0).sum(axis=1, keepdims=True) / np.maximum(count, 1)
+    centred = np.where(known, grouped - mean, 0)
+    deviation = np.sqrt((centred**2).sum(axis=1, keepdims=True) / np.maximum(count - 1, 1))
+    return np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0).sum(axis=2).ravel()
+
+
 def without_a_mean(rewards, size):
     """Each objective between 0, the worst of its group, and 1."""
     grouped = rewards.reshape(-1, size, rewards.shape[1])
@@ -270,6 +281,7 @@ def test_single_precision_passes():
         (lambda r, G: by_hand(r, G, eps=0), "divided by"),
         (lambda r, G: by_hand(r, G, eps=1e-9, zero=True), "rewards are all"),
         (lambda r, G: by_hand(r, G, flat=True, zero=True), "not there yet"),
+        (where_it_varies, "rewards are all .* a test for exactly 0"),
         (lambda r, G: by_hand(r, G, batch=True), "not with the whole batch"),
         (lambda r, G: by_hand(r, G, weights=(1, 1, 0)), "none left out"),
         (lambda r, G: by_hand(r, G, weights=(10, 1, 0.5)), "each count the same"),

@@ -35,8 +35,9 @@ print(
 #
 # ## Read the training
 #
-# The laboratory trained CRPO with k = 1 and with k = 10, on several seeds. `difference` is k = 10 minus k = 1, paired, with its
-# interval; `p_holm` is its p, corrected for all differences that were tested in this family. A true difference of the size
+# The laboratory trained CRPO with k = 1 and with k = 10, each with the seeds that the table counts. `difference` is k = 10 minus
+# k = 1, paired, with its interval; `p_holm` is its p, corrected because `tests` differences of this family were tested
+# (several k, several measures; tokens were not named before looking, and are corrected apart). A true difference of the size
 # `detectable` would be found in four of five such laboratories, a smaller one less often. Call a measure settled if `p_holm`
 # is below 0.05.
 # - `trained`: for each measure "rises", "falls" or "not settled"
