@@ -3,8 +3,8 @@
     ./reproduce.sh ablations [--seeds 3] [--full] [--only k0 --only k30] [--out DIR]
 
 Same questions, steps and evaluation as profile `cpu`. Resumable: an arm that is trained, answered or summarised is kept.
-`summarise` writes four files to runs/ablations/summary, and --publish copies them into the package, where notebook 05 finds
-them: it renders without training anything.
+`summarise` writes four files and a record of code and settings to runs/ablations/summary, and --publish copies them into the
+package, where notebook 05 finds them: it renders without training anything.
 """
 
 import gzip
@@ -14,13 +14,22 @@ from dataclasses import replace
 from pathlib import Path
 
 from clinical_r1.arms import ARMS, LABORATORY, MAIN
-from clinical_r1.artifacts import policy_of
+from clinical_r1.artifacts import DONE, policy_of
 from clinical_r1.completions import parse_completion
 from clinical_r1.curation.splits import ensure_splits
 from clinical_r1.engines import local
-from clinical_r1.files import read_jsonl, read_stamp, read_stamped, replacing, write_stamped, write_text
+from clinical_r1.files import (
+    read_json,
+    read_jsonl,
+    read_stamp,
+    read_stamped,
+    replacing,
+    write_json,
+    write_stamped,
+    write_text,
+)
 from clinical_r1.generate import answer_jobs, is_complete, made_from, read_completions
-from clinical_r1.laboratory.records import BENCHMARK, FILES, SHIPPED
+from clinical_r1.laboratory.records import BENCHMARK, FILES, RECORD, SHIPPED
 from clinical_r1.prompts import build_messages
 from clinical_r1.questions import read_questions
 from clinical_r1.score import exact_judge, is_correct
@@ -83,8 +92,11 @@ def answer(settings: Settings) -> None:
 # --- the summary
 
 
-def summarise(settings: Settings, folder: Path) -> list[Path]:
-    """Write the four files of `records.FILES` for the arms and seeds whose answers are on disk."""
+def summarise(settings: Settings, folder: Path, git: dict | None = None) -> list[Path]:
+    """Write the four files of `records.FILES`, and `records.RECORD`, for the arms and seeds whose answers are on disk.
+
+    git: {"sha", "dirty"} of the code that summarises.
+    """
     done = [
         (method, seed)
         for seed in settings.seeds
@@ -97,7 +109,22 @@ def summarise(settings: Settings, folder: Path) -> list[Path]:
         _training(settings, done),
         _trajectories(settings, done),
     )
-    return [_write(folder / name, frame) for name, frame in zip(FILES.values(), frames, strict=True)]
+    written = [_write(folder / name, frame) for name, frame in zip(FILES.values(), frames, strict=True)]
+    return [*written, write_json(folder / RECORD, _record(settings, done, git))]
+
+
+RECORDED = ("base_model", "rl_steps", "shared_prefix", "draws", "lora_rank", "max_completion_tokens")
+
+
+def _record(settings, done, git):
+    """What a reader needs to know of the code and settings behind a summary; what differs between arms has several values."""
+    paths = [settings.model_dir(method, seed) / DONE for method, seed in done]
+    stamps = [read_json(path) for path in paths if path.exists()]
+    trained = {
+        name: sorted({stamp[name] for stamp in stamps if name in stamp}, key=str)
+        for name in (*RECORDED, "reward_rules", "prompt_rules")
+    }
+    return {"git": git or {"sha": None, "dirty": None}, "questions": settings.n_test, "trained": trained}
 
 
 def _write(path: Path, frame) -> Path:
@@ -227,15 +254,18 @@ def trace(settings: Settings, method: str, seed: int) -> Path:
     return write_stamped(path, rows, made)
 
 
-def reproduce(settings: Settings, summary_only=False, publish=False, full=False) -> None:
-    """`./reproduce.sh ablations`: train, answer, trace and summarise; publish copies the summary into the package."""
+def reproduce(settings: Settings, summary_only=False, publish=False, full=False, git=None) -> None:
+    """`./reproduce.sh ablations`: train, answer, trace and summarise; publish copies the summary into the package.
+
+    git: as in `summarise`.
+    """
     if not summary_only:
         run(settings, full)
         for seed in settings.seeds:
             for arm in MAIN:
                 if arm.name in settings.methods and arm.stage:
                     trace(settings, arm.name, seed)
-    for path in summarise(settings, settings.run_dir / "summary"):
+    for path in summarise(settings, settings.run_dir / "summary", git):
         print(f"  {path.stat().st_size / 1000:8.1f} kB  {path.name}")
         if publish:
             shutil.copy(path, SHIPPED / path.name)

@@ -78,11 +78,13 @@ def prompt_and_reward(lab, metrics=OBJECTIVES):
     """The two-by-two of prompt and reward: frame metric, effect, status, difference, ..., p, p_holm, ...
 
     effect "CRPO prompt" and "CRPO reward" average over the other factor; "both together" is their interaction: how much
-    more the reward does under its own prompt.
+    more the reward does under its own prompt. Without answers of all four arms the frame has no rows.
     """
     import pandas as pd
 
     crpo, grpo, reward, prompt = "crpo", "grpo", "crpo_in_grpo", "grpo_in_crpo"
+    if not {crpo, grpo, reward, prompt} <= set(lab.scores["arm"]):
+        return pd.DataFrame(columns=TWO_BY_TWO_COLUMNS)
     effects = {
         "CRPO prompt": {crpo: 0.5, prompt: 0.5, reward: -0.5, grpo: -0.5},
         "CRPO reward": {crpo: 0.5, prompt: -0.5, reward: 0.5, grpo: -0.5},
@@ -96,7 +98,23 @@ def prompt_and_reward(lab, metrics=OBJECTIVES):
         for effect, signs in effects.items()
     ]
     table = with_holm(pd.DataFrame(rows))
-    return table.assign(n=drawn.questions, seeds=drawn.seeds, interval=drawn.named())
+    return table.assign(n=drawn.questions, seeds=drawn.seeds, interval=drawn.named())[TWO_BY_TWO_COLUMNS]
+
+
+TWO_BY_TWO_COLUMNS = [
+    *("metric", "effect", "status", "difference", "difference_low", "difference_high", *TESTED_COLUMNS),
+    *("n", "seeds", "interval"),
+]
+
+
+def coverage_table(lab):
+    """Share of answers that parse, by k and training seed: frame k, arm, label, seed, coverage (0 to 1), n (questions)."""
+    labels = lab.arms.set_index("arm")["label"]
+    own = lab.scores[lab.scores["arm"].isin(members(lab, "k"))]
+    table = own.groupby(["arm", "seed"])["parsed"].agg(coverage="mean", n="size").reset_index()
+    table = table.assign(k=[weight_of_accuracy(arm) for arm in table["arm"]], label=table["arm"].map(labels))
+    columns = ["k", "arm", "label", "seed", "coverage", "n"]
+    return table[columns].sort_values(["k", "seed"], ignore_index=True)
 
 
 def seconds_per_arm(lab):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clinical_r1.arms import ARMS, REFERENCE
-from clinical_r1.files import PACKAGE
+from clinical_r1.files import PACKAGE, read_json, write_text
 from clinical_r1.rewards import REWARD_SETS
 
 FILES = {
@@ -14,6 +14,7 @@ FILES = {
     "training": "ablations_training.csv.gz",
     "trajectories": "ablations_trajectories.csv.gz",
 }
+RECORD = "ablations_record.json"  # beside them: the code and settings that a summary was made with; summaries before it lack it
 SHIPPED = PACKAGE / "data" / "laboratory"  # the summary that came with the package
 COLUMNS = {
     "scores": ("arm", "seed", "id", "correct", "parsed", "tokens"),
@@ -46,12 +47,16 @@ TERMS = (ACCURACY, REASONING, CONSISTENCY)
 
 
 class Laboratory(NamedTuple):
-    """The four frames of the laboratory, one row per answer, arm, training step and checkpoint answer."""
+    """The four frames of the laboratory, one row per answer, arm, training step and checkpoint answer; and its record.
+
+    record: {"git": {"sha", "dirty"}, "questions", "trained": {setting: values over all arms}}; None where a summary has none.
+    """
 
     scores: object
     arms: object
     training: object
     trajectories: object
+    record: dict | None = None
 
 
 def find_laboratory(out=".") -> Path:
@@ -75,7 +80,8 @@ def read_laboratory(folder) -> Laboratory:
         )
     scores["accuracy"] = 100.0 * scores["correct"]
     frames["trajectories"]["accuracy"] = 100.0 * frames["trajectories"]["correct"]
-    return Laboratory(**frames)
+    record = Path(folder) / RECORD
+    return Laboratory(**frames, record=read_json(record) if record.exists() else None)
 
 
 def _read(path, columns):
@@ -92,6 +98,35 @@ def _read(path, columns):
         what = f"lacks the columns {missing}" if missing else "has no rows"
         raise ValueError(f"{path} {what}; expected at least {list(columns)}: {FIX}.")
     return frame
+
+
+def standing(lab):
+    """What stands behind the numbers: frame family, arms (how many have answers), names, seeds and most_seeds (fewest and most
+    training seeds of an arm), questions, answers; code ("commit <sha>", "" if unknown), rl_steps and shared_prefix of the record.
+    """
+    import pandas as pd
+
+    about = lab.arms.set_index("arm")["family"]
+    seeds = lab.scores.groupby("arm")["seed"].nunique()
+    git, trained = ((lab.record or {}).get(name, {}) for name in ("git", "trained"))
+    made = {
+        "code": f"commit {git['sha']}" if git.get("sha") else ""
+    }  # words: digits alone would be read back as a number
+    made |= {name: ", ".join(map(str, trained.get(name, []))) for name in ("rl_steps", "shared_prefix")}
+    rows = []
+    for family in dict.fromkeys(lab.arms["family"]):
+        own = [arm for arm in answered(lab) if about[arm] == family]
+        scores = lab.scores[lab.scores["arm"].isin(own)]
+        if own:
+            row = {"family": family, "arms": len(own), "names": " ".join(own)}
+            row |= {"seeds": int(seeds[own].min()), "most_seeds": int(seeds[own].max())}
+            rows.append(row | {"questions": scores["id"].nunique(), "answers": len(scores)} | made)
+    return pd.DataFrame(rows)
+
+
+def save_table(frame, name, folder):
+    """Write a frame as <name>.csv beside the figures; the path."""
+    return write_text(Path(folder) / f"{name}.csv", frame.to_csv(index=False))
 
 
 def families(lab):

@@ -46,7 +46,7 @@ from pathlib import Path
 from clinical_r1.arms import LABORATORY
 from clinical_r1.files import DATA_VARIABLE, ROOT, PipelineError, locked, write_text
 from clinical_r1.pipeline.machine import check_machine
-from clinical_r1.pipeline.manifest import read_manifest, seeds_line
+from clinical_r1.pipeline.manifest import git_state, read_manifest, seeds_line
 from clinical_r1.pipeline.shown import without_progress
 from clinical_r1.pipeline.stages import (
     NOTEBOOKS,
@@ -328,7 +328,7 @@ def ablations_command(arguments, *_) -> None:
 
     seeds = range(arguments.seeds)
     settings = ablations.laboratory_settings(arguments.out.resolve(), seeds, arms, arguments.full)
-    ablations.reproduce(settings, arguments.summary_only, arguments.publish, arguments.full)
+    ablations.reproduce(settings, arguments.summary_only, arguments.publish, arguments.full, git_state())
 
 
 def traces_command(arguments, *_) -> None:

@@ -11,6 +11,7 @@ from clinical_r1.causality.summary import base_lines, sentences
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block, read_changes
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
+from clinical_r1.laboratory.page import TABLES, laboratory_page
 from clinical_r1.metrics import EXPLORATORY, NO_TEST, PRIMARY
 from clinical_r1.pipeline.answers import answer_rows, claims_block, first_screen
 from clinical_r1.pipeline.explain import EXAMPLE
@@ -28,6 +29,8 @@ TO_COME = (
     "Not run yet: the published tables are of an earlier run, with other rules and fewer seeds. What the run with "
     f"{len(PUBLISHED.seeds)} seeds will decide, and how, is written in {{claims}}.\n"
 )
+LABORATORY_BEGIN, LABORATORY_END = "<!-- laboratory: generated -->", "<!-- /laboratory -->"
+NO_LABORATORY = "Not published yet: run notebook 05 and publish it.\n"
 CAUSALITY_BEGIN, CAUSALITY_END = "<!-- causality: generated -->", "<!-- /causality -->"
 SINCE_PRIMARY = {"status", "mde_holm", "tests"}
 SHOWN_METRICS = {
@@ -199,22 +202,35 @@ def causality_block(folder: Path) -> str:
     return "\n\n".join(filter(None, [sentences(found["shares"], tests[own]), others])) + "\n"
 
 
+def laboratory_block(folder: Path) -> str:
+    """The block of docs/results.md on the laboratory: the findings of notebook 05, from the tables that it published."""
+    tables = _tables(folder, TABLES)
+    if not tables:
+        return NO_LABORATORY
+    try:
+        return laboratory_page(tables)
+    except (ValueError, KeyError) as error:
+        raise PipelineError(f"{folder}: {error}") from error
+
+
 def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
-    """Rewrite the generated blocks, and nothing else: of five pages in docs, and of README.md above them."""
+    """Rewrite the generated blocks, and nothing else: of five pages in docs, two of results.md, and of README.md above them."""
     answers = published_answers(settings.published_dir)
     marks = CLAIMS_BEGIN, CLAIMS_END
-    pages = {
-        docs / RESULTS: (BEGIN, END, published_block(settings.published_dir)),
-        docs / MAP: (MAP_BEGIN, MAP_END, map_block()),
-        docs / CLINIC: (PAGE_BEGIN, PAGE_END, page_block(knowledge_base(), read_changes(DOCS))),
-        docs / CLAIMS: (*marks, verdicts_block(answers)),
-        docs / CAUSALITY: (CAUSALITY_BEGIN, CAUSALITY_END, causality_block(settings.published_dir)),
-        docs.parent / README: (*marks, readme_block(answers)),
-    }
+    blocks = [
+        (docs / RESULTS, BEGIN, END, published_block(settings.published_dir)),
+        (docs / RESULTS, LABORATORY_BEGIN, LABORATORY_END, laboratory_block(settings.published_dir)),
+        (docs / MAP, MAP_BEGIN, MAP_END, map_block()),
+        (docs / CLINIC, PAGE_BEGIN, PAGE_END, page_block(knowledge_base(), read_changes(DOCS))),
+        (docs / CLAIMS, *marks, verdicts_block(answers)),
+        (docs / CAUSALITY, CAUSALITY_BEGIN, CAUSALITY_END, causality_block(settings.published_dir)),
+        (docs.parent / README, *marks, readme_block(answers)),
+    ]
     texts = {}
-    for path, (begin, end, block) in pages.items():
+    for path, begin, end, block in blocks:
         name = README if path.name == README else f"docs/{path.name}"
-        texts[path] = with_block(path.read_text(encoding="utf-8"), begin, end, block, name)
+        before = texts.get(path) or path.read_text(encoding="utf-8")
+        texts[path] = with_block(before, begin, end, block, name)
     for path, text in texts.items():
         write_text(path, text)
     return docs / RESULTS
