@@ -272,7 +272,7 @@ def _trained(table):
             if {method, against} <= set(last["method"]) and metric in last:
                 means = last.groupby(["seed", "method"])[metric].mean().unstack("method")
                 about = {"method": method, "against": against, "metric": metric}
-                rows.append(about | _over_seeds((means[method] - means[against]).dropna().to_numpy()))
+                rows.append(about | over_seeds((means[method] - means[against]).dropna().to_numpy()))
     frame = pd.DataFrame(rows, columns=[*KEYS, *NUMBERS, "standard_error"]).assign(
         base="", benchmark="clinic"
     )
@@ -286,7 +286,11 @@ def _trained(table):
     return frame[[*KEYS, *NUMBERS]]
 
 
-def _over_seeds(differences):
+def over_seeds(differences) -> dict:
+    """One number a seed (S,) -> mean as `difference`, ci_low, ci_high and p of Student's t, seeds, standard_error.
+
+    NaN where there is no number, or, of all but the mean, with one seed or where no seed differs.
+    """
     from scipy.stats import t
 
     seeds, mean = len(differences), float(np.mean(differences)) if len(differences) else np.nan
@@ -331,12 +335,19 @@ def _sentence(row):
     return f"{row.claim}, {row.when}" if row.when else row.claim
 
 
+def shown_value(row) -> str:
+    """ "+0.17 [0.10, 0.24]": a row of `answer_rows` (as a tuple with names) in the digits of its measure."""
+    places, sign = _places(row.metric), "" if row.direction == MOST else "+"
+    value = f"{row.difference:{sign}.{places}f} {interval(row.ci_low, row.ci_high, places)}"
+    return value.replace("-", "−").strip()
+
+
+def _places(metric):
+    return 1 if metric in PER_CENT else 3 if metric == "kl" else 2
+
+
 def _numbers(row):
-    places = 1 if row.metric in PER_CENT else 3 if row.metric == "kl" else 2
-    sign = "" if row.direction == MOST else "+"
-    value = f"{row.difference:{sign}.{places}f} {interval(row.ci_low, row.ci_high, places)}".replace(
-        "-", "−"
-    ).strip()
+    places, value = _places(row.metric), shown_value(row)
     p = "–" if pd.isna(row.p) or row.direction == MOST else "< 0.001" if row.p < 0.001 else number(row.p, 3)
     pair = ARMS[row.method].label + (f" − {ARMS[row.against].label}" if row.against in ARMS else "")
     measure = MEASURES.get(row.metric, row.metric.replace("_", " "))
@@ -437,5 +448,5 @@ def _on_clinic(rows, key, when):
     """ " (+0.17 [0.10, 0.24])": the comparisons on `clinic` behind one cell; "" where nothing was run."""
     own = rows[(rows["key"] == key) & (rows["when"] == when) & (rows["benchmark"] == "clinic")]
     own = own[own["difference"].notna()].drop_duplicates(["method", "against", "metric"])
-    shown = [f"{ARMS[row.method].label} " * (len(own) > 1) + _numbers(row)[3] for row in own.itertuples()]
+    shown = [f"{ARMS[row.method].label} " * (len(own) > 1) + shown_value(row) for row in own.itertuples()]
     return f" ({'; '.join(shown)})" if shown else ""

@@ -1,0 +1,451 @@
+"""What notebook 04 says it found, for runs of every kind: literal tables, literal words."""
+
+import math
+
+import pandas as pd
+import pytest
+from records import record
+
+from clinical_r1 import metrics
+from clinical_r1.labels import METHOD_LABELS
+from clinical_r1.metrics import NO_TEST, PRIMARY_BENCHMARKS, PRIMARY_METRICS, PROCESS_METRICS, status
+from clinical_r1.pipeline import answers, endings, findings, observed
+from clinical_r1.pipeline.wording import ONE_SEED, listed, p_value, plain
+from clinical_r1.tables import COMPARISON_COLUMNS
+
+NAN = math.nan
+SETS = ("clinic", "clinic-shift", "clinic-expert")
+MEASURES = (
+    *PRIMARY_METRICS,
+    *(name for name in PROCESS_METRICS if name not in PRIMARY_METRICS),
+)  # as metrics.compare has them
+
+
+def row(metric="accuracy", benchmark="clinic", difference=0.0, half=1.0, p=0.5, seeds=10, pair=answers.PLAIN):
+    """A row of metrics.compare: the first arm's mean, the second's, and what follows; n is 2,000, the detectable difference 5."""
+    base = 80.0 if metric == "accuracy" else 2.0
+    names = {"benchmark": benchmark, "metric": metric, "status": status(benchmark, metric)}
+    numbers = {pair[0]: base + difference, pair[1]: base, "difference": difference}
+    numbers |= {"ci_low": difference - half, "ci_high": difference + half, "p": p, "p_holm": p}
+    more = {"mde_holm": 5.0 if p == p else NAN, "tests": 8, "test": "two-way" if p == p else NO_TEST}
+    return names | numbers | more | {"n": 2000, "seeds": seeds, "coverage": 1.0}
+
+
+def comparison(pair=answers.PLAIN, sets=SETS, measures=MEASURES, **numbers):
+    """A comparison in which every row has these numbers."""
+    return pd.DataFrame([row(metric, name, pair=pair, **numbers) for name in sets for metric in measures])
+
+
+def head(text):
+    first = text.split("\n")[0]
+    assert first.startswith("### ") and "nan" not in text and "\n\n\n" not in text, text
+    return first.removeprefix("### ")
+
+
+EVERY_PAIR = tuple(answers.PAIRS.values())
+ONE = {"p": NAN, "seeds": 1}
+CLEAR = {"difference": 10.0, "half": 2.0, "p": 1e-4}
+NONE = {"difference": 0.1, "half": 6.0, "p": 0.9}
+CLOSE = {"difference": 0.1, "half": 0.15, "p": 0.9}  # within every margin
+
+
+# ---- one row ----
+
+
+@pytest.mark.parametrize(
+    ("numbers", "found"),
+    [
+        (CLEAR, findings.HIGHER),
+        (CLEAR | {"difference": -10.0}, findings.LOWER),
+        (CLOSE, findings.WITHIN),
+        (NONE, findings.OPEN),
+        (CLEAR | {"p": 0.2}, findings.OPEN),  # an interval apart from 0 that correction does not let pass
+        (CLEAR | ONE, findings.UNTESTED),
+    ],
+)
+@pytest.mark.parametrize("metric", PRIMARY_METRICS)
+def test_what_a_row_shows(metric, numbers, found):
+    assert findings.outcome(row(metric, **numbers)) == found
+
+
+def test_a_measure_without_a_margin_is_never_called_as_good_as_equal():
+    assert findings.outcome(row("verification", **CLOSE)) == findings.OPEN
+
+
+def test_fewer_false_claims_speak_for_an_arm():
+    assert findings.in_favour(row("hallucination", difference=-1.0)) and findings.in_favour(
+        row("drc", difference=1.0)
+    )
+    assert not findings.in_favour(row("hallucination", difference=1.0))
+
+
+# ---- accuracy ----
+
+
+def test_more_accurate_names_the_sets_by_what_was_found():
+    pair = findings.FIRST_PAIR
+    rows = [row(benchmark="clinic", pair=pair, **CLEAR), row(benchmark="clinic-expert", pair=pair, **NONE)]
+    text = findings.more_accurate(pd.DataFrame(rows))
+    assert head(text) == (
+        "Cold Start + CRPO is more accurate than Baseline on `clinic` (+10.0 points); not found to differ on "
+        "`clinic-expert` (+0.1 points)"
+    )
+    assert "90.0 against 80.0 %, +10.0 points [8.0, 12.0], p < .001." in text
+    assert "differences of 5.0 or more would have been found with 80 % power, first Holm step" in text
+    assert "2,000 questions a set, 10 training seeds" in text
+
+
+def test_as_accurate_is_said_only_where_a_loss_of_the_margin_is_excluded():
+    def said(**numbers):
+        return head(findings.as_accurate(pd.DataFrame([row(**numbers)])))
+
+    assert (
+        said(**CLOSE)
+        == "CRPO is as accurate as GRPO on `clinic` (+0.1 points): a loss of 3 points is excluded"
+    )
+    assert said(**NONE).startswith("Whether CRPO is as accurate as GRPO stays unsettled on `clinic`")
+    assert said(**CLEAR).startswith("CRPO is more accurate than GRPO")
+    assert said(difference=-1.5, half=1.0, p=0.01).endswith(
+        "less accurate than GRPO on `clinic` (−1.5 points), by less than 3 points"
+    )
+    assert (
+        said(difference=-9.0, half=1.0, p=0.01) == "CRPO is less accurate than GRPO on `clinic` (−9.0 points)"
+    )
+
+
+@pytest.mark.parametrize("say", [findings.more_accurate, findings.as_accurate, findings.richer])
+def test_one_seed_gives_numbers_and_no_verdict(say):
+    text = say(comparison(**CLEAR | ONE))
+    assert head(text).endswith(ONE_SEED)
+    assert "+10.0 points [8.0, 12.0]" in text and "p <" not in text and "1 training seed;" in text
+    assert not any(word in text for word in ("more accurate", "less accurate", "surviv", "10 training"))
+
+
+@pytest.mark.parametrize("say", [findings.more_accurate, findings.as_accurate, findings.richer])
+def test_a_missing_arm_is_named(say):
+    assert head(say(None, answers.PLAIN)) == "Not asked: this run does not have both CRPO and GRPO"
+
+
+# ---- all measures ----
+
+
+def test_ten_seeds_with_a_clear_difference():
+    text = findings.richer(comparison(**CLEAR))
+    assert (
+        head(text)
+        == "CRPO against GRPO: 8 of 8 primary differences survive correction, 6 in its favour and 2 against it"
+    )
+    assert "**against it**: false claims on `clinic` (+10.00 [8.00, 12.00], p < .001)" in text
+    assert "exploratory: 19 of 19 survive; higher: backtracking on `clinic`" in text and "lower:" not in text
+
+
+def test_ten_seeds_with_none():
+    text = findings.richer(comparison(**NONE))
+    assert head(text) == "CRPO against GRPO: none of 27 differences survives correction"
+    assert (
+        "no difference found: accuracy on `clinic` (+0.1 points [−5.9, 6.1]; differences of 5.0 or more would"
+        in text
+    )
+    assert "exploratory: 0 of 19 survive." in text and "excluded" not in text
+    assert "excluded either way: accuracy on `clinic`" in findings.richer(comparison(**CLOSE))
+
+
+def test_survivors_are_counted_apart_from_the_exploratory_ones():
+    frame = comparison(**NONE)
+    frame.loc[frame["metric"].isin(["verification", "cecd"]), ["difference", "p_holm"]] = [-3.0, 0.001]
+    text = findings.richer(frame)
+    assert head(text).endswith(
+        "none of the 8 primary differences survives correction, and 6 of 19 exploratory"
+    )
+    assert "6 of 19 survive; lower: verification on `clinic`" in text
+    frame.loc[(frame["metric"] == "drc") & (frame["benchmark"] == "clinic"), ["difference", "p_holm"]] = [
+        0.4,
+        0.01,
+    ]
+    assert head(findings.richer(frame)).endswith(
+        "1 of 8 primary differences survives correction, in its favour"
+    )
+
+
+def test_without_a_judge_or_without_the_clinic():
+    only = comparison(measures=("accuracy",), **NONE)
+    assert head(findings.richer(only)).endswith(
+        "no judge has scored these answers, so only accuracy can be compared"
+    )
+    real = comparison(sets=("medqa", "medmcqa"), **CLEAR)
+    assert head(findings.richer(real)).startswith(
+        "CRPO against GRPO: 18 of 18 exploratory differences survive"
+    )
+    assert findings.compared(only).startswith(
+        "### Whether"
+    ) is False and "not found to differ" in findings.compared(only)
+
+
+def extra_rows(lengths, rate):
+    """Tokens, and true claims per 100 tokens, of two arms: value and an interval of one to either side."""
+    rows = []
+    for name, tokens, per in zip(answers.PLAIN, lengths, rate, strict=True):
+        for metric, value in (("tokens", tokens), ("faithfulness_per_100_tokens", per)):
+            numbers = {"value": value, "ci_low": value - 1, "ci_high": value + 1}
+            rows.append({"benchmark": "clinic", "method": name, "metric": metric} | numbers)
+    return pd.DataFrame(rows)
+
+
+def test_whether_it_is_just_longer():
+    frame = comparison(sets=("clinic",), measures=("faithfulness",), **CLEAR)
+    text = findings.longer(extra_rows((40.0, 20.0), (5.0, 5.5)), frame, None)
+    assert head(text).endswith("the one count that is found to differ points the other way per 100 tokens")
+    assert (
+        "40.0 [39.0, 41.0] and 20.0 [19.0, 21.0] tokens; per 100 tokens true claims 5.00 [4.00, 6.00] and 5.50"
+        in text
+    )
+    assert "points the same way per 100 tokens, with intervals apart" in findings.longer(
+        extra_rows((40.0, 20.0), (9.0, 5.0)), frame
+    )
+    nothing = comparison(sets=("clinic",), measures=("faithfulness",), **NONE)
+    assert "no count is found to differ" in head(
+        findings.longer(extra_rows((40.0, 20.0), (9.0, 5.0)), nothing)
+    )
+    assert (
+        head(findings.longer(extra_rows((1.0, 1.0), (1.0, 1.0)), None))
+        == "No two arms of known length to compare"
+    )
+
+
+# ---- the other tables ----
+
+
+def per_seed(values):
+    index = pd.MultiIndex.from_tuples([("clinic", name) for name in values], names=["benchmark", "method"])
+    return pd.DataFrame(list(values.values()), index=index)
+
+
+def test_seeds():
+    table = per_seed(
+        {"baseline": [50.0, 52.0], "crpo": [80.0, 86.0], "grpo": [81.0, 83.0], "gpt": [70.0, NAN]}
+    )
+    text = observed.seeds_differ(table)
+    assert head(text) == "Another training seed moves accuracy by up to 6.0 points (CRPO on `clinic`)"
+    assert "of 2 seeds: median 4.0 points" in text and "its accuracies lie 2.0 points apart" in text
+    assert (
+        head(observed.seeds_differ(table[[0]])) == "One training seed: how far another would lie is not known"
+    )
+
+
+def protocol_rows(protocol, values, coverage=(0.9, 1.0)):
+    rows = []
+    for name, value, parsed in zip(("grpo", "crpo"), values, coverage, strict=True):
+        numbers = {"value": value, "ci_low": value - 0.01, "ci_high": value + 0.01, "coverage": parsed}
+        rows.append({"benchmark": "clinic-expert", "method": name, "protocol": protocol} | numbers)
+    return pd.DataFrame(rows)
+
+
+def test_protocols():
+    both = pd.concat([protocol_rows("one sample", (0.50, 0.40)), protocol_rows("greedy", (0.51, 0.60))])
+    text = observed.protocols_differ(both, {"clinic-expert": 10})
+    assert head(text) == "Greedy answers differ from one sample by +1.0 to +20.0 points of accuracy"
+    assert "intervals apart in 1 of 2 cases; most moves CRPO on `clinic-expert`, +20.0 points." in text
+    assert "on `clinic-expert` GRPO has the highest value with one sample, CRPO with greedy." in text
+    assert (
+        "with 10 options, on `clinic-expert`, 90.0 to 100.0 % of the answers state a letter (one sample; fewest: GRPO)"
+        in text
+    )
+    alone = observed.protocols_differ(both[both["protocol"] == "one sample"], {})
+    assert head(alone).startswith("One protocol")
+
+
+def reward_records(seeds=(0, 1)):
+    given = {"accuracy_reward": 1.0, "clinical_reasoning_reward": 1.5, "consistency_reward": 0.5}
+    return pd.DataFrame(
+        [
+            record(key, method=method, seed=seed)
+            | {"rewards": given | {"accuracy_reward": float(key == "q1"), "thinking_format_reward": None}}
+            for method in ("baseline", "crpo")
+            for seed in seeds
+            for key in ("q1", "q2", "q3", "q4")
+        ]
+    )
+
+
+def test_rewards_have_intervals_within_their_range_and_no_row_where_none_was_given():
+    rows = observed.reward_rows(reward_records())
+    assert set(rows["reward"]) == {"accuracy_reward", "clinical_reasoning_reward", "consistency_reward"}
+    own = rows[rows["method"] == "crpo"].set_index("reward")
+    assert (
+        own.loc["accuracy_reward", "value"] == 0.25 and own.loc["clinical_reasoning_reward", "ci_high"] == 1.5
+    )
+    assert (own["n"] == 4).all() and (own["seeds"] == 2).all() and (rows["ci_low"] >= 0).all()
+    text = observed.rewards_seen(rows)
+    assert (
+        head(text)
+        == "On `clinic` trained arms earn, of what they are paid for, accuracy 0.25, clinical-reasoning 1.50 and consistency 0.50"
+    )
+    assert "- Baseline, which is asked with CRPO's prompt and paid nothing: accuracy 0.25" in text
+    assert head(observed.rewards_seen(rows[rows["method"] == "baseline"])).startswith("No trained arm")
+
+
+def test_judges():
+    numbers = {
+        "kappa_low": 0.1,
+        "kappa_high": 0.2,
+        "slope": 1.1,
+        "slope_low": 1.0,
+        "slope_high": 1.2,
+        "n": 1000,
+    }
+    kappas = [("length judge", "drc", 0.4), ("length judge", "faithfulness", 0.15), ("other", "drc", 0.9)]
+    table = pd.DataFrame([{"judge": j, "measure": m, "kappa": k} | numbers for j, m, k in kappas])
+    text = observed.judges_agree(table)
+    assert (
+        head(text)
+        == "Lowest kappa of each judge: length judge 0.15 (true claims), other 0.90 (rejected options)"
+    )
+    assert "slope 1.10 [1.00, 1.20]" in text and "1,000 answers of one training seed" in text
+    about = {"method": "crpo", "against": "grpo", "n": 500, "judged": 1.0, "exact": -1.0}
+    about |= {f"{side}_{end}": 1.0 for side in ("judged", "exact") for end in ("low", "high")}
+    orders = [
+        ("length judge", "drc", "same"),
+        ("length judge", "hallucination", "reversed"),
+        ("other", "drc", "same"),
+    ]
+    frame = pd.DataFrame([about | {"judge": j, "measure": m, "order": o} for j, m, o in orders])
+    assert head(observed.judges_order(frame)) == (
+        "The order of CRPO and GRPO, right on every measure: other; not on every measure: length judge"
+    )
+    assert head(observed.judges_order(frame.assign(order="exact undecided"))).startswith("No order to find")
+
+
+def test_probes():
+    shuffled = pd.DataFrame(
+        [
+            {
+                "method": name,
+                "n": 200,
+                "consistent": share,
+                "ci_low": 0.8,
+                "ci_high": 0.99,
+                "position_only": 0.25,
+            }
+            for name, share in (("crpo", 0.95), ("grpo", 0.9))
+        ]
+    )
+    text = observed.options_exchanged(shuffled)
+    assert head(text) == "90.0 to 95.0 % of the answers stay when the options change places"
+    assert "Fewest: GRPO, 90.0 [80.0, 99.0] %; 200 questions" in text and "reach 25.0 %" in text
+    assert head(observed.options_exchanged(pd.DataFrame())).startswith("Not asked")
+    effect = pd.DataFrame(
+        [
+            {"measure": "gain", "method": name, "reading": reading, "value": value, "n": 200}
+            | {"ci_low": value - 0.1, "ci_high": value + 0.1}
+            for name, value in (("baseline", -0.2), ("crpo", 0.3), ("grpo", 0.05))
+            for reading in ("first option named", "final box")
+        ]
+    )  # fmt: skip
+    assert head(observed.reasoning_removed(effect)) == (
+        "Reasoning makes the answers of CRPO more accurate, in both readings; those of Baseline are worse with it in at least one"
+    )
+    assert "GRPO: +5.0 points [−5.0, 15.0] (first option named)" in observed.reasoning_removed(effect)
+    assert head(observed.reasoning_removed(None)).startswith("Not asked")
+
+
+def test_the_ledger():
+    rows = pd.DataFrame(
+        {"verdict": ["outside", "not attempted", "not attempted"], "reason": ["", "no judge", "no judge"]}
+    )
+    text = observed.ledger_says(rows)
+    assert (
+        head(text) == "1 of 3 printed cells are answered by this run: 1 outside"
+        and "- 2 not attempted: no judge." in text
+    )
+
+
+# ---- the end of notebook 04 ----
+
+
+def stack(pairs=EVERY_PAIR, **numbers):
+    frames = [comparison(pair, **numbers).assign(method=pair[0], against=pair[1]) for pair in pairs]
+    return pd.concat(frames).reindex(columns=COMPARISON_COLUMNS)
+
+
+def test_the_end_of_notebook_04_is_the_verdicts_of_the_claims():
+    text = endings.which_reasons_better({"comparisons": stack(**CLEAR)})
+    both = [f"in 2 of 3 respects {when} (1 contradicted)" for when in (answers.WITHOUT, answers.AFTER)]
+    assert head(text).endswith(f"is supported {listed(both)}")
+    line = (
+        "| CRPO rejects more options than GRPO, without a cold start | the paper, abstract | **supported** | "
+    )
+    assert line + "`clinic` +10.00 [8.00, 12.00]; `clinic-shift` +10.00 [8.00, 12.00] |" in text
+    assert (
+        "10 training seeds, up to 2,000 questions a set" in text
+        and "5.0 points would have been found" in text
+    )
+    expected = answers.verdicts(answers.answer_rows({"comparisons": stack(**CLEAR)}))[
+        "verdict"
+    ].value_counts()
+    assert (
+        f"{expected['supported']} supported, {expected['contradicted']} contradicted and 0 unsettled" in text
+    )
+
+
+def test_one_seed_settles_nothing():
+    text = endings.which_reasons_better({"comparisons": stack(**CLEAR | ONE)})
+    assert head(text) == "One training seed settles nothing: no claim is supported or contradicted"
+    assert (
+        "**supported**" not in text and "**contradicted**" not in text and "a test takes three seeds" in text
+    )
+
+
+def test_missing_arms_and_other_questions_are_said_to_be_missing():
+    laptop = stack([answers.COLD, findings.FIRST_PAIR], **NONE)
+    text = endings.which_reasons_better({"comparisons": laptop})
+    assert "more were not run, for want of their arms, sets or probes" in text
+    assert "without a cold start" not in text and "after a cold start" in head(text)
+    real = endings.which_reasons_better({"comparisons": stack([answers.PLAIN], sets=("medqa",), **CLEAR)})
+    assert head(real).startswith("The claims of docs/claims.md are asked of the clinic")
+
+
+# ---- real frames, and words ----
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_frame_of_metrics_compare_is_read(seeds):
+    scores = [
+        record(
+            f"q{i}",
+            "A" if i % 3 else "B",
+            bool(i % 3),
+            method=method,
+            seed=seed,
+            drc=(i + seed) % 3 + (method == "crpo"),
+        )
+        for method in answers.PLAIN
+        for seed in range(seeds)
+        for i in range(12)
+    ]
+    frame = metrics.compare(scores, *answers.PLAIN, ["drc", "accuracy"])
+    assert findings.pair_of(frame) == answers.PLAIN
+    for text in (
+        findings.richer(frame),
+        findings.as_accurate(frame),
+        findings.longer(metrics.extra_rows(scores), frame),
+    ):
+        assert (ONE_SEED in head(text)) == (seeds == 1)
+    with pytest.raises(ValueError, match="expected two"):
+        findings.pair_of(frame.drop(columns="crpo"))
+
+
+def test_names_that_readers_give_stay_names(monkeypatch):
+    monkeypatch.setitem(METHOD_LABELS, "mine", "<b>*bold*</b> | $x$")
+    text = findings.richer(comparison(("mine", "crpo"), **CLEAR))
+    assert r"&lt;b&gt;\*bold\*&lt;/b&gt; \| \$x\$ against CRPO" in head(text)
+
+
+def test_words():
+    assert listed("a") == "a" and listed("ab") == "a and b" and listed("abc") == "a, b and c"
+    assert [p_value(p) for p in (1e-9, 0.0123, 0.9999, 1.0)] == [
+        "p < .001",
+        "p = .012",
+        "p = 1.000",
+        "p = 1.000",
+    ]
+    assert plain("a_b") == r"a\_b" and set(PRIMARY_BENCHMARKS) <= set(SETS)
