@@ -133,7 +133,8 @@ def which_reasons_better(tables: Mapping[str, pd.DataFrame | None]) -> str:
         for claim in run.itertuples()
     ]
     table = markdown(["claim", "who says it", "verdict", "differences, 95 %"], lines).replace("---:", "---")
-    return finding(_answer(run, seeds), in_short(rows).strip(), f"{counts} {_how_sure(rows, seeds)}", table)
+    short = in_short(rows).strip() if seeds > 1 else ""
+    return finding(_answer(run, seeds), short, f"{counts} {_how_sure(rows, seeds)}", table)
 
 
 def _answer(run, seeds) -> str:
