@@ -18,7 +18,6 @@ from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 from packaging.requirements import Requirement
 

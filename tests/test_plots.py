@@ -108,6 +108,20 @@ def test_what_was_not_run_has_a_word_and_no_bar():
     assert "ot run" not in " ".join(text.get_text() for text in seen_texts(plots.fig4_accuracy(table).figure))
 
 
+@pytest.mark.parametrize("figure", FIGURES)
+def test_an_arm_without_a_row_has_no_place(figure):
+    """Profile laptop trains the cold-started arms only."""
+    arms = ("baseline", "cold_start_grpo", "cold_start_crpo")
+    table = results()
+    ax = figure(table[table["method"].isin([*arms, "chance"])])
+    drawn = [bars for bars in ax.containers if hasattr(bars, "patches")]
+    assert not {"GRPO", "CRPO"} & {text.get_text() for text in ax.get_legend().get_texts()}
+    assert all(bar.get_height() > 0 for bars in drawn for bar in bars)
+    if drawn:  # what is drawn stands in the middle of each set
+        centres = [bars[0].get_x() + bars[0].get_width() / 2 for bars in drawn]
+        assert sum(centres) == pytest.approx(0, abs=1e-9)
+
+
 def test_bars_say_what_their_intervals_cover():
     table = results().assign(interval="Student's t over questions")
     assert "(Student's t over questions)" in plots.fig4_accuracy(table).get_title(loc="left")

@@ -156,15 +156,22 @@ def more_accurate(frame: pd.DataFrame | None, pair: tuple[str, str] = FIRST_PAIR
             f"accuracy of {first} minus {second}: {_sets(rows)}; {ONE_SEED}", _each_set(rows, pair)
         )
     words = {
-        HIGHER: f"more accurate than {second} on {{}}",
-        LOWER: f"less accurate than {second} on {{}}",
-        WITHIN: f"less than {MARGINS['accuracy']:g} points from {second} on {{}}",
-        OPEN: "not found to differ on {}"
-        if len(groups) > 1
-        else f"not found to differ from {second} on {{}}",
+        HIGHER: (f"more accurate than {second}", ""),
+        LOWER: (f"less accurate than {second}", ""),
+        WITHIN: (f"less than {MARGINS['accuracy']:g} points from {second}", ""),
+        OPEN: ("not found to differ" + (f" from {second}" if len(groups) == 1 else ""), ""),
     }
-    parts = [text.format(_sets(groups[name])) for name, text in words.items() if name in groups]
+    parts = _parts(words, groups)
     return finding(f"{first} is {'; '.join(parts)}", _each_set(rows, pair))
+
+
+def _parts(words, groups):
+    """What is said of the sets of each outcome. words: outcome -> what stands before the sets, and after them."""
+    return [
+        f"{before} on {_sets(groups[name])}{after}"
+        for name, (before, after) in words.items()
+        if name in groups
+    ]
 
 
 def as_accurate(frame: pd.DataFrame | None, pair: tuple[str, str] = PLAIN) -> str:
@@ -176,14 +183,14 @@ def as_accurate(frame: pd.DataFrame | None, pair: tuple[str, str] = PLAIN) -> st
     if any(outcome(row) == UNTESTED for row in rows):
         return more_accurate(frame)
     words = {
-        HIGHER: f"more accurate than {second} on {{}}",
-        SUPPORTED: f"as accurate as {second} on {{}}: a loss of {margin:g} points is excluded",
-        LOWER: f"less accurate than {second} on {{}}, by less than {margin:g} points",
-        CONTRADICTED: f"less accurate than {second} on {{}}",
-        OPEN: "unsettled on {}: " + f"neither a loss of {margin:g} points nor none is excluded",
+        HIGHER: (f"more accurate than {second}", ""),
+        SUPPORTED: (f"as accurate as {second}", f": a loss of {margin:g} points is excluded"),
+        LOWER: (f"less accurate than {second}", f", by less than {margin:g} points"),
+        CONTRADICTED: (f"less accurate than {second}", ""),
+        OPEN: ("unsettled", f": neither a loss of {margin:g} points nor none is excluded"),
     }
     groups = _by_outcome(rows, _no_loss)
-    parts = [text.format(_sets(groups[name])) for name, text in words.items() if name in groups]
+    parts = _parts(words, groups)
     heading = f"{first} is {'; '.join(parts)}"
     if list(groups) == [OPEN]:
         heading = f"Whether {first} is as accurate as {second} stays {parts[0]}"
