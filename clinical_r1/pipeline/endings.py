@@ -16,12 +16,11 @@ from clinical_r1.pipeline.answers import (
     SUPPORTED,
     UNSETTLED,
     answer_rows,
-    in_short,
     over_seeds,
-    shown_value,
     verdicts,
 )
 from clinical_r1.pipeline.learned import KL, LENGTH, tenths
+from clinical_r1.pipeline.verdicts_page import in_short, shown_value
 from clinical_r1.pipeline.wording import (
     POWER,
     arm,

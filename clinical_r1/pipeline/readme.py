@@ -13,10 +13,12 @@ from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block, read_cha
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
 from clinical_r1.laboratory.page import TABLES, laboratory_page
 from clinical_r1.metrics import EXPLORATORY, NO_TEST, PRIMARY
-from clinical_r1.pipeline.answers import answer_rows, claims_block, first_screen
+from clinical_r1.pipeline.answers import PAIRS, answer_rows
 from clinical_r1.pipeline.explain import EXAMPLE
+from clinical_r1.pipeline.findings import richer
 from clinical_r1.pipeline.ledger import counts_sentence, read_pair
 from clinical_r1.pipeline.map import MAP_BEGIN, MAP_END, map_block
+from clinical_r1.pipeline.verdicts_page import claims_block, first_screen
 from clinical_r1.settings import PUBLISHED, Settings
 from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, whole
 
@@ -29,6 +31,7 @@ TO_COME = (
     "Not run yet: the published tables are of an earlier run, with other rules and fewer seeds. What the run with "
     f"{len(PUBLISHED.seeds)} seeds will decide, and how, is written in {{claims}}.\n"
 )
+FINDINGS_BEGIN, FINDINGS_END = "<!-- findings: generated -->", "<!-- /findings -->"
 LABORATORY_BEGIN, LABORATORY_END = "<!-- laboratory: generated -->", "<!-- /laboratory -->"
 NO_LABORATORY = "Not published yet: run notebook 05 and publish it.\n"
 CAUSALITY_BEGIN, CAUSALITY_END = "<!-- causality: generated -->", "<!-- /causality -->"
@@ -213,12 +216,35 @@ def laboratory_block(folder: Path) -> str:
         raise PipelineError(f"{folder}: {error}") from error
 
 
+def findings_block(folder: Path) -> str:
+    """The block of docs/results.md below the tables of the five arms: which differences survive, a section for each pair.
+
+    Without tables of today's columns, and while another run is published, only that is said.
+    """
+    path = folder / "comparisons.csv"
+    if not (path.exists() and is_of_the_claims(folder)):
+        return TO_COME.format(claims="[claims](claims.md)")
+    rows, found = read_comparisons(path), []
+    for name, (method, against) in PAIRS.items():
+        own = rows[rows["comparison"] == name]
+        if len(own):
+            found.append(
+                richer(
+                    own.drop(columns=["comparison", "method", "against"]).assign(
+                        **{method: None, against: None}
+                    )
+                )
+            )
+    return "\n\n".join(found) + "\n"
+
+
 def write_readme(settings: Settings, docs: Path = DOCS) -> Path:
-    """Rewrite the generated blocks, and nothing else: of five pages in docs, two of results.md, and of README.md above them."""
+    """Rewrite the generated blocks, and nothing else: of five pages in docs, three of results.md, and of README.md above them."""
     answers = published_answers(settings.published_dir)
     marks = CLAIMS_BEGIN, CLAIMS_END
     blocks = [
         (docs / RESULTS, BEGIN, END, published_block(settings.published_dir)),
+        (docs / RESULTS, FINDINGS_BEGIN, FINDINGS_END, findings_block(settings.published_dir)),
         (docs / RESULTS, LABORATORY_BEGIN, LABORATORY_END, laboratory_block(settings.published_dir)),
         (docs / MAP, MAP_BEGIN, MAP_END, map_block()),
         (docs / CLINIC, PAGE_BEGIN, PAGE_END, page_block(knowledge_base(), read_changes(DOCS))),

@@ -11,8 +11,8 @@ from pages import page
 
 from clinical_r1.arms import ARMS
 from clinical_r1.files import ROOT
-from clinical_r1.metrics import PRIMARY_BENCHMARKS, PRIMARY_METRICS
-from clinical_r1.pipeline import answers
+from clinical_r1.metrics import PRIMARY_BENCHMARKS, PRIMARY_METRICS, status
+from clinical_r1.pipeline import answers, verdicts_page
 from clinical_r1.pipeline import readme as generator
 from clinical_r1.pipeline.answers import (
     AFTER,
@@ -204,7 +204,7 @@ def test_where_a_pair_was_tested_twice_the_larger_p_counts():
 
 def test_pages_show_verdicts_numbers_and_signs():
     rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
-    first, block = answers.first_screen(rows), answers.claims_block(rows)
+    first, block = verdicts_page.first_screen(rows), verdicts_page.claims_block(rows)
     assert "10 training seeds, up to 2,000 questions a set" in first
     line = next(line for line in first.splitlines() if line.startswith("| CRPO makes fewer false"))
     assert line.count("**contradicted** (+0.50 [0.40, 0.60])") == 2
@@ -223,16 +223,16 @@ def test_pages_show_verdicts_numbers_and_signs():
 
 def test_what_was_found_in_four_bullets():
     rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
-    gain, over, used, needed = answers.in_short(rows).splitlines()
+    gain, over, used, needed = verdicts_page.in_short(rows).splitlines()
     assert "accuracy by +0.5 [0.4, 0.6] points on `clinic`, +0.5 [0.4, 0.6] on `clinic-shift`" in gain
     assert over.count("fewer false claims **contradicted**") == 2 and over.count("more true claims") == 2
     assert "does not decide the answer" in used and "5.0 [2.0, 8.0] % of CRPO's answers follow" in used
     assert "−50.0 [−53.0, −47.0] points against the base model" in used
     assert "It is not needed" in needed and "+4.0 [1.0, 7.0] points" in needed
     few = answer_rows({"comparisons": every_comparison(p=NAN, seeds=1)})
-    gain, over = answers.in_short(few).splitlines()  # what was not run is not spoken of
+    gain, over = verdicts_page.in_short(few).splitlines()  # what was not run is not spoken of
     assert over.count("**unsettled**") == 2 and "supported" not in over
-    assert answers.in_short(answer_rows({})) == "\n"
+    assert verdicts_page.in_short(answer_rows({})) == "\n"
 
 
 # ---- the page that was written before the run ----
@@ -308,6 +308,25 @@ def test_only_the_run_of_the_page_is_answered(tmp_path, monkeypatch):
     assert verdicts(found).set_index("key")["verdict"]["better_than_base"] == SUPPORTED
     record["seeds"] = [0]
     assert generator.published_answers(tmp_path) is None
+
+
+def test_the_words_of_the_results_are_those_of_the_comparisons(tmp_path, monkeypatch):
+    record = {"profile": "published", "seeds": list(range(10))}
+    monkeypatch.setattr(generator, "read_pair", lambda folder: (None, record))
+    table = every_comparison(0.5, half=0.1).assign(tests=8, test="random effects")
+    named = {pair: name for name, pair in PAIRS.items()}
+    table["status"] = [status(*row) for row in zip(table["benchmark"], table["metric"], strict=True)]
+    table["comparison"] = [named[pair] for pair in zip(table["method"], table["against"], strict=True)]
+    table.to_csv(tmp_path / "comparisons.csv", index=False)
+    block = generator.findings_block(tmp_path)
+    assert block.count("### ") == len(PAIRS)
+    assert (
+        "### CRPO against GRPO: 8 of 8 primary differences survive correction, 6 in its favour and 2 against it"
+        in block
+    )
+    assert "true claims on `clinic` (+0.50 [0.40, 0.60], p = .001)" in block
+    record["seeds"] = [0]
+    assert generator.findings_block(tmp_path) == generator.TO_COME.format(claims="[claims](claims.md)")
 
 
 def test_the_page_of_causes_speaks_of_the_published_run_and_of_other_bases(tmp_path, monkeypatch):

@@ -1,0 +1,163 @@
+"""The verdicts of `answers` as markdown: docs/claims.md, the first screen of README.md, what was found in four bullets. Pure."""
+
+import pandas as pd
+
+from clinical_r1.arms import ARMS
+from clinical_r1.metrics import PRIMARY_BENCHMARKS
+from clinical_r1.pipeline.answers import (
+    AFTER,
+    APART,
+    CONTRADICTED,
+    MEASURES,
+    MOST,
+    NOT_RUN,
+    PER_CENT,
+    SUPPORTED,
+    UNSETTLED,
+    WITHOUT,
+    verdicts,
+)
+from clinical_r1.tables import interval, markdown, number, whole
+
+
+def claims_block(rows: pd.DataFrame) -> str:
+    """Both tables of docs/claims.md: a verdict for each claim, then every comparison with its numbers."""
+    asked = verdicts(rows)
+    first = [
+        [_sentence(row), row.where, f"**{row.verdict}**" if row.verdict != NOT_RUN else row.verdict, row.why]
+        for row in asked.itertuples()
+    ]
+    second = [_numbers(row) for row in rows[rows["verdict"] != NOT_RUN].itertuples()]
+    header = ["claim", "difference", "set", "value [95 %]", "p", "detectable", "n", "seeds", "verdict"]
+    return (
+        "\n\n".join(
+            [
+                "Verdicts hold for the synthetic clinic and its small model only.",
+                markdown(["claim", "who says it", "verdict", "comparisons"], first),
+                "Every comparison: per cent or its points for accuracy, swap and direct, otherwise per response; p is Holm's.",
+                markdown(header, second),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _sentence(row):
+    return f"{row.claim}, {row.when}" if row.when else row.claim
+
+
+def shown_value(row) -> str:
+    """ "+0.17 [0.10, 0.24]": a row of `answer_rows` (as a tuple with names) in the digits of its measure."""
+    places, sign = _places(row.metric), "" if row.direction == MOST else "+"
+    value = f"{row.difference:{sign}.{places}f} {interval(row.ci_low, row.ci_high, places)}"
+    return value.replace("-", "−").strip()
+
+
+def _places(metric):
+    return 1 if metric in PER_CENT else 3 if metric == "kl" else 2
+
+
+def _numbers(row):
+    places, value = _places(row.metric), shown_value(row)
+    p = "–" if pd.isna(row.p) or row.direction == MOST else "< 0.001" if row.p < 0.001 else number(row.p, 3)
+    pair = ARMS[row.method].label + (f" − {ARMS[row.against].label}" if row.against in ARMS else "")
+    measure = MEASURES.get(row.metric, row.metric.replace("_", " "))
+    where = f"`{row.benchmark}`" + (f", base {row.base}" if row.base else "")
+    cells = [value, p, number(row.mde, places), whole(row.n), whole(row.seeds), f"{row.verdict}: {row.why}"]
+    return [row.key.replace("_", " "), f"{pair}: {measure}", where, *cells]
+
+
+NAMED = {  # claims of CRPO over GRPO, in few words
+    "accurate": "no less accurate",
+    "truthful": "more true claims",
+    "complete": "more rejected options",
+    "fewer_false": "fewer false claims",
+    "behaviours": "more visible thinking",
+    "expert": "no less accurate on the hardest set",
+}
+SAID = (SUPPORTED, CONTRADICTED, UNSETTLED)
+
+
+def in_short(rows: pd.DataFrame) -> str:
+    """What was found, in four bullets, every number from `answer_rows`; a bullet whose comparisons were not run is left out."""
+    asked = verdicts(rows).set_index(["key", "when"])["verdict"]
+    bullets = [_gain(rows), _over_grpo(asked), _used(rows, asked), _needed(rows, asked)]
+    return "\n".join(f"- {bullet}" for bullet in bullets if bullet) + "\n"
+
+
+def _shown(rows, key, benchmark="clinic", **more):
+    """ "+33.9 [31.0, 36.8]" of one comparison on the run's own base, None where it was not run."""
+    own = rows[(rows["key"] == key) & (rows["benchmark"] == benchmark) & rows["difference"].notna()]
+    for name, value in more.items():
+        own = own[own[name] == value]
+    return _numbers(next(own.itertuples()))[3] if len(own) else None
+
+
+def _gain(rows):
+    clinic, shift = (_shown(rows, "better_than_base", name) for name in PRIMARY_BENCHMARKS)
+    if not clinic:
+        return None
+    also = f", {shift} on `clinic-shift`" if shift else ""
+    return f"**Training**: a cold start and CRPO change the base model's accuracy by {clinic} points on `clinic`{also}."
+
+
+def _over_grpo(asked):
+    said = []
+    for when in (WITHOUT, AFTER):
+        of = {kind: [words for key, words in NAMED.items() if asked[(key, when)] == kind] for kind in SAID}
+        parts = [f"{', '.join(names)} **{kind}**" for kind, names in of.items() if names]
+        said += [f"{when} {'; '.join(parts)}"] if parts else []
+    return f"**CRPO against GRPO**, the paper's claims: {'. And '.join(said)}." if said else None
+
+
+def _used(rows, asked):
+    share, change = _shown(rows, "moves", method="crpo"), _shown(rows, "removed", method="crpo")
+    if not share:
+        return None
+    words = {SUPPORTED: "decides the answer", CONTRADICTED: "does not decide the answer"}
+    head = words.get(asked[("moves", APART)], "may or may not decide the answer")
+    against = f", {change} points against the base model" if change else ""
+    return (
+        f"**The reasoning {head}**: where the names of two options are exchanged in it, {share} % of CRPO's answers "
+        f"follow{against}."
+    )
+
+
+def _needed(rows, asked):
+    more = _shown(rows, "direct", method="crpo")
+    if not more:
+        return None
+    words = {SUPPORTED: "It is not needed", CONTRADICTED: "It is needed"}
+    head = words.get(asked[("direct", APART)], "Whether it is needed is open")
+    return f"**{head}**: a copy trained to answer at once, without reasoning, is {more} points of accuracy apart from CRPO."
+
+
+FIRST = ("accurate", "truthful", "complete", "fewer_false", "better_than_base", "moves", "removed", "truer")
+
+
+def first_screen(rows: pd.DataFrame) -> str:
+    """The README's block: what was found, and eight claims with their verdicts and numbers on `clinic`."""
+    asked = verdicts(rows).set_index(["key", "when"])
+    lines = []
+    for key in FIRST:
+        whens = (WITHOUT, AFTER) if (key, WITHOUT) in asked.index else (APART,)
+        cells = [f"**{asked.loc[(key, when), 'verdict']}**{_on_clinic(rows, key, when)}" for when in whens]
+        lines.append([asked.loc[(key, whens[0]), "claim"], *(cells if len(cells) == 2 else [cells[0], ""])])
+    seeds, largest = rows["seeds"].max(), rows.loc[rows["metric"] == "accuracy", "n"].max()
+    return (
+        f"Verdicts for this synthetic clinic only: {whole(seeds)} training seeds, up to {whole(largest)} questions a set, rules "
+        "written before the run ([claims](docs/claims.md)). In brackets: the difference on `clinic` with its 95 % interval, in "
+        "points of accuracy, claims a response, or per cent of answers that follow exchanged names.\n\n"
+        + in_short(rows)
+        + "\n"
+        + markdown(["claim", WITHOUT, AFTER], lines)
+        + "\n"
+    )
+
+
+def _on_clinic(rows, key, when):
+    """ " (+0.17 [0.10, 0.24])": the comparisons on `clinic` behind one cell; "" where nothing was run."""
+    own = rows[(rows["key"] == key) & (rows["when"] == when) & (rows["benchmark"] == "clinic")]
+    own = own[own["difference"].notna()].drop_duplicates(["method", "against", "metric"])
+    shown = [f"{ARMS[row.method].label} " * (len(own) > 1) + shown_value(row) for row in own.itertuples()]
+    return f" ({'; '.join(shown)})" if shown else ""
