@@ -243,8 +243,8 @@ def judges_order(orders: pd.DataFrame) -> str:
             for row in own.itertuples()
         ]
         lines.append(f"**{plain(name)}**: {'; '.join(said)}.")
-    parts = [f"right on every measure: {listed(right)}"] if right else []
-    parts += [f"not on every measure: {listed(wrong)}"] if wrong else []
+    parts = [f"right wherever there is one: {listed(right)}"] if right else []
+    parts += [f"not everywhere: {listed(wrong)}"] if wrong else []
     heading = f"the order of {arm(pair['method'])} and {arm(pair['against'])}, {'; '.join(parts)}"
     size = f"Judged against exact difference of these two policies; {whole(known['n'].max())} questions, intervals over them."
     return finding(heading, bullets(lines), size)
@@ -281,7 +281,7 @@ def reasoning_removed(effect: pd.DataFrame | None) -> str:
         lines.append(f"{arm(name)}: {listed(said)}.")
     both = gain.assign(better=better).groupby("method", sort=False)["better"].all()
     names = [arm(name) for name in both[both].index]
-    heading = "its own reasoning makes no arm more accurate in both readings"
+    heading = "no arm is found to be more accurate with its own reasoning, in both readings"
     if names:
         heading = f"reasoning makes the answers of {listed(names)} more accurate, in both readings"
     if len(harmed := [arm(name) for name in dict.fromkeys(gain.loc[worse, "method"])]):

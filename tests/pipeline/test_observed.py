@@ -111,7 +111,7 @@ def test_judges():
     ]
     frame = pd.DataFrame([about | {"judge": j, "measure": m, "order": o} for j, m, o in orders])
     assert head(observed.judges_order(frame)) == (
-        "The order of CRPO and GRPO, right on every measure: other; not on every measure: length judge"
+        "The order of CRPO and GRPO, right wherever there is one: other; not everywhere: length judge"
     )
     assert head(observed.judges_order(frame.assign(order="exact undecided"))).startswith("No order to find")
 
