@@ -35,7 +35,7 @@ def tenths(logs: pd.DataFrame, column: str = "reward") -> pd.DataFrame:
     """Means of a column over the first and the last tenth of each arm's steps, and the rise: TENTH_COLUMNS, a row an arm.
 
     `_low`, `_high`: 95 % over training seeds (Student's t), of the rise paired by seed; NaN with one seed. apart: the two
-    intervals do not meet; False with one seed. An arm that does not log the column has no row.
+    intervals do not meet; None with one seed. An arm that does not log the column has no row.
     """
     rows = []
     for method in sorted(dict.fromkeys(logs["method"]), key=lambda name: rank(name, METHODS)):
@@ -51,7 +51,7 @@ def tenths(logs: pd.DataFrame, column: str = "reward") -> pd.DataFrame:
             over = over_seeds(values.dropna().to_numpy())
             row |= {name: over["difference"], f"{name}_low": over["ci_low"], f"{name}_high": over["ci_high"]}
         apart = row["first_high"] < row["last_low"] or row["last_high"] < row["first_low"]
-        rows.append(row | {"apart": bool(apart)})
+        rows.append(row | {"apart": bool(apart) if row["seeds"] > 1 else None})
     return pd.DataFrame(rows, columns=TENTH_COLUMNS)
 
 

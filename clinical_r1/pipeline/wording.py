@@ -67,6 +67,7 @@ def places(metric: str, size: float = 1.0) -> int:
 
 def level(value: float, low: float, high: float, digits: int) -> str:
     """ "82.5 [77.0, 87.9]"; without the interval where there is none."""
+    value, low, high = (_rounded(each, digits) for each in (value, low, high))
     shown = f"{value:.{digits}f}"
     if not (pd.isna(low) or pd.isna(high)):
         shown += f" [{low:.{digits}f}, {high:.{digits}f}]"
@@ -75,10 +76,16 @@ def level(value: float, low: float, high: float, digits: int) -> str:
 
 def change(value: float, low: float, high: float, digits: int, unit: str = "") -> str:
     """ "+0.17 points [0.10, 0.24]": a difference with its sign; unit begins with a space."""
+    value, low, high = (_rounded(each, digits) for each in (value, low, high))
     shown = f"{value:+.{digits}f}{unit}"
     if not (pd.isna(low) or pd.isna(high)):
         shown += f" [{low:.{digits}f}, {high:.{digits}f}]"
     return shown.replace("-", "−")
+
+
+def _rounded(value, digits):
+    """Rounded, and never a zero with a minus."""
+    return round(float(value), digits) + 0.0
 
 
 def p_value(p: float) -> str:

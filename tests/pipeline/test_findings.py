@@ -10,7 +10,7 @@ from clinical_r1 import metrics
 from clinical_r1.labels import METHOD_LABELS
 from clinical_r1.metrics import NO_TEST, PRIMARY_BENCHMARKS, PRIMARY_METRICS, PROCESS_METRICS, status
 from clinical_r1.pipeline import answers, endings, findings
-from clinical_r1.pipeline.wording import ONE_SEED, listed, p_value, plain
+from clinical_r1.pipeline.wording import ONE_SEED, change, listed, p_value, plain
 from clinical_r1.tables import COMPARISON_COLUMNS
 
 NAN = math.nan
@@ -304,4 +304,8 @@ def test_words():
         "p = 1.000",
         "p = 1.000",
     ]
+    assert (
+        change(-0.0001, -0.1, 0.04, 2) == "+0.00 [−0.10, 0.04]"
+        and change(-1.5, NAN, NAN, 1, " points") == "−1.5 points"
+    )
     assert plain("a_b") == r"a\_b" and set(PRIMARY_BENCHMARKS) <= set(SETS)

@@ -37,7 +37,11 @@ def test_tenths_are_means_with_intervals_over_seeds():
         4.303 * 0.1 / np.sqrt(3), rel=1e-3
     )  # t, two degrees of freedom
     alone = learned.tenths(logs(seeds=1)).iloc[0]
-    assert np.isnan(alone["first_low"]) and not alone["apart"] and alone["rise"] == pytest.approx(3 * 18 / 19)
+    assert (
+        np.isnan(alone["first_low"])
+        and alone["apart"] is None
+        and alone["rise"] == pytest.approx(3 * 18 / 19)
+    )
     assert learned.tenths(logs(), "advantage/silent_groups").empty
 
 
