@@ -28,6 +28,7 @@ from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.laboratory import findings
 from clinical_r1.pipeline import __main__ as command
 from clinical_r1.pipeline import stages
+from clinical_r1.pipeline.shown import without_progress
 from clinical_r1.settings import PROFILES
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -85,6 +86,13 @@ def test_committed_outputs_show_evidence_and_no_error(path):
     outputs = [output for cell in cells(path, "code") for output in cell["outputs"]]
     assert outputs, "readers on the web see no evidence; run ./reproduce.sh, then ./reproduce.sh --publish"
     assert [output["ename"] for output in outputs if output["output_type"] == "error"] == []
+
+
+@each_notebook
+def test_committed_outputs_hold_no_progress_bar(path):
+    """A page shows a bar as it began: 0 of 15, above a full table."""
+    for cell in cells(path, "code"):
+        assert without_progress(cell["outputs"]) == cell["outputs"]
 
 
 @each_notebook
