@@ -72,6 +72,8 @@ FAMILY_LABELS = {
     "kl": "KL",
     "main": "The five methods",
 }
+# Weight of a finding for an option, against to for; the sign is written in every cell
+WEIGHT_COLOURS = {-2: "#D55E00", -1: "#F2B285", 0: "#F4F4F4", 1: "#8CC5E8", 2: "#0072B2"}
 PAPER_COLOUR, QUIET_COLOUR = (
     "#222222",
     "#D0D0D0",

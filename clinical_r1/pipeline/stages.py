@@ -324,7 +324,7 @@ STAGES = (
     Stage(
         "01_data_curation",
         reads=("clinical_r1/data/**/*", f"${DATA_VARIABLE}/**/*"),
-        writes=("runs/{profile}/questions/*.jsonl",),
+        writes=("runs/{profile}/questions/*.jsonl", "figures/{profile}/curation_*.*"),
         minutes={"smoke": 0.3, "cpu": 0.3, "published": 0.3, "laptop": 0.5, "colab": 1, "paper": 10},
     ),
     Stage(
