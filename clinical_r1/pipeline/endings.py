@@ -146,7 +146,8 @@ def _answer(run, seeds) -> str:
         parts.append(f"in {good} of {len(own)} respects {when} ({bad} contradicted)")
     if not parts:
         return "whether CRPO reasons better than GRPO is not asked: this run lacks the arms or the sets of docs/claims.md"
-    return f"that CRPO states more true claims, rejects more options and makes fewer false ones is supported {listed(parts)}"
+    claim = "that CRPO states more true claims than GRPO, rejects more options and makes fewer false claims"
+    return f"{claim} is supported {listed(parts)}"
 
 
 def _sentence(claim):

@@ -127,7 +127,9 @@ def _each_set(rows, pair) -> str:
         f"{benchmark(row['benchmark'])}: {row[pair[0]]:.1f} against {row[pair[1]]:.1f} %, {_found(row)}{shown(row)}."
         for row in rows
     ]
-    return bullets(lines) + f"\n\n{_size(rows)}; 95 % intervals."
+    one = any(outcome(row) == UNTESTED for row in rows)
+    over = "over questions, which say nothing of another training run" if one else "over questions and seeds"
+    return bullets(lines) + f"\n\n{_size(rows)}; 95 % intervals {over}."
 
 
 def _found(row) -> str:

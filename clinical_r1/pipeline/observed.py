@@ -49,7 +49,7 @@ def seeds_differ(per_seed: pd.DataFrame) -> str:
 
 # ------------------------------------------------------------------------------------------------------------ protocols
 
-ONE_SAMPLE = "one sample"
+ONE_SAMPLE, NAN = "one sample", float("nan")
 
 
 def protocols_differ(both: pd.DataFrame, options: Mapping[str, float]) -> str:
@@ -69,7 +69,7 @@ def protocols_differ(both: pd.DataFrame, options: Mapping[str, float]) -> str:
         apart = (other.loc[keys, "ci_low"] > one.loc[keys, "ci_high"]) | (
             other.loc[keys, "ci_high"] < one.loc[keys, "ci_low"]
         )
-        low, high = (change(value, np.nan, np.nan, 1) for value in (moved.min(), moved.max()))
+        low, high = (change(value, NAN, NAN, 1) for value in (moved.min(), moved.max()))
         parts.append(f"{name} answers differ from one sample by {low} to {high} points of accuracy")
         lines += [_protocol_line(name, moved, apart), *_leaders(one, other, keys, name)]
     return finding("; ".join(parts), bullets([*lines, _coverage(both, options)]))
@@ -78,7 +78,7 @@ def protocols_differ(both: pd.DataFrame, options: Mapping[str, float]) -> str:
 def _protocol_line(name, moved, apart):
     """In how many cases the intervals lie apart, and the case that moves most."""
     (where, method), most = moved.abs().idxmax(), moved[moved.abs().idxmax()]
-    case = f"{arm(method)} on {benchmark(where)}, {change(most, np.nan, np.nan, 1, ' points')}"
+    case = f"{arm(method)} on {benchmark(where)}, {change(most, NAN, NAN, 1, ' points')}"
     return f"{plain(name)}: intervals apart in {apart.sum()} of {len(moved)} cases; most moves {case}."
 
 
@@ -102,10 +102,9 @@ def _coverage(both, options):
     rows = both[both["benchmark"] == where]
     said = []
     for name, own in rows.groupby("protocol", sort=False):
-        least = own.loc[own["coverage"].idxmin()]
-        said.append(
-            f"{from_to(100 * own['coverage'], 1)} % of the answers state a letter ({plain(name)}; fewest: {arm(least['method'])})"
-        )
+        shares, least = from_to(100 * own["coverage"], 1), own.loc[own["coverage"].idxmin(), "method"]
+        fewest = f"; fewest: {arm(least)}" if own["coverage"].nunique() > 1 else ""
+        said.append(f"{shares} % of the answers state a letter ({plain(name)}{fewest})")
     return f"with {known[where]:g} options, on {benchmark(where)}, {'; '.join(said)}; an answer without one counts as wrong."
 
 
@@ -170,7 +169,8 @@ def rewards_seen(rows: pd.DataFrame) -> str:
         lines.append(
             f"{arm('baseline')}, which is asked with CRPO's prompt and paid nothing: {_earned(own, 'baseline', has)}."
         )
-    size = f"{whole(own['n'].max())} questions, {seeds_of(own['seeds'].max())}."
+    most = [f"{_term(term)} {MOST[term]:g}" for term in terms if term in MOST]
+    size = f"{whole(own['n'].max())} questions, {seeds_of(own['seeds'].max())}. The most there is to earn: {', '.join(most)}."
     return finding(
         f"on {benchmark(where)} trained arms earn, of what they are paid for, {listed(ranges)}",
         bullets(lines),
@@ -204,7 +204,10 @@ def judges_agree(calibration: pd.DataFrame) -> str:
     if known.empty:
         return finding("no judge can be measured on these answers")
     worst = known.loc[known.groupby("judge", sort=False)["kappa"].idxmin()]
-    heads = [f"{plain(row.judge)} {row.kappa:.2f} ({measure(row.measure)})" for row in worst.itertuples()]
+    heads = [
+        f"{plain(row.judge)} {level(row.kappa, NAN, NAN, 2)} ({measure(row.measure)})"
+        for row in worst.itertuples()
+    ]
     lines = []
     for name, own in known.groupby("judge", sort=False):
         said = [_agrees(row) for row in own.itertuples()]
