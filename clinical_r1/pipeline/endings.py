@@ -19,7 +19,7 @@ from clinical_r1.pipeline.answers import (
     over_seeds,
     verdicts,
 )
-from clinical_r1.pipeline.learned import KL, LENGTH, tenths
+from clinical_r1.pipeline.learned import KL, LENGTH, rises, tenths
 from clinical_r1.pipeline.verdicts_page import in_short, shown_value
 from clinical_r1.pipeline.wording import (
     POWER,
@@ -49,14 +49,16 @@ def what_changes(logs: pd.DataFrame) -> str:
     if reward.empty:
         return finding("nothing was trained with rewards, so nothing changed")
     seeds = reward["seeds"].max()
-    up = [row for row in reward.to_dict("records") if row["rise"] > 0 and (row["apart"] or not seeds > 1)]
-    rises = f"total reward rises in {len(up)} of {len(reward)} trained arms{', with intervals apart' if seeds > 1 else ''}"
     formats = {name: _format(logs, name) for name in reward["method"]}
-    lines = [f"{rises}.", *(f"{arm(name)}: {said}." for name, said in formats.items() if said)]
+    lines = [f"{rises(reward)}.", *(f"{arm(name)}: {said}." for name, said in formats.items() if said)]
     pairs = [pair for pair in (PLAIN, COLD) if set(pair) <= set(reward["method"])]
     lines += [line for pair in pairs if (line := _beside(logs, pair))]
     first = next((pair[0] for pair in (PLAIN, COLD) if formats.get(pair[0])), None)
-    heading = f"rewarded for how it reasons, {arm(first)} changes this: {formats[first]}" if first else rises
+    heading = (
+        f"rewarded for how it reasons, {arm(first)} changes this: {formats[first]}"
+        if first
+        else rises(reward)
+    )
     scope = f"{seeds_of(seeds)}, sampled on training questions; differences between arms are those of the last tenth, "
     scope += (
         "95 % intervals over seeds, paired, not corrected."

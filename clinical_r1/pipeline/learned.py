@@ -55,19 +55,25 @@ def tenths(logs: pd.DataFrame, column: str = "reward") -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TENTH_COLUMNS)
 
 
+def rises(table: pd.DataFrame) -> str:
+    """In how many arms the total reward rises: beyond the luck of seeds where several show it. table: `tenths(logs)`."""
+    rows, several = table.to_dict("records"), table["seeds"].max() > 1
+    up = [row["method"] for row in rows if (row["rise_low"] if row["seeds"] > 1 else row["rise"]) > 0]
+    rest = [arm(row["method"]) for row in rows if row["method"] not in up]
+    said = f"total reward rises in {len(up)} of {len(rows)} trained arms" + (
+        f", not in {listed(rest)}" if rest else ""
+    )
+    if not several:
+        return f"{said}; one training seed: no interval over seeds"
+    apart = sum(bool(row["apart"]) for row in rows)
+    return f"{said} (95 % interval of the rise above 0); first and last tenth have intervals apart in {apart}"
+
+
 def learned(table: pd.DataFrame) -> str:
     """Does each arm's total reward rise? table: `tenths(logs)`."""
     if table.empty:
         return finding("no arm was trained with rewards in this run")
-    rows = table.to_dict("records")
-    several = table["seeds"].max() > 1
-    up = [row for row in rows if row["rise"] > 0 and (row["apart"] or not several)]
-    rest = [arm(row["method"]) for row in rows if row not in up]
-    if several:
-        heading = f"total reward rises, with intervals apart, in {len(up)} of {len(rows)} trained arms"
-    else:
-        heading = f"total reward rises in {len(up)} of {len(rows)} trained arms; one training seed: no interval over seeds"
-    heading += f"; not in {listed(rest)}" if rest else ""
+    rows, heading = table.to_dict("records"), rises(table)
     lines = [
         f"{arm(row['method'])}: {_of(row, 'first', 2)} in the first tenth of the steps, {_of(row, 'last', 2)} in the last; "
         f"{change(row['rise'], row['rise_low'], row['rise_high'], 2)}."

@@ -50,18 +50,23 @@ def test_an_arm_with_other_steps_has_tenths_of_its_own():
     assert learned.tenths(both)["last"].round(6).nunique() == 2 and (learned.tenths(both)["rise"] > 2.7).all()
 
 
+def varied(*args, **more):
+    """Logs in which the rise differs a little from seed to seed."""
+    rows = logs(*args, **more)
+    return rows.assign(reward=rows["reward"] + 0.01 * rows["seed"] * rows["step"])
+
+
 def test_whether_each_arm_learned():
-    assert (
-        head(learned.learned(learned.tenths(logs())))
-        == "Total reward rises, with intervals apart, in 2 of 2 trained arms"
-    )
-    flat = pd.concat([logs(("grpo",)), logs(("crpo",), rise=0.0)])
-    assert head(learned.learned(learned.tenths(flat))).endswith("in 1 of 2 trained arms; not in CRPO")
+    text = head(learned.learned(learned.tenths(varied())))
+    assert text.startswith("Total reward rises in 2 of 2 trained arms (95 % interval of the rise above 0)")
+    assert text.endswith("first and last tenth have intervals apart in 2")
+    flat = pd.concat([varied(("grpo",)), varied(("crpo",), rise=-0.1)])
+    assert "rises in 1 of 2 trained arms, not in CRPO (" in head(learned.learned(learned.tenths(flat)))
+    small = learned.tenths(varied(("grpo",), rise=0.5))  # seeds differ by more than each of them rises
+    assert "in 1 of 1" in learned.rises(small) and learned.rises(small).endswith("apart in 0")
     alone = learned.learned(learned.tenths(logs(seeds=1)))
-    assert (
-        head(alone).endswith("in 2 of 2 trained arms; one training seed: no interval over seeds")
-        and "[" not in alone
-    )
+    assert head(alone).endswith("in 2 of 2 trained arms; one training seed: no interval over seeds")
+    assert "[" not in alone
     assert head(learned.learned(learned.tenths(logs().iloc[:0]))).startswith("No arm was trained")
 
 
@@ -95,4 +100,4 @@ def test_the_end_of_notebook_03():
     )
     assert "- CRPO minus GRPO: +1.1 tokens" in text and "not corrected" in text
     text = endings.what_changes(logs(("cold_start_grpo",), seeds=1))
-    assert head(text) == "Total reward rises in 1 of 1 trained arms" and "one seed tests none" in text
+    assert "rises in 1 of 1 trained arms; one training seed" in head(text) and "one seed tests none" in text
