@@ -5,11 +5,7 @@ Every number is the table's, with real benchmark files or without.
 
 from clinical_r1.files import DATA_VARIABLE
 from clinical_r1.labels import BENCHMARK_LABELS, CLINIC_BENCHMARKS
-
-
-def section(heading, *sentences):
-    """A finding as markdown: a heading of the third level and what stands under it."""
-    return f"### {heading}\n\n{' '.join(filter(None, sentences))}".rstrip() + "\n"
+from clinical_r1.tables import section
 
 
 def world(kb):

@@ -45,7 +45,7 @@ def case_matrix(table):
     place = options.index(key)
     frame = {"fill": False, "edgecolor": PAPER_COLOUR, "linewidth": 2.2, "clip_on": False, "zorder": 4}
     ax.add_patch(Rectangle((place - 0.5, -0.5), 1, bottom + 0.9, **frame))
-    _axes_of_case(ax, [f"{letters[option]}: {option}" for option in options], findings, place, wide)
+    _axes_of_case(ax, [(letters[option], option) for option in options], findings, place, wide)
     words = {-2: "strongly against", -1: "against", 0: "says nothing", 1: "for", 2: "strongly for"}
     handles = [
         Patch(facecolor=WEIGHT_COLOURS[w], edgecolor="#8A8A8A", label=f"{_signed(w)}  {words[w]}")
@@ -57,9 +57,9 @@ def case_matrix(table):
 
 
 def _axes_of_case(ax, options, findings, key, wide):
-    """Options above, findings to the left, the sum at the bottom. key: place of the right option; wide: inches of a column."""
+    """Options (letter, name) above, findings to the left. key: place of the right option; wide: inches of a column."""
     around = int(wide * 10.5)  # characters of a line over a column
-    names = [textwrap.fill(option, around, break_long_words=False) for option in options]
+    names = [f"{letter}\n" + textwrap.fill(name, around, break_long_words=False) for letter, name in options]
     names[key] += "\n(right)"
     bottom = len(findings) + 0.3
     ax.set_xticks(range(len(options)), names, fontsize=9)

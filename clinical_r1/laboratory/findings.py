@@ -34,7 +34,6 @@ from clinical_r1.laboratory.wording import (
     named,
     outcome,
     per_cent,
-    section,
     shown,
     sizes,
     span,
@@ -43,6 +42,7 @@ from clinical_r1.laboratory.wording import (
     with_interval,
     would_have,
 )
+from clinical_r1.tables import section
 
 COUNTS = tuple(metric for metric in MEASURES if metric != "accuracy")
 

@@ -1,4 +1,4 @@
-"""What is said of fronts, volumes and checkpoints: a finding a section, as in `findings`, which names these too."""
+"""What is said of fronts, volumes and checkpoints: a finding a as in `findings`, which names these too."""
 
 import numpy as np
 
@@ -9,11 +9,11 @@ from clinical_r1.laboratory.wording import (
     listed,
     named,
     per_cent,
-    section,
     shown,
     sizes,
     span,
 )
+from clinical_r1.tables import section
 
 
 def fronts(frame):

@@ -181,11 +181,6 @@ def would_have(rows, metrics=PRIMARY_METRICS):
     return f"With 80 % power {who.format(size)}; smaller ones stay open." if size else ""
 
 
-def section(heading, *sentences):
-    """A finding as markdown: a heading of the third level and what stands under it."""
-    return f"### {heading}\n\n{' '.join(filter(None, sentences))}".rstrip() + "\n"
-
-
 def bulleted(phrases):
     """Phrases as a list."""
     return "\n".join(f"- {phrase[0].upper()}{phrase[1:]}" for phrase in phrases)
