@@ -30,8 +30,9 @@ WINGS = {
     "laboratory": ("clinic", "curation", "engines"),
     "audit": ("clinic", "curation", "engines"),
     "causality": ("audit", "clinic", "curation", "engines"),
+    "findings": ("laboratory",),
     "workshop": ("clinic", "curation", "judges", "laboratory"),
-    "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit", "causality"),
+    "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit", "causality", "findings"),
 }
 # What the root takes from wings: exact verdicts and scripted traces, faster training, who answers, the reward variants.
 ROOT_FROM_WINGS = {

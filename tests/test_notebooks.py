@@ -24,8 +24,8 @@ from packaging.requirements import Requirement
 from clinical_r1 import paper
 from clinical_r1.arms import METHODS
 from clinical_r1.files import ROOT
+from clinical_r1.findings import laboratory as findings
 from clinical_r1.labels import CLINIC_BENCHMARKS
-from clinical_r1.laboratory import findings
 from clinical_r1.pipeline import __main__ as command
 from clinical_r1.pipeline import stages
 from clinical_r1.pipeline.shown import without_progress
@@ -304,7 +304,7 @@ RESULT_BY_HAND = re.compile(
 
 @pytest.mark.parametrize("name", ["03_crpo_training", "04_benchmark_evaluation"])
 def test_results_of_notebooks_03_and_04_are_written_by_the_run(name):
-    """Their prose asks; the numbers come from `pipeline.findings`, `observed`, `learned` and `endings`."""
+    """Their prose asks; the numbers come from `findings`: `pairs`, `observed`, `training` and `endings`."""
     assert RESULT_BY_HAND.findall(prose(name)) == []
     shown = " ".join(cell["text"] for cell in cells(ROOT / "notebooks" / f"{name}.ipynb", "code"))
     title = prose(name).split("\n")[0].split(" · ")[1]
@@ -332,7 +332,7 @@ def test_what_counts_as_a_result_by_hand():
 
 
 def test_notebook_05_holds_no_result_by_hand():
-    """Its findings are made by its cells (`laboratory.findings`), so that another laboratory needs no edit of it."""
+    """Its findings are made by its cells (`findings.laboratory`), so that another laboratory needs no edit of it."""
     name = "05_objective_tradeoffs"
     text = prose(name)
     assert not re.search(r"shipped summary|[Tt]hree seeds|no difference that|None is found|level from", text)

@@ -11,14 +11,14 @@ from clinical_r1.causality.summary import base_lines, sentences
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block, read_changes
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
-from clinical_r1.laboratory.page import TABLES, laboratory_page
+from clinical_r1.findings.claims import PAIRS, answer_rows
+from clinical_r1.findings.claims_page import claims_block, first_screen
+from clinical_r1.findings.laboratory_page import TABLES, laboratory_page
+from clinical_r1.findings.pairs import richer
 from clinical_r1.metrics import EXPLORATORY, NO_TEST, PRIMARY
-from clinical_r1.pipeline.answers import PAIRS, answer_rows
 from clinical_r1.pipeline.explain import EXAMPLE
-from clinical_r1.pipeline.findings import richer
 from clinical_r1.pipeline.ledger import counts_sentence, read_pair
 from clinical_r1.pipeline.map import MAP_BEGIN, MAP_END, map_block
-from clinical_r1.pipeline.verdicts_page import claims_block, first_screen
 from clinical_r1.settings import PUBLISHED, Settings
 from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, whole
 
@@ -189,7 +189,7 @@ def _tables(folder: Path, names: dict[str, str]) -> dict[str, pd.DataFrame]:
 
 
 def published_answers(folder: Path) -> pd.DataFrame | None:
-    """`answers.answer_rows` of a folder of published tables; None while it holds another run than that of docs/claims.md."""
+    """`claims.answer_rows` of a folder of published tables; None while it holds another run than that of docs/claims.md."""
     names = {"comparisons": "comparisons.csv", "training": "training_curves.csv", "causality": DIFFERENCES}
     return answer_rows(_tables(folder, names)) if is_of_the_claims(folder) else None
 

@@ -20,11 +20,12 @@ from legible import assert_legible, fresh_figures  # noqa: E402, F401  (a fixtur
 from clinical_r1 import plots  # noqa: E402
 from clinical_r1.clinic.cases import Case, load_set  # noqa: E402
 from clinical_r1.clinic.knowledge import knowledge_base  # noqa: E402
-from clinical_r1.curation import findings, tables  # noqa: E402
 from clinical_r1.curation import plots as curation_plots  # noqa: E402
+from clinical_r1.curation import tables  # noqa: E402
 from clinical_r1.curation.checks import CHECKS  # noqa: E402
 from clinical_r1.curation.splits import Curated, curate, free_baselines  # noqa: E402
 from clinical_r1.files import ROOT, write_jsonl  # noqa: E402
+from clinical_r1.findings import curation as findings  # noqa: E402
 from clinical_r1.labels import CLINIC_BENCHMARKS, WEIGHT_COLOURS  # noqa: E402
 from clinical_r1.pipeline.stages import STAGES  # noqa: E402
 from clinical_r1.questions import Quarantined, Question  # noqa: E402

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 from records import record
 
-from clinical_r1.pipeline import observed
+from clinical_r1.findings import observed
 
 NAN = math.nan
 

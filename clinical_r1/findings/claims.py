@@ -3,7 +3,7 @@
     answer_rows(tables)      one row for each comparison that a claim rests on, with its verdict
     verdicts(rows)           one row for each claim
 
-Pure: frames in, frames out; as text: `verdicts_page`.
+Pure: frames in, frames out; as text: `claims_page`.
 What counts as what is written down in docs/claims.md before the run, and here as data.
 The verdicts are of the synthetic clinic and its small model, not of the paper's.
 """

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clinical_r1.pipeline import endings, learned
+from clinical_r1.findings import endings, training
 
 
 def head(text):
@@ -29,25 +29,27 @@ def logs(arms=("grpo", "crpo"), seeds=3, rise=3.0, steps=20, **columns):
 
 
 def test_tenths_are_means_with_intervals_over_seeds():
-    table = learned.tenths(logs())
+    table = training.tenths(logs())
     (one,) = table[table["method"] == "grpo"].to_dict("records")
     assert table["method"].tolist() == ["grpo", "crpo"] and one["seeds"] == 3 and one["apart"]
     assert one["first"] == pytest.approx(5 + 3 * 0.5 / 19 + 0.1) and one["rise"] == pytest.approx(3 * 18 / 19)
     assert one["first_high"] - one["first"] == pytest.approx(
         4.303 * 0.1 / np.sqrt(3), rel=1e-3
     )  # t, two degrees of freedom
-    alone = learned.tenths(logs(seeds=1)).iloc[0]
+    alone = training.tenths(logs(seeds=1)).iloc[0]
     assert (
         np.isnan(alone["first_low"])
         and alone["apart"] is None
         and alone["rise"] == pytest.approx(3 * 18 / 19)
     )
-    assert learned.tenths(logs(), "advantage/silent_groups").empty
+    assert training.tenths(logs(), "advantage/silent_groups").empty
 
 
 def test_an_arm_with_other_steps_has_tenths_of_its_own():
     both = pd.concat([logs(("grpo",), steps=20), logs(("crpo",), steps=40)])
-    assert learned.tenths(both)["last"].round(6).nunique() == 2 and (learned.tenths(both)["rise"] > 2.7).all()
+    assert (
+        training.tenths(both)["last"].round(6).nunique() == 2 and (training.tenths(both)["rise"] > 2.7).all()
+    )
 
 
 def varied(*args, **more):
@@ -57,21 +59,21 @@ def varied(*args, **more):
 
 
 def test_whether_each_arm_learned():
-    text = head(learned.learned(learned.tenths(varied())))
+    text = head(training.learned(training.tenths(varied())))
     assert text.startswith("Total reward rises in 2 of 2 trained arms (95 % interval of the rise above 0)")
     assert text.endswith("first and last tenth have intervals apart in 2")
     flat = pd.concat([varied(("grpo",)), varied(("crpo",), rise=-0.1)])
-    assert "rises in 1 of 2 trained arms, not in CRPO (" in head(learned.learned(learned.tenths(flat)))
-    small = learned.tenths(varied(("grpo",), rise=0.5))  # seeds differ by more than each of them rises
-    assert "in 1 of 1" in learned.rises(small) and learned.rises(small).endswith("apart in 0")
-    alone = learned.learned(learned.tenths(logs(seeds=1)))
+    assert "rises in 1 of 2 trained arms, not in CRPO (" in head(training.learned(training.tenths(flat)))
+    small = training.tenths(varied(("grpo",), rise=0.5))  # seeds differ by more than each of them rises
+    assert "in 1 of 1" in training.rises(small) and training.rises(small).endswith("apart in 0")
+    alone = training.learned(training.tenths(logs(seeds=1)))
     assert head(alone).endswith("in 2 of 2 trained arms; one training seed: no interval over seeds")
     assert "[" not in alone
-    assert head(learned.learned(learned.tenths(logs().iloc[:0]))).startswith("No arm was trained")
+    assert head(training.learned(training.tenths(logs().iloc[:0]))).startswith("No arm was trained")
 
 
 def test_lengths_and_kl_come_with_the_paper_s_sentence_and_its_verdict():
-    text = learned.lengths(logs(("grpo", "crpo", "cold_start_crpo")))
+    text = training.lengths(logs(("grpo", "crpo", "cold_start_crpo")))
     assert (
         head(text) == "Tokens an answer in the last tenth: from 20.1 with GRPO to 22.3 with Cold Start + CRPO"
     )
@@ -79,18 +81,18 @@ def test_lengths_and_kl_come_with_the_paper_s_sentence_and_its_verdict():
         "*answers are longest after a cold start, and shortest with GRPO* (the paper, text): **supported**"
         in text
     )
-    text = learned.moved(logs(("crpo", "cold_start_crpo"), seeds=1))
+    text = training.moved(logs(("crpo", "cold_start_crpo"), seeds=1))
     assert "**unsettled** (one training seed settles nothing); KL, CRPO minus Cold Start + CRPO −0.1" in text
-    assert "the paper" not in learned.moved(logs(("grpo",)))
+    assert "the paper" not in training.moved(logs(("grpo",)))
 
 
 def test_groups_that_teach_nothing():
-    text = learned.silent(logs(**{learned.SILENT: 0.05, learned.TIED: 0.4}))
+    text = training.silent(logs(**{training.SILENT: 0.05, training.TIED: 0.4}))
     assert (
         head(text)
         == "In the last tenth 5.0 % of the groups give no advantage; in 40.0 % accuracy alone would give none"
     )
-    assert head(learned.silent(logs())) == "This run does not log which groups teach nothing"
+    assert head(training.silent(logs())) == "This run does not log which groups teach nothing"
 
 
 def test_the_end_of_notebook_03():

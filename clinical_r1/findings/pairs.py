@@ -4,9 +4,9 @@
     compared(frame)                                    the same for arms and models that a reader brings
     longer(extra, frames)                              is it just longer?
 
-Other sections: `observed`; how the notebooks end: `endings`.
+Other sections: `observed`, `training`; how the notebooks end: `endings`.
 
-Pure: frames in, markdown out, every number from the frame. A difference counts as found by the rule of `answers.verdict`.
+Pure: frames in, markdown out, every number from the frame. A difference counts as found by the rule of `claims.verdict`.
 With one training seed nothing is tested, and the text says so.
 """
 
@@ -15,15 +15,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from clinical_r1.metrics import (
-    COMPARED_COLUMNS,
-    LOWER_IS_BETTER,
-    PRIMARY,
-    PRIMARY_METRICS,
-    PROCESS_METRICS,
-)
-from clinical_r1.pipeline import answers
-from clinical_r1.pipeline.answers import (
+from clinical_r1.findings import claims
+from clinical_r1.findings.claims import (
     CONTRADICTED,
     HIGHER,
     LOWER,
@@ -32,7 +25,7 @@ from clinical_r1.pipeline.answers import (
     PLAIN,
     SUPPORTED,
 )
-from clinical_r1.pipeline.wording import (
+from clinical_r1.findings.wording import (
     ONE_SEED,
     POWER,
     arm,
@@ -47,9 +40,16 @@ from clinical_r1.pipeline.wording import (
     places,
     seeds_of,
 )
+from clinical_r1.metrics import (
+    COMPARED_COLUMNS,
+    LOWER_IS_BETTER,
+    PRIMARY,
+    PRIMARY_METRICS,
+    PROCESS_METRICS,
+)
 from clinical_r1.tables import whole
 
-FIRST_PAIR = answers.PAIRS["cold start and CRPO against baseline"]
+FIRST_PAIR = claims.PAIRS["cold start and CRPO against baseline"]
 UNTESTED, WITHIN, OPEN = "not tested", "within the margin", "no difference found"
 EXCLUDED = "no difference found, and one as large as the margin excluded either way: "
 
@@ -71,7 +71,7 @@ def outcome(row: Mapping) -> str:
     if pd.isna(row["p_holm"]):
         return UNTESTED
     numbers = [row[name] for name in ("difference", "ci_low", "ci_high", "p_holm", "seeds")]
-    up, down = (answers.verdict(way, *numbers, MARGINS.get(row["metric"]))[0] for way in (HIGHER, LOWER))
+    up, down = (claims.verdict(way, *numbers, MARGINS.get(row["metric"]))[0] for way in (HIGHER, LOWER))
     if up == SUPPORTED or down == SUPPORTED:
         return HIGHER if up == SUPPORTED else LOWER
     return WITHIN if up == down == CONTRADICTED else OPEN
@@ -204,7 +204,7 @@ def _no_loss(row) -> str:
     if outcome(row) == HIGHER:
         return HIGHER
     numbers = [row[name] for name in ("difference", "ci_low", "ci_high", "p_holm", "seeds")]
-    said = answers.verdict(NO_LOWER, *numbers, MARGINS["accuracy"])[0]
+    said = claims.verdict(NO_LOWER, *numbers, MARGINS["accuracy"])[0]
     if said == SUPPORTED:
         return LOWER if outcome(row) == LOWER else SUPPORTED
     return CONTRADICTED if said == CONTRADICTED else OPEN

@@ -1,9 +1,9 @@
-"""What is said of fronts, volumes and checkpoints: a finding a as in `findings`, which names these too."""
+"""What is said of fronts, volumes and checkpoints: a finding a section as in `laboratory`, which names these too."""
 
 import numpy as np
 
 from clinical_r1.arms import REFERENCE
-from clinical_r1.laboratory.wording import (
+from clinical_r1.findings.laboratory_wording import (
     MEASURES,
     family,
     listed,

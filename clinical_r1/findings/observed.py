@@ -1,6 +1,6 @@
 """What the other tables of notebook 04 found: seeds, protocols, rewards, judges, options, reasoning removed, the ledger.
 
-Pure: frames in, markdown out, for any run, as in `findings`.
+Pure: frames in, markdown out, for any run, as in `pairs`.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 from clinical_r1.arms import ARMS
-from clinical_r1.intervals import mean_interval
-from clinical_r1.labels import objective_label
-from clinical_r1.pipeline.wording import (
+from clinical_r1.findings.wording import (
     arm,
     benchmark,
     bullets,
@@ -24,6 +22,8 @@ from clinical_r1.pipeline.wording import (
     plain,
     seeds_of,
 )
+from clinical_r1.intervals import mean_interval
+from clinical_r1.labels import objective_label
 from clinical_r1.rewards import REWARD_SETS
 from clinical_r1.tables import whole
 

@@ -1,6 +1,6 @@
 """Findings say what their frames say, whatever the laboratory: every case is solved by hand.
 
-python -m pytest tests/laboratory/test_findings.py
+python -m pytest tests/findings/test_laboratory.py
 """
 
 import numpy as np
@@ -9,8 +9,10 @@ import pytest
 from laboratory import laboratory, write_laboratory
 
 from clinical_r1.arms import ARMS, LABORATORY, MAIN
-from clinical_r1.laboratory import comparisons, findings, pareto, records, shares, wording
-from clinical_r1.laboratory.page import laboratory_page
+from clinical_r1.findings import laboratory as findings
+from clinical_r1.findings import laboratory_wording as wording
+from clinical_r1.findings.laboratory_page import laboratory_page
+from clinical_r1.laboratory import comparisons, pareto, records, shares
 
 METRICS = ("accuracy", "faithfulness", "drc", "hallucination")
 

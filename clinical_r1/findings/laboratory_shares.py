@@ -1,10 +1,10 @@
-"""What is said of the advantage: who owns it, and which calculations hold on trained policies; `findings` names these too."""
+"""What is said of the advantage: who owns it, and which calculations hold on trained policies; `laboratory` names these too."""
 
 import numpy as np
 
 from clinical_r1.arms import ARMS, REFERENCE
+from clinical_r1.findings.laboratory_wording import listed, per_cent, shown, sizes, span, with_interval
 from clinical_r1.laboratory.records import ACCURACY, weight_of_accuracy
-from clinical_r1.laboratory.wording import listed, per_cent, shown, sizes, span, with_interval
 from clinical_r1.tables import section
 
 

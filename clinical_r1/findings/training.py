@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 
 from clinical_r1.arms import METHODS
-from clinical_r1.metrics import rank
-from clinical_r1.pipeline.answers import UNSETTLED, answer_rows, over_seeds, verdicts
-from clinical_r1.pipeline.wording import (
+from clinical_r1.findings.claims import UNSETTLED, answer_rows, over_seeds, verdicts
+from clinical_r1.findings.wording import (
     arm,
     bullets,
     change,
@@ -24,6 +23,7 @@ from clinical_r1.pipeline.wording import (
     p_value,
     seeds_of,
 )
+from clinical_r1.metrics import rank
 
 LENGTH, KL = "completions/mean_length", "kl"
 SILENT, TIED = "advantage/silent_groups", "advantage/tied_groups"

@@ -1,6 +1,6 @@
 """docs/results.md says of the laboratory what the published tables say, and nothing else of it by hand.
 
-python -m pytest tests/laboratory/test_results_page.py
+python -m pytest tests/findings/test_laboratory_page.py
 """
 
 import re
@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from clinical_r1.files import ROOT, PipelineError
-from clinical_r1.laboratory import findings
-from clinical_r1.laboratory.page import TABLES
+from clinical_r1.findings import laboratory as findings
+from clinical_r1.findings.laboratory_page import TABLES
 from clinical_r1.pipeline import readme as generator
 
 PUBLISHED = ROOT / "figures" / "published" / "cpu"

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from clinical_r1.findings.claims import MEASURES, PER_CENT
 from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, METRIC_LABELS
-from clinical_r1.pipeline.answers import MEASURES, PER_CENT
 from clinical_r1.tables import whole
 
 POWER = "with 80 % power, first Holm step"

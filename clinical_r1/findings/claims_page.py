@@ -1,10 +1,9 @@
-"""The verdicts of `answers` as markdown: docs/claims.md, the first screen of README.md, what was found in four bullets. Pure."""
+"""The verdicts of `claims` as markdown: docs/claims.md, the first screen of README.md, what was found in four bullets. Pure."""
 
 import pandas as pd
 
 from clinical_r1.arms import ARMS
-from clinical_r1.metrics import PRIMARY_BENCHMARKS
-from clinical_r1.pipeline.answers import (
+from clinical_r1.findings.claims import (
     AFTER,
     APART,
     CONTRADICTED,
@@ -17,6 +16,7 @@ from clinical_r1.pipeline.answers import (
     WITHOUT,
     verdicts,
 )
+from clinical_r1.metrics import PRIMARY_BENCHMARKS
 from clinical_r1.tables import interval, markdown, number, whole
 
 

@@ -7,7 +7,7 @@ missing. Each function gives a heading sentence and at most three sentences or a
 import numpy as np
 
 from clinical_r1.arms import ARMS, LABORATORY, REFERENCE
-from clinical_r1.laboratory.front_findings import (
+from clinical_r1.findings.laboratory_fronts import (
     all_objectives,
     covered,
     front_of,
@@ -15,9 +15,8 @@ from clinical_r1.laboratory.front_findings import (
     hypervolume,
     travel,
 )
-from clinical_r1.laboratory.records import weight_of_accuracy
-from clinical_r1.laboratory.share_findings import calculations, owners, owners_by_aggregator
-from clinical_r1.laboratory.wording import (
+from clinical_r1.findings.laboratory_shares import calculations, owners, owners_by_aggregator
+from clinical_r1.findings.laboratory_wording import (
     LEVEL,
     MEASURES,
     NOT_TESTED,
@@ -42,6 +41,7 @@ from clinical_r1.laboratory.wording import (
     with_interval,
     would_have,
 )
+from clinical_r1.laboratory.records import weight_of_accuracy
 from clinical_r1.tables import section
 
 COUNTS = tuple(metric for metric in MEASURES if metric != "accuracy")

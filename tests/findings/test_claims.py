@@ -1,4 +1,4 @@
-"""From tables of a run to verdicts on claims: literal tables, literal verdicts.   pytest tests/pipeline/test_answers.py"""
+"""From tables of a run to verdicts on claims: literal tables, literal verdicts.   pytest tests/findings/test_claims.py"""
 
 import json
 import math
@@ -11,10 +11,8 @@ from pages import page
 
 from clinical_r1.arms import ARMS
 from clinical_r1.files import ROOT
-from clinical_r1.metrics import PRIMARY_BENCHMARKS, PRIMARY_METRICS, status
-from clinical_r1.pipeline import answers, verdicts_page
-from clinical_r1.pipeline import readme as generator
-from clinical_r1.pipeline.answers import (
+from clinical_r1.findings import claims, claims_page
+from clinical_r1.findings.claims import (
     AFTER,
     CLAIMS,
     CONTRADICTED,
@@ -32,6 +30,8 @@ from clinical_r1.pipeline.answers import (
     verdict,
     verdicts,
 )
+from clinical_r1.metrics import PRIMARY_BENCHMARKS, PRIMARY_METRICS, status
+from clinical_r1.pipeline import readme as generator
 from clinical_r1.settings import LABORATORY_QUESTIONS, LABORATORY_SEEDS, PUBLISHED, PUBLISHED_AS
 
 NAN = math.nan
@@ -87,7 +87,7 @@ def every_comparison(value=0.5, **more):
         [
             comparison(*pair, metric, benchmark, value, **more)
             for pair in PAIRS.values()
-            for metric in (*PRIMARY_METRICS, *answers.BEHAVIOURS)
+            for metric in (*PRIMARY_METRICS, *claims.BEHAVIOURS)
             for benchmark in ("clinic", "clinic-shift", "clinic-expert")
         ]
     )
@@ -204,7 +204,7 @@ def test_where_a_pair_was_tested_twice_the_larger_p_counts():
 
 def test_pages_show_verdicts_numbers_and_signs():
     rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
-    first, block = verdicts_page.first_screen(rows), verdicts_page.claims_block(rows)
+    first, block = claims_page.first_screen(rows), claims_page.claims_block(rows)
     assert "10 training seeds, up to 2,000 questions a set" in first
     line = next(line for line in first.splitlines() if line.startswith("| CRPO makes fewer false"))
     assert line.count("**contradicted** (+0.50 [0.40, 0.60])") == 2
@@ -223,16 +223,16 @@ def test_pages_show_verdicts_numbers_and_signs():
 
 def test_what_was_found_in_four_bullets():
     rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
-    gain, over, used, needed = verdicts_page.in_short(rows).splitlines()
+    gain, over, used, needed = claims_page.in_short(rows).splitlines()
     assert "accuracy by +0.5 [0.4, 0.6] points on `clinic`, +0.5 [0.4, 0.6] on `clinic-shift`" in gain
     assert over.count("fewer false claims **contradicted**") == 2 and over.count("more true claims") == 2
     assert "does not decide the answer" in used and "5.0 [2.0, 8.0] % of CRPO's answers follow" in used
     assert "−50.0 [−53.0, −47.0] points against the base model" in used
     assert "It is not needed" in needed and "+4.0 [1.0, 7.0] points" in needed
     few = answer_rows({"comparisons": every_comparison(p=NAN, seeds=1)})
-    gain, over = verdicts_page.in_short(few).splitlines()  # what was not run is not spoken of
+    gain, over = claims_page.in_short(few).splitlines()  # what was not run is not spoken of
     assert over.count("**unsettled**") == 2 and "supported" not in over
-    assert verdicts_page.in_short(answer_rows({})) == "\n"
+    assert claims_page.in_short(answer_rows({})) == "\n"
 
 
 # ---- the page that was written before the run ----

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from clinical_r1.labels import objective_label
-from clinical_r1.pipeline.answers import (
+from clinical_r1.findings.claims import (
     COLD,
     CONTRADICTED,
     NOT_RUN,
@@ -19,9 +18,9 @@ from clinical_r1.pipeline.answers import (
     over_seeds,
     verdicts,
 )
-from clinical_r1.pipeline.learned import KL, LENGTH, rises, tenths
-from clinical_r1.pipeline.verdicts_page import in_short, shown_value
-from clinical_r1.pipeline.wording import (
+from clinical_r1.findings.claims_page import in_short, shown_value
+from clinical_r1.findings.training import KL, LENGTH, rises, tenths
+from clinical_r1.findings.wording import (
     POWER,
     arm,
     benchmark,
@@ -35,6 +34,7 @@ from clinical_r1.pipeline.wording import (
     plain,
     seeds_of,
 )
+from clinical_r1.labels import objective_label
 from clinical_r1.tables import markdown, whole
 
 ACCURACY = "rewards/accuracy_reward/mean"
@@ -115,7 +115,7 @@ BETTER = ("truthful", "complete", "fewer_false")  # the claims that together say
 def which_reasons_better(tables: Mapping[str, pd.DataFrame | None]) -> str:
     """Which arm reasons better, and how sure can we be? Each claim of docs/claims.md with its verdict and its numbers.
 
-    tables: as for `answers.answer_rows`: "comparisons", "training", "causality"; what is missing was not run.
+    tables: as for `claims.answer_rows`: "comparisons", "training", "causality"; what is missing was not run.
     """
     rows = answer_rows(tables)
     asked = verdicts(rows)

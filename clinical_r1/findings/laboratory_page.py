@@ -1,8 +1,8 @@
 """The laboratory's section of docs/results.md, from the tables that notebook 05 writes: the same findings, in the same words."""
 
+from clinical_r1.findings import laboratory as findings
+from clinical_r1.findings.laboratory_wording import shown, sizes
 from clinical_r1.labels import objective_label
-from clinical_r1.laboratory import findings
-from clinical_r1.laboratory.wording import shown, sizes
 from clinical_r1.tables import interval, markdown
 
 # what a finding needs -> the file that holds it, beside the figures

@@ -7,10 +7,10 @@ import pytest
 from records import record
 
 from clinical_r1 import metrics
+from clinical_r1.findings import claims, endings, pairs
+from clinical_r1.findings.wording import ONE_SEED, change, listed, p_value, plain
 from clinical_r1.labels import METHOD_LABELS
 from clinical_r1.metrics import NO_TEST, PRIMARY_BENCHMARKS, PRIMARY_METRICS, PROCESS_METRICS, status
-from clinical_r1.pipeline import answers, endings, findings
-from clinical_r1.pipeline.wording import ONE_SEED, change, listed, p_value, plain
 from clinical_r1.tables import COMPARISON_COLUMNS
 
 NAN = math.nan
@@ -21,7 +21,7 @@ MEASURES = (
 )  # as metrics.compare has them
 
 
-def row(metric="accuracy", benchmark="clinic", difference=0.0, half=1.0, p=0.5, seeds=10, pair=answers.PLAIN):
+def row(metric="accuracy", benchmark="clinic", difference=0.0, half=1.0, p=0.5, seeds=10, pair=claims.PLAIN):
     """A row of metrics.compare: the first arm's mean, the second's, and what follows; n is 2,000, the detectable difference 5."""
     base = 80.0 if metric == "accuracy" else 2.0
     names = {"benchmark": benchmark, "metric": metric, "status": status(benchmark, metric)}
@@ -31,7 +31,7 @@ def row(metric="accuracy", benchmark="clinic", difference=0.0, half=1.0, p=0.5, 
     return names | numbers | more | {"n": 2000, "seeds": seeds, "coverage": 1.0}
 
 
-def comparison(pair=answers.PLAIN, sets=SETS, measures=MEASURES, **numbers):
+def comparison(pair=claims.PLAIN, sets=SETS, measures=MEASURES, **numbers):
     """A comparison in which every row has these numbers."""
     return pd.DataFrame([row(metric, name, pair=pair, **numbers) for name in sets for metric in measures])
 
@@ -42,7 +42,7 @@ def head(text):
     return first.removeprefix("### ")
 
 
-EVERY_PAIR = tuple(answers.PAIRS.values())
+EVERY_PAIR = tuple(claims.PAIRS.values())
 ONE = {"p": NAN, "seeds": 1}
 CLEAR = {"difference": 10.0, "half": 2.0, "p": 1e-4}
 NONE = {"difference": 0.1, "half": 6.0, "p": 0.9}
@@ -55,37 +55,37 @@ CLOSE = {"difference": 0.1, "half": 0.15, "p": 0.9}  # within every margin
 @pytest.mark.parametrize(
     ("numbers", "found"),
     [
-        (CLEAR, findings.HIGHER),
-        (CLEAR | {"difference": -10.0}, findings.LOWER),
-        (CLOSE, findings.WITHIN),
-        (NONE, findings.OPEN),
-        (CLEAR | {"p": 0.2}, findings.OPEN),  # an interval apart from 0 that correction does not let pass
-        (CLEAR | ONE, findings.UNTESTED),
+        (CLEAR, pairs.HIGHER),
+        (CLEAR | {"difference": -10.0}, pairs.LOWER),
+        (CLOSE, pairs.WITHIN),
+        (NONE, pairs.OPEN),
+        (CLEAR | {"p": 0.2}, pairs.OPEN),  # an interval apart from 0 that correction does not let pass
+        (CLEAR | ONE, pairs.UNTESTED),
     ],
 )
 @pytest.mark.parametrize("metric", PRIMARY_METRICS)
 def test_what_a_row_shows(metric, numbers, found):
-    assert findings.outcome(row(metric, **numbers)) == found
+    assert pairs.outcome(row(metric, **numbers)) == found
 
 
 def test_a_measure_without_a_margin_is_never_called_as_good_as_equal():
-    assert findings.outcome(row("verification", **CLOSE)) == findings.OPEN
+    assert pairs.outcome(row("verification", **CLOSE)) == pairs.OPEN
 
 
 def test_fewer_false_claims_speak_for_an_arm():
-    assert findings.in_favour(row("hallucination", difference=-1.0)) and findings.in_favour(
+    assert pairs.in_favour(row("hallucination", difference=-1.0)) and pairs.in_favour(
         row("drc", difference=1.0)
     )
-    assert not findings.in_favour(row("hallucination", difference=1.0))
+    assert not pairs.in_favour(row("hallucination", difference=1.0))
 
 
 # ---- accuracy ----
 
 
 def test_more_accurate_names_the_sets_by_what_was_found():
-    pair = findings.FIRST_PAIR
+    pair = pairs.FIRST_PAIR
     rows = [row(benchmark="clinic", pair=pair, **CLEAR), row(benchmark="clinic-expert", pair=pair, **NONE)]
-    text = findings.more_accurate(pd.DataFrame(rows))
+    text = pairs.more_accurate(pd.DataFrame(rows))
     assert head(text) == (
         "Cold Start + CRPO is more accurate than Baseline on `clinic` (+10.0 points); not found to differ on "
         "`clinic-expert` (+0.1 points)"
@@ -97,7 +97,7 @@ def test_more_accurate_names_the_sets_by_what_was_found():
 
 def test_as_accurate_is_said_only_where_a_loss_of_the_margin_is_excluded():
     def said(**numbers):
-        return head(findings.as_accurate(pd.DataFrame([row(**numbers)])))
+        return head(pairs.as_accurate(pd.DataFrame([row(**numbers)])))
 
     assert (
         said(**CLOSE)
@@ -113,7 +113,7 @@ def test_as_accurate_is_said_only_where_a_loss_of_the_margin_is_excluded():
     )
 
 
-@pytest.mark.parametrize("say", [findings.more_accurate, findings.as_accurate, findings.richer])
+@pytest.mark.parametrize("say", [pairs.more_accurate, pairs.as_accurate, pairs.richer])
 def test_one_seed_gives_numbers_and_no_verdict(say):
     text = say(comparison(**CLEAR | ONE))
     assert head(text).endswith(ONE_SEED)
@@ -121,16 +121,16 @@ def test_one_seed_gives_numbers_and_no_verdict(say):
     assert not any(word in text for word in ("more accurate", "less accurate", "surviv", "10 training"))
 
 
-@pytest.mark.parametrize("say", [findings.more_accurate, findings.as_accurate, findings.richer])
+@pytest.mark.parametrize("say", [pairs.more_accurate, pairs.as_accurate, pairs.richer])
 def test_a_missing_arm_is_named(say):
-    assert head(say(None, answers.PLAIN)) == "Not asked: this run does not have both CRPO and GRPO"
+    assert head(say(None, claims.PLAIN)) == "Not asked: this run does not have both CRPO and GRPO"
 
 
 # ---- all measures ----
 
 
 def test_ten_seeds_with_a_clear_difference():
-    text = findings.richer(comparison(**CLEAR))
+    text = pairs.richer(comparison(**CLEAR))
     assert (
         head(text)
         == "CRPO against GRPO: 8 of 8 primary differences survive correction, 6 in its favour and 2 against it"
@@ -140,20 +140,20 @@ def test_ten_seeds_with_a_clear_difference():
 
 
 def test_ten_seeds_with_none():
-    text = findings.richer(comparison(**NONE))
+    text = pairs.richer(comparison(**NONE))
     assert head(text) == "CRPO against GRPO: none of 27 differences survives correction"
     assert (
         "no difference found: accuracy on `clinic` (+0.1 points [−5.9, 6.1]; differences of 5.0 or more would"
         in text
     )
     assert "exploratory: 0 of 19 survive." in text and "excluded" not in text
-    assert "excluded either way: accuracy on `clinic`" in findings.richer(comparison(**CLOSE))
+    assert "excluded either way: accuracy on `clinic`" in pairs.richer(comparison(**CLOSE))
 
 
 def test_survivors_are_counted_apart_from_the_exploratory_ones():
     frame = comparison(**NONE)
     frame.loc[frame["metric"].isin(["verification", "cecd"]), ["difference", "p_holm"]] = [-3.0, 0.001]
-    text = findings.richer(frame)
+    text = pairs.richer(frame)
     assert head(text).endswith(
         "none of the 8 primary differences survives correction, and 6 of 19 exploratory"
     )
@@ -162,29 +162,25 @@ def test_survivors_are_counted_apart_from_the_exploratory_ones():
         0.4,
         0.01,
     ]
-    assert head(findings.richer(frame)).endswith(
-        "1 of 8 primary differences survives correction, in its favour"
-    )
+    assert head(pairs.richer(frame)).endswith("1 of 8 primary differences survives correction, in its favour")
 
 
 def test_without_a_judge_or_without_the_clinic():
     only = comparison(measures=("accuracy",), **NONE)
-    assert head(findings.richer(only)).endswith(
+    assert head(pairs.richer(only)).endswith(
         "no judge has scored these answers, so only accuracy can be compared"
     )
     real = comparison(sets=("medqa", "medmcqa"), **CLEAR)
-    assert head(findings.richer(real)).startswith(
-        "CRPO against GRPO: 18 of 18 exploratory differences survive"
-    )
-    assert findings.compared(only).startswith(
+    assert head(pairs.richer(real)).startswith("CRPO against GRPO: 18 of 18 exploratory differences survive")
+    assert pairs.compared(only).startswith(
         "### Whether"
-    ) is False and "not found to differ" in findings.compared(only)
+    ) is False and "not found to differ" in pairs.compared(only)
 
 
 def extra_rows(lengths, rate):
     """Tokens, and true claims per 100 tokens, of two arms: value and an interval of one to either side."""
     rows = []
-    for name, tokens, per in zip(answers.PLAIN, lengths, rate, strict=True):
+    for name, tokens, per in zip(claims.PLAIN, lengths, rate, strict=True):
         for metric, value in (("tokens", tokens), ("faithfulness_per_100_tokens", per)):
             numbers = {"value": value, "ci_low": value - 1, "ci_high": value + 1}
             rows.append({"benchmark": "clinic", "method": name, "metric": metric} | numbers)
@@ -193,21 +189,19 @@ def extra_rows(lengths, rate):
 
 def test_whether_it_is_just_longer():
     frame = comparison(sets=("clinic",), measures=("faithfulness",), **CLEAR)
-    text = findings.longer(extra_rows((40.0, 20.0), (5.0, 5.5)), frame, None)
+    text = pairs.longer(extra_rows((40.0, 20.0), (5.0, 5.5)), frame, None)
     assert head(text).endswith("the one count that is found to differ points the other way per 100 tokens")
     assert (
         "40.0 [39.0, 41.0] and 20.0 [19.0, 21.0] tokens; per 100 tokens true claims 5.00 [4.00, 6.00] and 5.50"
         in text
     )
-    assert "points the same way per 100 tokens, with intervals apart" in findings.longer(
+    assert "points the same way per 100 tokens, with intervals apart" in pairs.longer(
         extra_rows((40.0, 20.0), (9.0, 5.0)), frame
     )
     nothing = comparison(sets=("clinic",), measures=("faithfulness",), **NONE)
-    assert "no count is found to differ" in head(
-        findings.longer(extra_rows((40.0, 20.0), (9.0, 5.0)), nothing)
-    )
+    assert "no count is found to differ" in head(pairs.longer(extra_rows((40.0, 20.0), (9.0, 5.0)), nothing))
     assert (
-        head(findings.longer(extra_rows((1.0, 1.0), (1.0, 1.0)), None))
+        head(pairs.longer(extra_rows((1.0, 1.0), (1.0, 1.0)), None))
         == "No two arms of known length to compare"
     )
 
@@ -222,7 +216,7 @@ def stack(pairs=EVERY_PAIR, **numbers):
 
 def test_the_end_of_notebook_04_is_the_verdicts_of_the_claims():
     text = endings.which_reasons_better({"comparisons": stack(**CLEAR)})
-    both = [f"in 2 of 3 respects {when} (1 contradicted)" for when in (answers.WITHOUT, answers.AFTER)]
+    both = [f"in 2 of 3 respects {when} (1 contradicted)" for when in (claims.WITHOUT, claims.AFTER)]
     assert head(text).endswith(f"is supported {listed(both)}")
     line = (
         "| CRPO rejects more options than GRPO, without a cold start | the paper, abstract | **supported** | "
@@ -232,9 +226,7 @@ def test_the_end_of_notebook_04_is_the_verdicts_of_the_claims():
         "10 training seeds, up to 2,000 questions a set" in text
         and "5.0 points would have been found" in text
     )
-    expected = answers.verdicts(answers.answer_rows({"comparisons": stack(**CLEAR)}))[
-        "verdict"
-    ].value_counts()
+    expected = claims.verdicts(claims.answer_rows({"comparisons": stack(**CLEAR)}))["verdict"].value_counts()
     assert (
         f"{expected['supported']} supported, {expected['contradicted']} contradicted and 0 unsettled" in text
     )
@@ -249,11 +241,11 @@ def test_one_seed_settles_nothing():
 
 
 def test_missing_arms_and_other_questions_are_said_to_be_missing():
-    laptop = stack([answers.COLD, findings.FIRST_PAIR], **NONE)
+    laptop = stack([claims.COLD, pairs.FIRST_PAIR], **NONE)
     text = endings.which_reasons_better({"comparisons": laptop})
     assert "more were not run, for want of their arms, sets or probes" in text
     assert "without a cold start" not in text and "after a cold start" in head(text)
-    real = endings.which_reasons_better({"comparisons": stack([answers.PLAIN], sets=("medqa",), **CLEAR)})
+    real = endings.which_reasons_better({"comparisons": stack([claims.PLAIN], sets=("medqa",), **CLEAR)})
     assert head(real).startswith("The claims of docs/claims.md are asked of the clinic")
 
 
@@ -271,27 +263,27 @@ def test_the_frame_of_metrics_compare_is_read(seeds):
             seed=seed,
             drc=(i + seed) % 3 + (method == "crpo"),
         )
-        for method in answers.PLAIN
+        for method in claims.PLAIN
         for seed in range(seeds)
         for i in range(12)
     ]
-    frame = metrics.compare(scores, *answers.PLAIN, ["drc", "accuracy"])
-    assert findings.pair_of(frame) == answers.PLAIN
+    frame = metrics.compare(scores, *claims.PLAIN, ["drc", "accuracy"])
+    assert pairs.pair_of(frame) == claims.PLAIN
     for text in (
-        findings.richer(frame),
-        findings.as_accurate(frame),
-        findings.longer(metrics.extra_rows(scores), frame),
+        pairs.richer(frame),
+        pairs.as_accurate(frame),
+        pairs.longer(metrics.extra_rows(scores), frame),
     ):
         assert (ONE_SEED in head(text)) == (seeds == 1)
     with pytest.raises(ValueError, match="expected two"):
-        findings.pair_of(frame.drop(columns="crpo"))
+        pairs.pair_of(frame.drop(columns="crpo"))
 
 
 def test_names_that_readers_give_stay_names(monkeypatch):
     monkeypatch.setitem(METHOD_LABELS, "mine", "<b>*bold*</b> | $x$ {}")
-    text = findings.richer(comparison(("mine", "crpo"), **CLEAR))
+    text = pairs.richer(comparison(("mine", "crpo"), **CLEAR))
     assert r"&lt;b&gt;\*bold\*&lt;/b&gt; \| \$x\$ {} against CRPO" in head(text)
-    assert head(findings.more_accurate(comparison(("crpo", "mine"), **CLEAR))).startswith(
+    assert head(pairs.more_accurate(comparison(("crpo", "mine"), **CLEAR))).startswith(
         "CRPO is more accurate than &lt;b"
     )
 
