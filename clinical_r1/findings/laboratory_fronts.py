@@ -1,4 +1,4 @@
-"""What is said of fronts, volumes and checkpoints: a finding a section as in `laboratory`, which names these too."""
+"""What is said of fronts, volumes and checkpoints: a finding a section, as in `laboratory`, which names these too."""
 
 import numpy as np
 
