@@ -219,15 +219,17 @@ def _talk(table, tests):
     text = text[0].upper() + text[1:]
     if tested(rows).empty:
         return f"{text}."
-    there = [MEASURES[metric] for metric in found(rows)["metric"]]
-    open_ = undecided(rows)
-    size = detectable(open_)
-    parts = [f"a difference is found in {listed(there)}"] if there else []
-    if size:
-        parts.append(f"none in {listed(MEASURES[m] for m in open_['metric'])}, where {size} would have been")
-    elif len(open_):
-        parts.append(f"none in {listed(MEASURES[m] for m in open_['metric'])}")
+    there, open_ = found(rows), undecided(rows)
+    parts = [f"a difference is found in {_measures(there)}"] if len(there) else []
+    if len(open_):
+        size = detectable(open_)
+        none = f"{'none' if parts else 'no difference is found'} in {_measures(open_, 'or')}"
+        parts.append(none + (f", where {size} would have been" if size else ""))
     return f"{text}: {'; '.join(parts)}."
+
+
+def _measures(rows, last="and"):
+    return listed((MEASURES[metric] for metric in rows["metric"]), last)
 
 
 def _told(row, own):

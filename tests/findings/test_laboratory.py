@@ -178,6 +178,11 @@ def test_level_accuracy_over_k_names_what_would_have_been_found():
         "a difference is found in true claims; none in false claims, where 0.20 false claims would have been"
         in said
     )
+    level = findings.k(table, tests.assign(p_holm=1.0))
+    assert (
+        "28.7" not in level
+        and "no difference is found in true claims or false claims, where 5.00 true claims or" in level
+    )
     short = findings.k_sentence(table, tests)
     assert (
         short.count(".") == short.count("0.") + short.count("1.") + short.count("3.") + short.count("4.") + 1
