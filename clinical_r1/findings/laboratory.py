@@ -20,7 +20,6 @@ from clinical_r1.findings.laboratory_wording import (
     LEVEL,
     MEASURES,
     NOT_TESTED,
-    bulleted,
     compared,
     detectable,
     detected,
@@ -28,7 +27,6 @@ from clinical_r1.findings.laboratory_wording import (
     differences,
     family,
     found,
-    listed,
     moves,
     named,
     outcome,
@@ -41,6 +39,7 @@ from clinical_r1.findings.laboratory_wording import (
     with_interval,
     would_have,
 )
+from clinical_r1.findings.wording import bullets, capital, listed
 from clinical_r1.laboratory.records import weight_of_accuracy
 from clinical_r1.tables import section
 
@@ -280,7 +279,7 @@ def other_choices(ablations):
     heading = f"{len(differ)} of {len(judged)} arms differ from their reference in accuracy or claims, after Holm's correction"
     same = judged.merge(differ[["family", "arm"]], how="left", indicator=True).query("_merge == 'left_only'")
     open_ = undecided(rows)
-    parts = [bulleted(moves(rows))] if len(differ) else []
+    parts = [bullets(map(capital, moves(rows)))] if len(differ) else []
     last = [f"No difference found in {named(same['label'])}." if len(same) else "", would_have(open_)]
     untested = [name for name in dict.fromkeys(arms["family"]) if name not in set(judged["family"])]
     last.append(f"Not tested, one training seed: {listed(untested)}." if untested else "")
@@ -330,7 +329,7 @@ def aggregators(rows):
     open_ = undecided(accuracy)
     told = [phrase for phrase in moves(rows) if not phrase.startswith("more accurate")]
     ending = f"{would_have(open_, ['accuracy'])} {sizes(rows)}.".strip()
-    return section(heading, "\n\n".join(filter(None, [bulleted(told), ending])))
+    return section(heading, "\n\n".join(filter(None, [bullets(map(capital, told)), ending])))
 
 
 # --- the whole

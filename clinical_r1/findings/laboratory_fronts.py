@@ -6,13 +6,13 @@ from clinical_r1.arms import REFERENCE
 from clinical_r1.findings.laboratory_wording import (
     MEASURES,
     family,
-    listed,
     named,
     per_cent,
     shown,
     sizes,
     span,
 )
+from clinical_r1.findings.wording import listed
 from clinical_r1.tables import section
 
 

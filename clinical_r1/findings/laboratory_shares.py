@@ -3,7 +3,8 @@
 import numpy as np
 
 from clinical_r1.arms import ARMS, REFERENCE
-from clinical_r1.findings.laboratory_wording import listed, per_cent, shown, sizes, span, with_interval
+from clinical_r1.findings.laboratory_wording import per_cent, shown, sizes, span, with_interval
+from clinical_r1.findings.wording import listed
 from clinical_r1.laboratory.records import ACCURACY, weight_of_accuracy
 from clinical_r1.tables import section
 

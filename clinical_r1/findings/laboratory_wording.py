@@ -5,6 +5,7 @@ Pure: rows of `comparisons` in, text out. "No difference found" never stands wit
 
 import numpy as np
 
+from clinical_r1.findings.wording import listed
 from clinical_r1.labels import family_label
 from clinical_r1.metrics import PRIMARY_METRICS
 from clinical_r1.tables import interval
@@ -24,12 +25,6 @@ DIRECTIONS = {
 }
 MANY = 12  # rows, from which on a range of detectable differences says nothing
 NOT_TESTED = "one training seed, nothing is tested"
-
-
-def listed(names, last="and"):
-    """ "a, b and c"; "" for nothing."""
-    names = [str(name) for name in names]
-    return f" {last} ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def named(labels, last="and"):
@@ -179,8 +174,3 @@ def would_have(rows, metrics=PRIMARY_METRICS):
         "a difference of {} would have been found"
     )  # fmt: skip
     return f"With 80 % power {who.format(size)}; smaller ones stay open." if size else ""
-
-
-def bulleted(phrases):
-    """Phrases as a list."""
-    return "\n".join(f"- {phrase[0].upper()}{phrase[1:]}" for phrase in phrases)

@@ -29,10 +29,10 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines if line)
 
 
-def listed(items: Iterable[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    *first, last = items
-    return f"{', '.join(first)} and {last}" if first else last
+def listed(items: Iterable[object], last: str = "and") -> str:
+    """ "a", "a and b", "a, b and c"; "" for nothing."""
+    texts = [str(item) for item in items]
+    return f"{', '.join(texts[:-1])} {last} {texts[-1]}" if len(texts) > 1 else "".join(texts)
 
 
 def plain(text: object) -> str:
