@@ -239,11 +239,6 @@ def whole(value):
     return "–" if pd.isna(value) else f"{int(value):,}"
 
 
-def section(heading, *sentences):
-    """A finding as markdown: a heading of the third level, and under it sentences; empty ones are left out."""
-    return f"### {heading}\n\n{' '.join(filter(None, sentences))}".rstrip() + "\n"
-
-
 # --- Table 1
 
 

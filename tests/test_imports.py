@@ -29,7 +29,7 @@ WINGS = {
     "judges": ("clinic", "engines"),
     "laboratory": ("clinic", "curation", "engines"),
     "audit": ("clinic", "curation", "engines"),
-    "causality": ("audit", "clinic", "curation", "engines"),
+    "causality": ("audit", "clinic", "curation", "engines", "findings"),
     "findings": ("laboratory",),
     "workshop": ("clinic", "curation", "judges", "laboratory"),
     "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit", "causality", "findings"),

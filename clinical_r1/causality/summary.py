@@ -3,6 +3,8 @@
 from functools import partial
 
 from clinical_r1.arms import ARMS
+from clinical_r1.findings.wording import arm as called
+from clinical_r1.findings.wording import change, p_value, per_cent, seeds_of, size
 from clinical_r1.intervals import (
     QUESTIONS_AND_SEEDS,
     QUESTIONS_ONLY,
@@ -120,9 +122,7 @@ def headline(shares) -> str:
     """The finding as a heading: how many of CRPO's answers follow exchanged names. shares: `summary`."""
     own = shares[shares["probe"] == "swap"].set_index("method")["share"]
     arm = next(name for name in ("crpo", "cold_start_crpo", *own.index) if name in own.index)
-    return (
-        f"Names exchanged in the reasoning: {100 * own[arm]:.0f} % of the answers of {ARMS[arm].label} follow"
-    )
+    return f"Names exchanged in the reasoning: {per_cent(own[arm])} of the answers of {called(arm)} follow"
 
 
 def sentences(shares, found) -> str:
@@ -133,13 +133,13 @@ def sentences(shares, found) -> str:
         line = f"- **{ARMS[arm].label}**: {_per_cent(value.loc[(arm, 'swap')])} of the answers follow a swap"
         rows = found[(found["method"] == arm) & (found["against"] == "baseline") & (found["probe"] == "swap")]
         line += "".join(f" ({_against_baseline(row)})" for row in rows.to_dict("records")[:1])
-        line += f"; {100 * value.loc[(arm, 'agreement'), 'share']:.0f} % agree with the claims before them"
+        line += f"; {per_cent(value.loc[(arm, 'agreement'), 'share'])} agree with the claims before them"
         if (arm, "direct") in value.index:
             line += f"; a copy trained to answer at once is right in {_per_cent(value.loc[(arm, 'direct')])}"
         lines.append(line + ".")
-    seeds = shares["seeds"].max()
+    asked = size([shares["questions"].max()], [shares["seeds"].max()])
     lines.append(
-        f"\n{shares['questions'].max()} questions, {seeds} training seed{'s' if seeds > 1 else ''}; in brackets 95 % intervals "
+        f"\n{asked}; in brackets 95 % intervals "
         f"({shares['interval'].iloc[0]}). Agreement is a trap: it needs no answer that follows the claims."
     )
     return "\n".join(lines)
@@ -150,24 +150,22 @@ def base_lines(found) -> str:
     lines = []
     for base, own in found[found["probe"] == "swap"].groupby("base", sort=False):
         rows = own[own["against"] == "baseline"].to_dict("records")
-        arms = "; ".join(f"{ARMS[row['method']].label} {_against_baseline(row)}" for row in rows)
+        arms = "; ".join(f"{called(row['method'])} {_against_baseline(row)}" for row in rows)
         lines.append(
-            f"- **Base {base}** ({own['seeds'].max()} training seeds), answers that follow a swap: {arms}."
+            f"- **Base {base}** ({seeds_of(own['seeds'].max())}), answers that follow a swap: {arms}."
         )
     return "\n".join(lines)
 
 
 def _against_baseline(row) -> str:
-    """Difference in points, with p after correction where there is one; of a run's own base, which comes first in the table."""
-    points = f"{100 * row['difference']:+.1f} points against the baseline".replace("-", "−")
-    p = row["p_holm"]
-    if p != p:
-        return points
-    return f"{points}, p {'< .001' if p < 0.001 else '= ' + f'{p:.3f}'.lstrip('0')}"
+    """Difference in points with its interval, with p after correction where there is one."""
+    numbers = (100 * row[name] for name in ("difference", "ci_low", "ci_high"))
+    points, p = f"{change(*numbers, 1, ' points')} against the baseline", row["p_holm"]
+    return points if p != p else f"{points}, {p_value(p)}"
 
 
 def _per_cent(row) -> str:
-    return f"{100 * row['share']:.0f} % [{100 * row['ci_low']:.0f}, {100 * row['ci_high']:.0f}]"
+    return per_cent(row["share"], row["ci_low"], row["ci_high"])
 
 
 def as_markdown(table) -> str:

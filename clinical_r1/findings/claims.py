@@ -104,17 +104,6 @@ CLAIMS = (
     Claim("direct", "a copy trained to answer without reasoning is as accurate", "ours", NO_LOWER,
           (("crpo", "itself, reasoning"), ("cold_start_crpo", "itself, reasoning")), ("direct",), ("clinic",), "causality"),
 )  # fmt: skip
-MEASURES = {
-    "accuracy": "accuracy",
-    "faithfulness": "true claims",
-    "drc": "rejected options",
-    "hallucination": "false claims",
-    "kl": "KL",
-    "completions/mean_length": "tokens",
-    "swap": "answers that a swap flips",
-    "direct": "accuracy, direct minus reasoned",
-}
-PER_CENT = ("accuracy", "swap", "direct")
 COLUMNS = (
     "key claim where when status table base method against metric benchmark direction difference ci_low ci_high p mde margin n "
     "seeds verdict why"

@@ -7,24 +7,28 @@ from clinical_r1.findings.claims import (
     AFTER,
     APART,
     CONTRADICTED,
-    MEASURES,
     MOST,
     NOT_RUN,
-    PER_CENT,
     SUPPORTED,
     UNSETTLED,
     WITHOUT,
     verdicts,
 )
+from clinical_r1.findings.wording import bullets, level, measure, p_cell, places, size
 from clinical_r1.metrics import PRIMARY_BENCHMARKS
-from clinical_r1.tables import interval, markdown, number, whole
+from clinical_r1.tables import markdown, number, whole
 
 
 def claims_block(rows: pd.DataFrame) -> str:
     """Both tables of docs/claims.md: a verdict for each claim, then every comparison with its numbers."""
     asked = verdicts(rows)
     first = [
-        [_sentence(row), row.where, f"**{row.verdict}**" if row.verdict != NOT_RUN else row.verdict, row.why]
+        [
+            claim_sentence(row),
+            row.where,
+            f"**{row.verdict}**" if row.verdict != NOT_RUN else row.verdict,
+            row.why,
+        ]
         for row in asked.itertuples()
     ]
     second = [_numbers(row) for row in rows[rows["verdict"] != NOT_RUN].itertuples()]
@@ -42,29 +46,24 @@ def claims_block(rows: pd.DataFrame) -> str:
     )
 
 
-def _sentence(row):
+def claim_sentence(row) -> str:
+    """The sentence of a claim, with its part where it is asked twice. row: of `verdicts`, as a tuple with names."""
     return f"{row.claim}, {row.when}" if row.when else row.claim
 
 
-def shown_value(row) -> str:
+def shown_value(row, unit: str = "") -> str:
     """ "+0.17 [0.10, 0.24]": a row of `answer_rows` (as a tuple with names) in the digits of its measure."""
-    places, sign = _places(row.metric), "" if row.direction == MOST else "+"
-    value = f"{row.difference:{sign}.{places}f} {interval(row.ci_low, row.ci_high, places)}"
-    return value.replace("-", "−").strip()
-
-
-def _places(metric):
-    return 1 if metric in PER_CENT else 3 if metric == "kl" else 2
+    sign = "" if row.direction == MOST else "+"
+    return level(row.difference, row.ci_low, row.ci_high, places(row.metric), unit, sign)
 
 
 def _numbers(row):
-    places, value = _places(row.metric), shown_value(row)
-    p = "–" if pd.isna(row.p) or row.direction == MOST else "< 0.001" if row.p < 0.001 else number(row.p, 3)
+    p = "–" if row.direction == MOST else p_cell(row.p)
     pair = ARMS[row.method].label + (f" − {ARMS[row.against].label}" if row.against in ARMS else "")
-    measure = MEASURES.get(row.metric, row.metric.replace("_", " "))
     where = f"`{row.benchmark}`" + (f", base {row.base}" if row.base else "")
-    cells = [value, p, number(row.mde, places), whole(row.n), whole(row.seeds), f"{row.verdict}: {row.why}"]
-    return [row.key.replace("_", " "), f"{pair}: {measure}", where, *cells]
+    sizes = whole(row.n), whole(row.seeds)
+    cells = [shown_value(row), p, number(row.mde, places(row.metric)), *sizes, f"{row.verdict}: {row.why}"]
+    return [row.key.replace("_", " "), f"{pair}: {measure(row.metric)}", where, *cells]
 
 
 NAMED = {  # claims of CRPO over GRPO, in few words
@@ -81,16 +80,15 @@ SAID = (SUPPORTED, CONTRADICTED, UNSETTLED)
 def in_short(rows: pd.DataFrame) -> str:
     """What was found, in four bullets, every number from `answer_rows`; a bullet whose comparisons were not run is left out."""
     asked = verdicts(rows).set_index(["key", "when"])["verdict"]
-    bullets = [_gain(rows), _over_grpo(asked), _used(rows, asked), _needed(rows, asked)]
-    return "\n".join(f"- {bullet}" for bullet in bullets if bullet) + "\n"
+    return bullets([_gain(rows), _over_grpo(asked), _used(rows, asked), _needed(rows, asked)]) + "\n"
 
 
-def _shown(rows, key, benchmark="clinic", **more):
-    """ "+33.9 [31.0, 36.8]" of one comparison on the run's own base, None where it was not run."""
+def _shown(rows, key, benchmark="clinic", unit=" points", **more):
+    """ "+33.9 points [31.0, 36.8]" of one comparison on the run's own base, None where it was not run."""
     own = rows[(rows["key"] == key) & (rows["benchmark"] == benchmark) & rows["difference"].notna()]
     for name, value in more.items():
         own = own[own[name] == value]
-    return _numbers(next(own.itertuples()))[3] if len(own) else None
+    return shown_value(next(own.itertuples()), unit) if len(own) else None
 
 
 def _gain(rows):
@@ -98,7 +96,9 @@ def _gain(rows):
     if not clinic:
         return None
     also = f", {shift} on `clinic-shift`" if shift else ""
-    return f"**Training**: a cold start and CRPO change the base model's accuracy by {clinic} points on `clinic`{also}."
+    return (
+        f"**Training**: a cold start and CRPO change the base model's accuracy by {clinic} on `clinic`{also}."
+    )
 
 
 def _over_grpo(asked):
@@ -111,25 +111,25 @@ def _over_grpo(asked):
 
 
 def _used(rows, asked):
-    share, change = _shown(rows, "moves", method="crpo"), _shown(rows, "removed", method="crpo")
+    share, change = _shown(rows, "moves", unit=" %", method="crpo"), _shown(rows, "removed", method="crpo")
     if not share:
         return None
     words = {SUPPORTED: "decides the answer", CONTRADICTED: "does not decide the answer"}
     head = words.get(asked[("moves", APART)], "may or may not decide the answer")
-    against = f", {change} points against the base model" if change else ""
+    against = f", {change} against the base model" if change else ""
     return (
-        f"**The reasoning {head}**: where the names of two options are exchanged in it, {share} % of CRPO's answers "
+        f"**The reasoning {head}**: where the names of two options are exchanged in it, {share} of CRPO's answers "
         f"follow{against}."
     )
 
 
 def _needed(rows, asked):
-    more = _shown(rows, "direct", method="crpo")
+    more = _shown(rows, "direct", unit=" points of accuracy", method="crpo")
     if not more:
         return None
     words = {SUPPORTED: "It is not needed", CONTRADICTED: "It is needed"}
     head = words.get(asked[("direct", APART)], "Whether it is needed is open")
-    return f"**{head}**: a copy trained to answer at once, without reasoning, is {more} points of accuracy apart from CRPO."
+    return f"**{head}**: a copy trained to answer at once, without reasoning, is {more} apart from CRPO."
 
 
 FIRST = ("accurate", "truthful", "complete", "fewer_false", "better_than_base", "moves", "removed", "truer")
@@ -145,7 +145,7 @@ def first_screen(rows: pd.DataFrame) -> str:
         lines.append([asked.loc[(key, whens[0]), "claim"], *(cells if len(cells) == 2 else [cells[0], ""])])
     seeds, largest = rows["seeds"].max(), rows.loc[rows["metric"] == "accuracy", "n"].max()
     return (
-        f"Verdicts for this synthetic clinic only: {whole(seeds)} training seeds, up to {whole(largest)} questions a set, rules "
+        f"Verdicts for this synthetic clinic only: up to {size([largest], [seeds], 'questions a set')}, rules "
         "written before the run ([claims](docs/claims.md)). In brackets: the difference on `clinic` with its 95 % interval, in "
         "points of accuracy, claims a response, or per cent of answers that follow exchanged names.\n\n"
         + in_short(rows)

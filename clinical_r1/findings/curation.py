@@ -4,14 +4,14 @@ Every number is the table's, with real benchmark files or without.
 """
 
 from clinical_r1.files import DATA_VARIABLE
+from clinical_r1.findings.wording import bullets, finding, per_cent, sentences
 from clinical_r1.labels import BENCHMARK_LABELS, CLINIC_BENCHMARKS
-from clinical_r1.tables import section
 
 
 def world(kb):
     """How large the clinic is. kb: `clinic.knowledge.knowledge_base`."""
     relations = sum(map(len, kb.relations.values()))
-    return section(
+    return finding(
         f"{len(kb.conditions)} conditions in {len(kb.families)} families of look-alikes, {len(kb.findings)} findings, and "
         f"{relations:,} weighted relations between them"
     )
@@ -28,7 +28,7 @@ def case(table):
     none = f"; {unsupported} more {_verb(unsupported, 'has', 'have')} nothing that speaks for {_verb(unsupported, 'it', 'them')}"
     against = (table.loc[table["is_key"], "weight"] < 0).sum()
     findings = _verb(against, "finding argues", "findings argue") if against else "finding argues"
-    return section(
+    return finding(
         f"{key} leads by {sums[key] - next_best}: its weights add up to {sums[key]}, those of the next option to {next_best}",
         f"{rejected} of {len(sums) - 1} wrong options are rejected by a stated finding{none if unsupported else ''}; "
         f"{against or 'no'} {findings} against the answer.",
@@ -43,7 +43,7 @@ def written(rows):
     """What was written to disk. rows: frame of `splits.write_splits`."""
     total, aside, tests = rows["questions"].sum(), rows["quarantined"].sum(), rows["split"] == "test"
     kept, trained = rows.loc[tests, "questions"].sum(), rows.loc[~tests, "questions"].sum()
-    return section(
+    return finding(
         f"{len(rows)} files hold {total:,} questions; {aside or 'none'} more {_verb(aside, 'was', 'were')} set aside",
         f"{kept:,} are for testing, in {tests.sum()} {_verb(tests.sum(), 'set', 'sets')}; {trained:,} for training.",
     )
@@ -61,7 +61,7 @@ def apart(table):
     )
     pairs = f"{similar or 'no'} {_verb(similar or 1, 'pair', 'pairs')} of a training and a test question"
     trained = f" {rest:,} {_verb(rest, 'pair', 'pairs')} of two training splits do." if (~tests).any() else ""
-    return section(
+    return finding(
         f"{heading}; {pairs} {_verb(similar or 1, 'shares', 'share')} half of the five-word sequences",
         f"{len(table)} pairs of splits were compared.{trained}",
     )
@@ -71,11 +71,11 @@ def guessers(table):
     """What guessers get without reading. table: frame of `splits.free_baselines`, a row a set."""
     known = table[table["n"] > 0]
     if known.empty:
-        return section("No set has a known answer, so no guesser can be scored")
+        return finding("No set has a known answer, so no guesser can be scored")
     best = known[["majority", "longest_option"]].astype(float).max(axis=1)
     chance = known["chance"].astype(float)
-    told = [f"`{name}` {100 * best[name]:.1f} %, chance {100 * chance[name]:.1f} %" for name in known.index]
-    return section(
+    told = [f"`{name}` {per_cent(best[name])}, chance {per_cent(chance[name])}" for name in known.index]
+    return finding(
         f"Whoever guesses without reading gains at most {100 * (best - chance).max():.1f} points on chance",
         f"The better of the majority letter and the longest option: {'; '.join(told)}.",
     )
@@ -84,11 +84,11 @@ def guessers(table):
 def official(read, expected, questions):
     """How many official files were read. read, expected: numbers of files; questions: how many they hold."""
     if not read:
-        return section(
+        return finding(
             f"None of {expected} official files is here: what follows is of the clinic alone",
             f"`{DATA_VARIABLE}` names the folder that holds them.",
         )
-    return section(f"{read} of {expected} official files read: {questions:,} questions")
+    return finding(f"{read} of {expected} official files read: {questions:,} questions")
 
 
 def checks(table):
@@ -100,10 +100,12 @@ def checks(table):
     )
     out, told = aside.sum(), (hits > 0).sum()
     reported = f"{told} of {len(hits)} reporting checks find something"
-    return section(
+    return finding(
         f"{out:,.0f} questions are set aside, {n - out:,.0f} stay; {reported}",
-        f"Set aside: {_named(aside)}." if out else "",
-        f"Reported most: {_named(hits.head(3))}." if told else "",
+        sentences(
+            f"Set aside: {_named(aside)}." if out else "",
+            f"Reported most: {_named(hits.head(3))}." if told else "",
+        ),
     )
 
 
@@ -117,10 +119,10 @@ def _named(counts):
 def contamination(pairs):
     """Which questions come back in another benchmark. pairs: (set, other set) -> how many; empty where neither was read."""
     if not pairs:
-        return section("Contamination across benchmarks cannot be looked for without the official files")
+        return finding("Contamination across benchmarks cannot be looked for without the official files")
     count = sum(pairs.values())
     told = "; ".join(f"{found} of {one} in {other}" for (one, other), found in pairs.items())
-    return section(
+    return finding(
         f"{count or 'No'} {_verb(count or 1, 'question comes', 'questions come')} back in another benchmark",
         f"{told}.",
     )
@@ -129,8 +131,8 @@ def contamination(pairs):
 def letters(same_letter, joined, n):
     """Two releases of one test set of n questions: equal gold letters, and questions joined by option text. n = 0: not read."""
     if not n:
-        return section("The two releases of the MedQA test are not both here")
-    return section(
+        return finding("The two releases of the MedQA test are not both here")
+    return finding(
         f"The gold letters of two MedQA releases agree in {same_letter:,} of {n:,} questions; option texts join {joined:,}"
     )
 
@@ -158,4 +160,4 @@ def closing(decided, shared, checked, status):
         )
     if real.empty:
         lines.append("**Real benchmarks**: not looked at here, since no official file was found.")
-    return "\n".join(f"- {line}" for line in lines) + "\n"
+    return bullets(lines)

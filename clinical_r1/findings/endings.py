@@ -18,10 +18,9 @@ from clinical_r1.findings.claims import (
     over_seeds,
     verdicts,
 )
-from clinical_r1.findings.claims_page import in_short, shown_value
+from clinical_r1.findings.claims_page import claim_sentence, in_short, shown_value
 from clinical_r1.findings.training import KL, LENGTH, rises, tenths
 from clinical_r1.findings.wording import (
-    POWER,
     arm,
     benchmark,
     bullets,
@@ -33,9 +32,11 @@ from clinical_r1.findings.wording import (
     measure,
     plain,
     seeds_of,
+    size,
+    would_have,
 )
 from clinical_r1.labels import objective_label
-from clinical_r1.tables import markdown, whole
+from clinical_r1.tables import markdown
 
 ACCURACY = "rewards/accuracy_reward/mean"
 FORMATS = ("rewards/clinical_reasoning_reward/mean", "rewards/thinking_format_reward/mean")
@@ -130,7 +131,7 @@ def which_reasons_better(tables: Mapping[str, pd.DataFrame | None]) -> str:
     left = len(asked) - len(run)
     counts += f"; {left} more were not run, for want of their arms, sets or probes." if left else "."
     lines = [
-        [_sentence(claim), claim.where, f"**{claim.verdict}**", _numbers(rows, claim)]
+        [claim_sentence(claim), claim.where, f"**{claim.verdict}**", _numbers(rows, claim)]
         for claim in run.itertuples()
     ]
     table = markdown(["claim", "who says it", "verdict", "differences, 95 %"], lines).replace("---:", "---")
@@ -150,10 +151,6 @@ def _answer(run, seeds) -> str:
         return "whether CRPO reasons better than GRPO is not asked: this run lacks the arms or the sets of docs/claims.md"
     claim = "that CRPO states more true claims than GRPO, rejects more options and makes fewer false claims"
     return f"{claim} is supported {listed(parts)}"
-
-
-def _sentence(claim):
-    return f"{claim.claim}, {claim.when}" if claim.when else claim.claim
 
 
 def _numbers(rows, claim):
@@ -179,19 +176,19 @@ def _numbers(rows, claim):
 def _how_sure(rows, seeds):
     """What the verdicts rest on, and the smallest differences of accuracy that would have been found."""
     compared = rows[(rows["table"] == "comparisons") & rows["difference"].notna()]
-    size = seeds_of(seeds) + (
-        f", up to {whole(compared['n'].max())} questions a set" if len(compared) else ""
+    asked = size([compared["n"].max()], [seeds], "questions a set")
+    rest = (
+        f"They rest on {'up to ' * bool(len(compared))}{asked}, by the rules of [claims](../docs/claims.md)."
     )
-    size = f"They rest on {size}, by the rules of [claims](../docs/claims.md)."
     world = "the synthetic clinic" if len(compared) else "these questions"
     scope = f" All of it holds for {world} and this base model only."
     if not seeds > 1:
         return (
-            size
+            rest
             + " Intervals are over questions and say nothing of another training run; a test takes three seeds."
             + scope
         )
     found = compared.loc[(compared["metric"] == "accuracy") & compared["mde"].notna(), "mde"]
     if len(found):
-        size += f" Differences of accuracy of {from_to(found, 1)} points would have been found {POWER}, by comparison."
-    return size + scope
+        rest += f" By comparison, {would_have(from_to(found, 1) + ' points of accuracy')}."
+    return rest + scope

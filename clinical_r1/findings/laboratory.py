@@ -4,9 +4,9 @@ Every number is the frame's, whatever the laboratory: one training seed or many,
 missing. Each function gives a heading sentence and at most three sentences or a list; `closing` answers the whole.
 """
 
-import numpy as np
+import pandas as pd
 
-from clinical_r1.arms import ARMS, LABORATORY, REFERENCE
+from clinical_r1.arms import LABORATORY, REFERENCE
 from clinical_r1.findings.laboratory_fronts import (
     all_objectives,
     covered,
@@ -15,36 +15,43 @@ from clinical_r1.findings.laboratory_fronts import (
     hypervolume,
     travel,
 )
-from clinical_r1.findings.laboratory_shares import calculations, owners, owners_by_aggregator
-from clinical_r1.findings.laboratory_wording import (
-    LEVEL,
-    MEASURES,
-    NOT_TESTED,
+from clinical_r1.findings.laboratory_rows import (
+    COUNTS,
+    all_named,
     compared,
     detectable,
-    detected,
     difference,
     differences,
     family,
     found,
+    in_brackets,
     moves,
-    named,
     outcome,
-    per_cent,
-    shown,
     sizes,
-    span,
     tested,
     undecided,
-    with_interval,
-    would_have,
 )
-from clinical_r1.findings.wording import bullets, capital, listed
+from clinical_r1.findings.laboratory_shares import calculations, owners, owners_by_aggregator
+from clinical_r1.findings.wording import (
+    ONE_SEED,
+    arm,
+    bullets,
+    capital,
+    finding,
+    from_to,
+    level,
+    listed,
+    measure,
+    named,
+    p_value,
+    places,
+    seeds_of,
+    sentences,
+    size,
+    written,
+)
 from clinical_r1.laboratory.records import weight_of_accuracy
-from clinical_r1.tables import section
-
-COUNTS = tuple(metric for metric in MEASURES if metric != "accuracy")
-
+from clinical_r1.tables import whole
 
 __all__ = [
     "aggregators",
@@ -70,24 +77,18 @@ __all__ = [
 
 def behind(standing):
     """How much stands behind the numbers. standing: `records.standing`."""
-    arms, questions = int(standing["arms"].sum()), f"{int(standing['questions'].max()):,}"
+    arms, questions = standing["arms"].sum(), size([standing["questions"].max()], [])
     by_seeds = {
-        seeds: [family(name) for name in own["family"]]
-        for seeds, own in standing.groupby(standing[["seeds", "most_seeds"]].apply(lambda row: span([*row]), axis=1), sort=False)
-    }  # fmt: skip
-    if len(by_seeds) == 1:
-        (seeds,) = by_seeds
-        how = f"{seeds} training seed{'' if seeds == '1' else 's'} each"
-    else:
-        how = "training seeds by family: " + "; ".join(
-            f"{seeds} in {listed(f)}" for seeds, f in by_seeds.items()
-        )
-    missing = [ARMS[arm].label for arm in LABORATORY if arm not in set(" ".join(standing["names"]).split())]
-    return section(
-        f"{arms} arms on {questions} questions: {how}",
-        f"Not in this summary: {named(missing)}." if missing else "",
-        _origin(standing.iloc[0]),
-    )
+        ends: [family(name) for name in own["family"]]
+        for ends, own in standing.groupby(["seeds", "most_seeds"], sort=False)
+    }
+    how = f"{seeds_of(*next(iter(by_seeds)))} each"
+    if len(by_seeds) > 1:
+        told = [f"{from_to(ends, whole)} in {listed(names)}" for ends, names in by_seeds.items()]
+        how = f"training seeds by family: {'; '.join(told)}"
+    missing = [arm(name) for name in LABORATORY if name not in set(" ".join(standing["names"]).split())]
+    said = sentences(f"Not in this summary: {listed(missing)}." if missing else "", _origin(standing.iloc[0]))
+    return finding(f"{arms} arms on {questions}: {how}", said)
 
 
 def _origin(row):
@@ -110,14 +111,17 @@ def attainable(honest, ideal, n):
     """What a scripted honest policy reaches, and what none can exceed. honest, ideal: {objective: value}; n questions."""
     false = "claims nothing false"
     if honest["hallucination"]:
-        false = f"makes {shown(honest['hallucination'], 'hallucination')} false claims"
-    return section(
-        f"An honest policy states {shown(honest['faithfulness'], 'faithfulness')} true claims a response, rejects "
-        f"{shown(honest['drc'], 'drc')} options and {false}",
-        f"It answers {shown(honest['accuracy'], 'accuracy')} % of the {n:,} questions right. At most "
-        f"{shown(ideal['faithfulness'], 'faithfulness')} true claims could be made, and {shown(ideal['drc'], 'drc')} options "
-        "rejected, each objective by itself.",
+        false = f"makes {_written(honest, 'hallucination')} false claims"
+    return finding(
+        f"an honest policy states {_written(honest, 'faithfulness')} true claims a response, rejects "
+        f"{_written(honest, 'drc')} options and {false}",
+        f"It answers {_written(honest, 'accuracy')} % of the {n:,} questions right. At most {_written(ideal, 'faithfulness')} "
+        f"true claims could be made, and {_written(ideal, 'drc')} options rejected, each objective by itself.",
     )
+
+
+def _written(values, metric):
+    return written(values[metric], places(metric))
 
 
 # --- k
@@ -127,17 +131,17 @@ def k(table, tests):
     """What the weight of accuracy buys. table: `comparisons.k_table`; tests: `comparisons.ablation_table` of the family k."""
     accuracy = _accuracy_of_k(tests)
     if accuracy.empty:
-        return section("No k is trained besides the reference's")
+        return finding("No k is trained besides the reference's")
     own, others = _k_of(REFERENCE), accuracy[accuracy["k"] > 0]
     zero = accuracy[accuracy["k"] == 0]
-    sentences = [_level(table, others), _talk(table, tests)]
+    said = [_level(table, others), _talk(table, tests)]
     if len(zero):
         row = next(zero.itertuples())
-        share = with_interval(row.value, row.ci_low, row.ci_high, "accuracy")
-        sentences.append(
-            f"Without accuracy in the reward, k = 0, {share} % of the answers are right, {_told(row, own)}."
+        share = level(row.value, row.ci_low, row.ci_high, places("accuracy"), " %")
+        said.append(
+            f"Without accuracy in the reward, k = 0, {share} of the answers are right, {_told(row, own)}."
         )
-    return section(_k_heading(others if len(others) else zero, own), *sentences)
+    return finding(_k_heading(others if len(others) else zero, own), sentences(*said))
 
 
 def k_sentence(table, tests):
@@ -147,9 +151,8 @@ def k_sentence(table, tests):
     if accuracy.empty:
         return "No k is trained besides the reference's."
     heading = _k_heading(accuracy, _k_of(REFERENCE))
-    open_ = undecided(accuracy)
-    size = f" (with 80 % power {detectable(open_, ['accuracy'])} would have been found)" if len(open_) else ""
-    return f"{heading[0].upper()}{heading[1:]}{size}; {_growth(table)} ({sizes(accuracy)})."
+    power = in_brackets(detectable(undecided(accuracy), ["accuracy"]))
+    return f"{capital(heading)}{power}; {_growth(table)} ({sizes(accuracy)})."
 
 
 def _k_of(arm):
@@ -164,7 +167,7 @@ def _accuracy_of_k(tests):
 def _k_heading(rows, own):
     """Whether accuracy differs from the reference's, over the k of these rows."""
     if tested(rows).empty:
-        return f"Accuracy at k = {listed(map(_number, rows['k']))} beside k = {own}: {NOT_TESTED}"
+        return f"Accuracy at k = {listed(map(_number, rows['k']))} beside k = {own}: {ONE_SEED}"
     parts, there = [], found(rows)
     for words, which in (("higher", there["difference"] > 0), ("lower", there["difference"] < 0)):
         if which.any():
@@ -185,11 +188,12 @@ def _level(table, others):
     if others.empty:
         return ""
     own = table[(table["metric"] == "accuracy") & (table["k"] > 0)]
-    lowest, highest = (shown(value, "accuracy") for value in (own["value"].min(), own["value"].max()))
+    lowest, highest = (
+        written(value, places("accuracy")) for value in (own["value"].min(), own["value"].max())
+    )
     which = f"from k = {_number(own['k'].min())} to {_number(own['k'].max())}"
-    open_ = undecided(others)
-    size = detectable(open_, ["accuracy"])
-    power = f"; with 80 % power {size} would have been found" if size else ""
+    power = detectable(undecided(others), ["accuracy"])
+    power = f"; {power}" if power else ""
     return f"Means lie between {lowest} and {highest} % {which} ({sizes(others)}){power}."
 
 
@@ -205,7 +209,7 @@ def _growth(table):
     first, last = (table[table["arm"] == arm].set_index("metric")["value"] for arm in ends)
     metrics = [metric for metric in ("tokens", *COUNTS) if metric in first and metric in last]
     parts = [
-        f"{'tokens a response go' if m == 'tokens' else MEASURES[m]} from {shown(first[m], m)} to {shown(last[m], m)}"
+        f"{'tokens a response go' if m == 'tokens' else measure(m)} from {_written(first, m)} to {_written(last, m)}"
         for m in metrics
     ]
     return f"from k = {_k_of(ends[0])} to {_k_of(ends[1])} {listed(parts)}"
@@ -213,34 +217,26 @@ def _growth(table):
 
 def _talk(table, tests):
     """What is said at either end, and which of it differs."""
-    text = _growth(table)
+    text = capital(_growth(table))
     rows = compared(tests[tests["arm"].isin(_ends(table)) & tests["metric"].isin(COUNTS)])
-    text = text[0].upper() + text[1:]
     if tested(rows).empty:
         return f"{text}."
-    there, open_ = found(rows), undecided(rows)
-    parts = [f"a difference is found in {_measures(there)}"] if len(there) else []
+    there, open_ = found(rows)["metric"], undecided(rows)
+    parts = [f"a difference is found in {listed(map(measure, there))}"] if len(there) else []
     if len(open_):
-        size = detectable(open_)
-        none = f"{'none' if parts else 'no difference is found'} in {_measures(open_, 'or')}"
-        parts.append(none + (f", where {size} would have been" if size else ""))
+        what = listed(map(measure, open_["metric"]), "or")
+        parts.append(f"no difference found in {what}{in_brackets(detectable(open_))}")
     return f"{text}: {'; '.join(parts)}."
-
-
-def _measures(rows, last="and"):
-    return listed((MEASURES[metric] for metric in rows["metric"]), last)
 
 
 def _told(row, own):
     """A difference against k = own with its interval, and whether it is found; if not, what would have been."""
-    text = f"{difference(row)} against k = {own}"
-    if not row.p_holm == row.p_holm:
-        return f"{text} (not tested)"
-    if row.p_holm < LEVEL:
-        return f"{text}, a difference after Holm's correction"
-    mde = getattr(row, "mde_holm", np.nan)
-    size = f" (detectable: {detected(mde, row.metric)} points)" if mde == mde else ""
-    return f"{text}, which Holm's correction leaves open{size}"
+    text, one = f"{difference(row)} against k = {own}", pd.DataFrame([row])
+    if tested(one).empty:
+        return f"{text} ({ONE_SEED})"
+    if len(found(one)):
+        return f"{text}, {p_value(row.p_holm)}"
+    return f"{text}, no difference found{in_brackets(detectable(one))}"
 
 
 def coverage(table):
@@ -250,17 +246,16 @@ def coverage(table):
     shares = rest["coverage"]
     between = ""
     if len(rest):
-        ends = list(dict.fromkeys([per_cent(shares.min()), per_cent(shares.max())]))
-        between = f"{' to '.join(ends)} % at every k above 0 and every seed"
+        between = f"{from_to(100 * shares, 1)} % at every k above 0 and every seed"
     if zero.empty:
-        return section(f"Answers that parse: {between}")
+        return finding(f"Answers that parse: {between}")
     seeds = "seed" if len(zero) == 1 else "seeds"
     heading = (
-        f"Without accuracy in the reward {listed(map(per_cent, zero['coverage']))} % of the answers parse "
+        f"Without accuracy in the reward {listed(written(100 * share, 1) for share in zero['coverage'])} % of the answers parse "
         f"({seeds} {listed(zero['seed'])})"
     )
     n = int(table["n"].max())
-    return section(heading, f"{between[0].upper()}{between[1:]}; {n:,} questions each." if between else "")
+    return finding(heading, f"{between}; {n:,} questions each." if between else "")
 
 
 # --- arms against their reference
@@ -272,26 +267,28 @@ def other_choices(ablations):
     arms = rows.drop_duplicates(["family", "arm"])
     judged = tested(rows).drop_duplicates(["family", "arm"])
     if judged.empty:
-        return section(
-            f"{len(arms)} arms beside their references: {NOT_TESTED}", f"{_seeds_by_family(rows)}."
-        )
+        return finding(f"{len(arms)} arms beside their references: {ONE_SEED}", f"{_seeds_by_family(rows)}.")
     differ = found(rows).drop_duplicates(["family", "arm"])
     heading = f"{len(differ)} of {len(judged)} arms differ from their reference in accuracy or claims, after Holm's correction"
     same = judged.merge(differ[["family", "arm"]], how="left", indicator=True).query("_merge == 'left_only'")
-    open_ = undecided(rows)
-    parts = [bullets(map(capital, moves(rows)))] if len(differ) else []
-    last = [f"No difference found in {named(same['label'])}." if len(same) else "", would_have(open_)]
+    power = detectable(undecided(rows))
+    last = [f"No difference found in {all_named(same['label'])}." if len(same) else "", _sentence(power)]
     untested = [name for name in dict.fromkeys(arms["family"]) if name not in set(judged["family"])]
     last.append(f"Not tested, one training seed: {listed(untested)}." if untested else "")
-    parts.append(" ".join(filter(None, [*last, f"{_seeds_by_family(rows)}."])))
-    return section(heading, "\n\n".join(parts))
+    return finding(
+        heading, bullets(map(capital, moves(rows))), sentences(*last, f"{_seeds_by_family(rows)}.")
+    )
+
+
+def _sentence(phrase):
+    return f"{capital(phrase)}." if phrase else ""
 
 
 def _seeds_by_family(rows):
     """ "Training seeds: 8 in weight k and terms; 5 in KL"."""
     names = {}
     for name, own in rows.groupby("family", sort=False):
-        names.setdefault(span([int(s) for s in own["seeds"]]), []).append(family(name))
+        names.setdefault(from_to(own["seeds"], whole), []).append(family(name))
     if len(names) == 1:
         return f"Training seeds: {next(iter(names))}"
     return "Training seeds: " + "; ".join(f"{seeds} in {listed(own)}" for seeds, own in names.items())
@@ -300,36 +297,35 @@ def _seeds_by_family(rows):
 def prompt_or_reward(table):
     """Whether the prompt or the reward makes the difference. table: `comparisons.prompt_and_reward`; empty where arms lack."""
     if table.empty:
-        return section("Prompt and reward were not trained both ways")
+        return finding("Prompt and reward were not trained both ways")
     judged = tested(table)
     if judged.empty:
-        return section(f"Prompt and reward, trained both ways: {NOT_TESTED}", f"{sizes(table)}.")
+        return finding(f"Prompt and reward, trained both ways: {ONE_SEED}", f"{sizes(table)}.")
     effects = {effect: own for effect, own in table.groupby("effect", sort=False)}
     told = [f"{name}: {differences(found(own))}" for name, own in effects.items() if len(found(own))]
-    heading = "; ".join(told) or f"No difference is found for {named(effects, 'or')}, in {len(judged)} tests"
+    heading = "; ".join(told) or f"No difference found for {all_named(effects, 'or')}, in {len(judged)} tests"
     rest = f"{len(judged) - len(found(table))} of {len(judged)} tests find no difference." if told else ""
-    return section(heading, rest, would_have(undecided(table)), f"{sizes(table)}.")
+    return finding(heading, sentences(rest, _sentence(detectable(undecided(table))), f"{sizes(table)}."))
 
 
 def aggregators(rows):
     """Which aggregators differ from the plain sum. rows: those of the family in `comparisons.ablation_table`."""
     rows = compared(rows)
     if rows.empty:
-        return section("No other aggregator is trained")
+        return finding("No other aggregator is trained")
     count = rows["arm"].nunique()
     if tested(rows).empty:
-        return section(f"{count} aggregators beside the normalised sum: {NOT_TESTED}", f"{sizes(rows)}.")
+        return finding(f"{count} aggregators beside the normalised sum: {ONE_SEED}", f"{sizes(rows)}.")
     accuracy = rows[rows["metric"] == "accuracy"]
     better = found(accuracy)[found(accuracy)["difference"] > 0]
     heading = (
-        f"{named(better['label'])} {'is' if len(better) == 1 else 'are'} more accurate than the normalised sum"
+        f"{all_named(better['label'])} {'is' if len(better) == 1 else 'are'} more accurate than the normalised sum"
         if len(better)
         else f"None of {count} aggregators is found to be more accurate than the normalised sum"
     )
-    open_ = undecided(accuracy)
-    told = [phrase for phrase in moves(rows) if not phrase.startswith("more accurate")]
-    ending = f"{would_have(open_, ['accuracy'])} {sizes(rows)}.".strip()
-    return section(heading, "\n\n".join(filter(None, [bullets(map(capital, told)), ending])))
+    told = [capital(phrase) for phrase in moves(rows) if not phrase.startswith("more accurate")]
+    power = _sentence(detectable(undecided(accuracy), ["accuracy"]))
+    return finding(heading, bullets(told), sentences(power, f"{sizes(rows)}."))
 
 
 # --- the whole
@@ -338,14 +334,14 @@ def aggregators(rows):
 def cost(seconds):
     """How long an arm trains. seconds: `comparisons.seconds_per_arm`."""
     if seconds.empty:
-        return section("No training time is recorded")
+        return finding("No training time is recorded")
     slow, fast, middle = seconds.iloc[0], seconds.iloc[-1], seconds["seconds"].median()
     heading = f"An arm trains for {middle:.0f} seconds on the median"
     ratio = slow["against_reference"]
-    beside = f" ({ratio:.1f} times {ARMS[REFERENCE].label})" if ratio == ratio else ""
-    return section(
+    beside = f" ({ratio:.1f} times {arm(REFERENCE)})" if ratio == ratio else ""
+    return finding(
         heading,
-        f"The slowest, *{slow['label']}*, takes {slow['seconds']:.0f} seconds{beside}; the fastest, *{fast['label']}*, "
+        f"The slowest, {named(slow['label'])}, takes {slow['seconds']:.0f} seconds{beside}; the fastest, {named(fast['label'])}, "
         f"{fast['seconds']:.0f}.",
     )
 
@@ -363,16 +359,14 @@ def closing(by_k, ablations, volumes):
         ("Claims, paid directly", ("grounded", "exact_tally")),
     ):
         own = compared(ablations[ablations["arm"].isin(arms)])
-        told = [f"*{label}*: {outcome(rows)}" for label, rows in own.groupby("label", sort=False)]
+        told = [f"{named(label)}: {outcome(rows)}" for label, rows in own.groupby("label", sort=False)]
         if told:
             lines.append(f"**{name}**. {'. '.join(told)} ({sizes(own)}).")
     arms = volumes[volumes["kind"] == "arm"].sort_values("volume")
     best, own = arms.iloc[-1], arms[arms["name"] == REFERENCE]
-    beside = (
-        f", {ARMS[REFERENCE].label} {covered(own.iloc[0])}" if len(own) and best["name"] != REFERENCE else ""
-    )
+    beside = f", {arm(REFERENCE)} {covered(own.iloc[0])}" if len(own) and best["name"] != REFERENCE else ""
     left = "; none of these rewards buys the rest" if best["share"] < 1 else ""
     lines.append(
-        f"**All together**. {best['label']} covers {covered(best)} of the volume that an honest policy does{beside}{left}."
+        f"**All together**. {named(best['label'])} covers {covered(best)} of the volume that an honest policy does{beside}{left}."
     )
-    return "\n".join(f"- {line}" for line in lines) + "\n"
+    return bullets(lines)

@@ -1,9 +1,10 @@
 """The laboratory's section of docs/results.md, from the tables that notebook 05 writes: the same findings, in the same words."""
 
 from clinical_r1.findings import laboratory as findings
-from clinical_r1.findings.laboratory_wording import shown, sizes
+from clinical_r1.findings.laboratory_rows import sizes
+from clinical_r1.findings.wording import POWER, level, places
 from clinical_r1.labels import objective_label
-from clinical_r1.tables import interval, markdown
+from clinical_r1.tables import markdown
 
 # what a finding needs -> the file that holds it, beside the figures
 TABLES = {
@@ -60,7 +61,7 @@ def laboratory_page(tables):
 NOTE = (
     "Intervals are 95 %, over questions and training seeds. A difference is paired by question and seed, and is called found "
     "where p stays below .05 after Holm's correction within its family of arms; where none is found, the smallest that would "
-    "have been, with 80 % power, stands beside it."
+    f"have been found {POWER}, stands beside it."
 )
 
 
@@ -81,6 +82,4 @@ def _k_markdown(table):
 
 
 def _cell(row):
-    places = 1 if row.metric in ("accuracy", "tokens") else 2
-    value = f"{row.value:.1f}" if row.metric == "tokens" else shown(row.value, row.metric)
-    return f"{value} {interval(row.ci_low, row.ci_high, places)}".strip()
+    return level(row.value, row.ci_low, row.ci_high, places(row.metric))

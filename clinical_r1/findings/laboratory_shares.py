@@ -2,11 +2,19 @@
 
 import numpy as np
 
-from clinical_r1.arms import ARMS, REFERENCE
-from clinical_r1.findings.laboratory_wording import per_cent, shown, sizes, span, with_interval
-from clinical_r1.findings.wording import listed
+from clinical_r1.arms import REFERENCE
+from clinical_r1.findings.laboratory_rows import sizes
+from clinical_r1.findings.wording import (
+    arm,
+    finding,
+    level,
+    listed,
+    per_cent,
+    seeds_of,
+    sentences,
+    written,
+)
 from clinical_r1.laboratory.records import ACCURACY, weight_of_accuracy
-from clinical_r1.tables import section
 
 
 def owners(thirds):
@@ -14,7 +22,7 @@ def owners(thirds):
     own = _late(thirds, ACCURACY)
     own = own.assign(k=[weight_of_accuracy(arm) for arm in own["arm"]]).sort_values("k")
     if own.empty:
-        return section("No training log tells who owns the advantage")
+        return finding("No training log tells who owns the advantage")
     above = own[own["k"] > 0]
     above = above if len(above) else own
     first, last = above.iloc[0], above.iloc[-1]
@@ -30,22 +38,22 @@ def owners(thirds):
     tied = _late(thirds, "tied groups")
     tied = tied.loc[tied["arm"] == REFERENCE, "value"]
     silent = "of the groups are all right or all wrong, and accuracy says nothing there"
-    return section(
-        heading,
+    said = sentences(
         f"Between them {listed(between)}; the share {order}." if between else "",
-        f"At the reference {per_cent(tied.iloc[0])} % {silent}." if len(tied) else "",
+        f"At the reference {per_cent(tied.iloc[0])} {silent}." if len(tied) else "",
         f"{sizes(own)}.",
     )
+    return finding(heading, said)
 
 
 def owners_by_aggregator(thirds):
     """As `owners`, over aggregators: where accuracy owns most and least."""
     own = _late(thirds, ACCURACY).sort_values("value")
     if own.empty:
-        return section("No other aggregator logs who owns the advantage")
+        return finding("No other aggregator logs who owns the advantage")
     ends = [own.iloc[-1]] if len(own) == 1 else [own.iloc[-1], own.iloc[0]]
-    told = [f"{_owned(row)} with *{ARMS[row['arm']].label}*" for row in ends]
-    return section(f"Accuracy owns {' and '.join(told)}, late in training", f"{sizes(own)}.")
+    told = [f"{_owned(row)} with {arm(row['arm'])}" for row in ends]
+    return finding(f"Accuracy owns {' and '.join(told)}, late in training", f"{sizes(own)}.")
 
 
 def _late(thirds, term):
@@ -55,9 +63,7 @@ def _late(thirds, term):
 
 
 def _owned(row):
-    ends = [100 * row[name] for name in ("ci_low", "ci_high")]
-    between = f" [{ends[0]:.0f}, {ends[1]:.0f}]" if np.isfinite(ends).all() else ""
-    return f"{per_cent(row['value'])} %{between}"
+    return per_cent(row["value"], row["ci_low"], row["ci_high"])
 
 
 def calculations(claims):
@@ -68,16 +74,16 @@ def calculations(claims):
         f"; {listed(rest)}" if rest else ""
     )
     sized = claims[claims["predicted"].notna() & claims["ci_low"].notna()]
-    sentences = []
+    said = []
     if len(sized):
         inside = sized["predicted"].between(sized["ci_low"], sized["ci_high"]).sum()
         gap = (sized["measured"] - sized["predicted"]).abs()
         row = sized.loc[gap.idxmax()]
-        far = with_interval(row["measured"], row["ci_low"], row["ci_high"], "share")
-        sentences = [
+        far = level(row["measured"], row["ci_low"], row["ci_high"], 2)
+        said = [
             f"Of {len(sized)} with a calculated size, {inside} lie in their interval.",
-            f"Farthest off: “{row['claim']}”, {row['quantity']}: {shown(row['predicted'], 'share')} calculated, {far} measured.",
+            f"Farthest off: “{row['claim']}”, {row['quantity']}: {written(row['predicted'], 2)} calculated, {far} measured.",
         ]
-    seeds = [int(s) for s in claims["seeds"] if s > 0]
-    sentences.append(f"{span(seeds)} training seed{'' if max(seeds) == 1 else 's'}." if seeds else "")
-    return section(heading, *sentences)
+    seeds = claims.loc[claims["seeds"] > 0, "seeds"]
+    said.append(f"{seeds_of(*seeds)}." if len(seeds) else "")
+    return finding(heading, sentences(*said))

@@ -19,8 +19,9 @@ from clinical_r1.findings.wording import (
     level,
     listed,
     measure,
+    per_cent,
     plain,
-    seeds_of,
+    size,
 )
 from clinical_r1.intervals import mean_interval
 from clinical_r1.labels import objective_label
@@ -170,11 +171,11 @@ def rewards_seen(rows: pd.DataFrame) -> str:
             f"{arm('baseline')}, which is asked with CRPO's prompt and paid nothing: {_earned(own, 'baseline', has)}."
         )
     most = [f"{_term(term)} {MOST[term]:g}" for term in terms if term in MOST]
-    size = f"{whole(own['n'].max())} questions, {seeds_of(own['seeds'].max())}. The most there is to earn: {', '.join(most)}."
+    asked = size([own["n"].max()], [own["seeds"].max()])
     return finding(
         f"on {benchmark(where)} trained arms earn, of what they are paid for, {listed(ranges)}",
         bullets(lines),
-        size,
+        f"{asked}. The most there is to earn: {', '.join(most)}.",
     )
 
 
@@ -249,8 +250,8 @@ def judges_order(orders: pd.DataFrame) -> str:
     parts = [f"right wherever there is one: {listed(right)}"] if right else []
     parts += [f"not everywhere: {listed(wrong)}"] if wrong else []
     heading = f"the order of {arm(pair['method'])} and {arm(pair['against'])}, {'; '.join(parts)}"
-    size = f"Judged against exact difference of these two policies; {whole(known['n'].max())} questions, intervals over them."
-    return finding(heading, bullets(lines), size)
+    asked = f"Judged against exact difference of these two policies; {whole(known['n'].max())} questions, intervals over them."
+    return finding(heading, bullets(lines), asked)
 
 
 # --------------------------------------------------------------------------------------------------------------- probes
@@ -261,10 +262,10 @@ def options_exchanged(shuffled: pd.DataFrame | None) -> str:
     if shuffled is None or shuffled.empty:
         return finding("not asked: this profile gives no greedy answers, so nothing can be asked again")
     least = shuffled.loc[shuffled["consistent"].idxmin()]
-    interval = level(*(100 * least[name] for name in ("consistent", "ci_low", "ci_high")), 1)
+    share = per_cent(least["consistent"], least["ci_low"], least["ci_high"])
     return finding(
         f"{from_to(100 * shuffled['consistent'], 1)} % of the answers stay when the options change places",
-        f"Fewest: {arm(least['method'])}, {interval} %; {whole(least['n'])} questions, one training seed. A guesser of places "
+        f"Fewest: {arm(least['method'])}, {share}; {whole(least['n'])} questions, one training seed. A guesser of places "
         f"would reach {from_to(100 * shuffled['position_only'], 1)} %.",
     )
 
@@ -289,8 +290,8 @@ def reasoning_removed(effect: pd.DataFrame | None) -> str:
         heading = f"reasoning makes the answers of {listed(names)} more accurate, in both readings"
     if len(harmed := [arm(name) for name in dict.fromkeys(gain.loc[worse, "method"])]):
         heading += f"; those of {listed(harmed)} are worse with it in at least one"
-    size = f"{whole(gain['n'].max())} questions, one training seed; the sign is read off the 95 % intervals."
-    return finding(heading, bullets(lines), size)
+    asked = f"{whole(gain['n'].max())} questions, one training seed; the sign is read off the 95 % intervals."
+    return finding(heading, bullets(lines), asked)
 
 
 def ledger_says(rows: pd.DataFrame) -> str:

@@ -27,7 +27,6 @@ from clinical_r1.findings.claims import (
 )
 from clinical_r1.findings.wording import (
     ONE_SEED,
-    POWER,
     arm,
     benchmark,
     bullets,
@@ -38,7 +37,9 @@ from clinical_r1.findings.wording import (
     measure,
     p_value,
     places,
-    seeds_of,
+    size,
+    would_have,
+    written,
 )
 from clinical_r1.metrics import (
     COMPARED_COLUMNS,
@@ -47,7 +48,6 @@ from clinical_r1.metrics import (
     PRIMARY_METRICS,
     PROCESS_METRICS,
 )
-from clinical_r1.tables import whole
 
 FIRST_PAIR = claims.PAIRS["cold start and CRPO against baseline"]
 UNTESTED, WITHIN, OPEN = "not tested", "within the margin", "no difference found"
@@ -91,8 +91,7 @@ def shown(row: Mapping, detail: bool = True) -> str:
     if found in (HIGHER, LOWER):
         text += f", {p_value(row['p_holm'])}"
     if found == OPEN and detail and pd.notna(row["mde_holm"]):
-        smallest = f"{row['mde_holm']:.{places(metric, row['mde_holm'])}f}"
-        text += f"; differences of {smallest} or more would have been found {POWER}"
+        text += f"; {would_have(written(row['mde_holm'], places(metric, row['mde_holm'])) + unit)}"
     return text
 
 
@@ -116,15 +115,13 @@ def _not_asked(pair) -> str:
 
 
 def _size(rows) -> str:
-    """ "2,000 questions, 10 training seeds"."""
-    sizes = sorted({int(row["n"]) for row in rows})
-    asked = whole(sizes[0]) if len(sizes) == 1 else f"{whole(sizes[0])} to {whole(sizes[-1])}"
-    return f"{asked} questions a set, {seeds_of(max(row['seeds'] for row in rows))}"
+    """ "2,000 questions a set, 10 training seeds"."""
+    return size((row["n"] for row in rows), [max(row["seeds"] for row in rows)], "questions a set")
 
 
 def _each_set(rows, pair) -> str:
     lines = [
-        f"{benchmark(row['benchmark'])}: {row[pair[0]]:.1f} against {row[pair[1]]:.1f} %, {_found(row)}{shown(row)}."
+        f"{benchmark(row['benchmark'])}: {' against '.join(written(row[name], 1) for name in pair)} %, {_found(row)}{shown(row)}."
         for row in rows
     ]
     one = any(outcome(row) == UNTESTED for row in rows)

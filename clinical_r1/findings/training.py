@@ -21,7 +21,10 @@ from clinical_r1.findings.wording import (
     listed,
     measure,
     p_value,
+    per_cent,
+    places,
     seeds_of,
+    written,
 )
 from clinical_r1.metrics import rank
 
@@ -96,7 +99,7 @@ def lengths(logs: pd.DataFrame) -> str:
         smooth = own.rolling(window, min_periods=window).mean()
         lines.append(
             f"{arm(row['method'])}: {_of(row, 'first', 1)} tokens in the first tenth of the steps, {_of(row, 'last', 1)} in the "
-            f"last; shortest {smooth.min():.1f} ({_window(smooth, window)})."
+            f"last; shortest {written(smooth.min(), 1)} ({_window(smooth, window)})."
         )
     return finding(
         f"tokens an answer in the last tenth: {_extremes(table, 1)}",
@@ -145,8 +148,7 @@ def _of(row, name, digits):
 
 def _share(row, name):
     """Per cent within its limits."""
-    low, high = (100 * np.clip(row[f"{name}_{end}"], 0, 1) for end in ("low", "high"))
-    return f"{level(100 * row[name], low, high, 1)} %"
+    return per_cent(row[name], *np.clip([row[f"{name}_low"], row[f"{name}_high"]], 0, 1))
 
 
 def _seeds(table):
@@ -157,7 +159,7 @@ def _seeds(table):
 def _extremes(table, digits):
     """ "from 22.1 with GRPO to 30.2 with CRPO"."""
     ends = [table.loc[table["last"].idxmin()], table.loc[table["last"].idxmax()]]
-    shown = [f"{row['last']:.{digits}f} with {arm(row['method'])}" for row in ends]
+    shown = [f"{written(row['last'], digits)} with {arm(row['method'])}" for row in ends]
     return shown[0] if len(table) == 1 else f"from {shown[0]} to {shown[1]}"
 
 
@@ -172,7 +174,7 @@ def _claim(logs, key):
     rows = rows[(rows["key"] == key) & rows["difference"].notna()]
     if rows.empty:
         return ""
-    said, digits = verdicts(rows).iloc[0], 3 if rows["metric"].iloc[0] == KL else 1
+    said, digits = verdicts(rows).iloc[0], places(rows["metric"].iloc[0])
     numbers = [
         f"{arm(row.method)} minus {arm(row.against)} {change(row.difference, row.ci_low, row.ci_high, digits)}"
         + (f", {p_value(row.p)}" if pd.notna(row.p) else "")

@@ -1,22 +1,45 @@
-"""How a finding is written in a notebook: a heading that says it, then sentences with every number from a table."""
+"""How every finding is written: headings, lists, names, numbers with their digits, intervals, p, what would have been found.
+
+Pure: one function for each thing, so that a number reads alike in every notebook and on every page.
+"""
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from clinical_r1.findings.claims import MEASURES, PER_CENT
+from clinical_r1.arms import ARMS
 from clinical_r1.labels import BENCHMARK_LABELS, METHOD_LABELS, METRIC_LABELS
 from clinical_r1.tables import whole
 
 POWER = "with 80 % power, first Holm step"
-ONE_SEED = "one training seed: no test between arms"
+ONE_SEED = "one training seed, nothing is tested"
+MEASURES = {
+    "accuracy": "accuracy",
+    "faithfulness": "true claims",
+    "drc": "rejected options",
+    "hallucination": "false claims",
+    "kl": "KL",
+    "completions/mean_length": "tokens",
+    "swap": "answers that a swap flips",
+    "direct": "accuracy, direct minus reasoned",
+}
+PER_CENT = ("accuracy", "swap", "direct")
+PLACES = {**dict.fromkeys(PER_CENT, 1), "tokens": 1, "completions/mean_length": 1, "kl": 3}
+NAN = float("nan")
+
+# --------------------------------------------------------------------------------------------------- headings and lists
 
 
 def finding(heading: str, *below: str) -> str:
     """Markdown: the finding as a heading of the third level, and paragraphs or lists below it; empty ones are left out."""
     return "\n\n".join([f"### {capital(heading)}", *(part for part in below if part)])
+
+
+def sentences(*said: str) -> str:
+    """One paragraph of those that are not empty."""
+    return " ".join(sentence for sentence in said if sentence)
 
 
 def capital(text: str) -> str:
@@ -29,10 +52,13 @@ def bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines if line)
 
 
-def listed(items: Iterable[object], last: str = "and") -> str:
+def listed(items: Iterable, last: str = "and") -> str:
     """ "a", "a and b", "a, b and c"; "" for nothing."""
-    texts = [str(item) for item in items]
-    return f"{', '.join(texts[:-1])} {last} {texts[-1]}" if len(texts) > 1 else "".join(texts)
+    items = [str(item) for item in items]
+    return f" {last} ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
+
+
+# ---------------------------------------------------------------------------------------------------------------- names
 
 
 def plain(text: object) -> str:
@@ -42,7 +68,13 @@ def plain(text: object) -> str:
 
 def arm(name: str) -> str:
     """What an arm or a model is called."""
-    return plain(METHOD_LABELS.get(name, name))
+    label = METHOD_LABELS.get(name) or (ARMS[name].label if name in ARMS else None)
+    return named(label) if label else plain(name)
+
+
+def named(label: str) -> str:
+    """A label within a sentence: methods and models as they are, the laboratory's phrases in italics, since some hold a comma."""
+    return plain(label) if label in METHOD_LABELS.values() else f"*{plain(label)}*"
 
 
 def benchmark(name: str) -> str:
@@ -58,53 +90,77 @@ def measure(name: str) -> str:
     return METRIC_LABELS[name] if name == "cecd" else plain(name.replace("_", " "))
 
 
+def counted_in(metric: str) -> str:
+    """What a difference in a measure is counted in: "points of accuracy", "true claims"."""
+    return "points of accuracy" if metric == "accuracy" else measure(metric)
+
+
+# -------------------------------------------------------------------------------------------------------------- numbers
+
+
 def places(metric: str, size: float = 1.0) -> int:
-    """Digits after the point: one in per cent, otherwise two, and more for what would be written as 0."""
-    if metric in PER_CENT:
-        return 1
+    """Digits after the point: one in per cent and of tokens, three of KL, otherwise two, and more for what would read as 0."""
+    if metric in PLACES:
+        return PLACES[metric]
     return 2 if pd.isna(size) or abs(size) >= 0.005 or size == 0 else 4
 
 
-def level(value: float, low: float, high: float, digits: int) -> str:
-    """ "82.5 [77.0, 87.9]"; without the interval where there is none."""
-    value, low, high = (_rounded(each, digits) for each in (value, low, high))
-    shown = f"{value:.{digits}f}"
-    if not (pd.isna(low) or pd.isna(high)):
-        shown += f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return shown.replace("-", "−")
+def written(value: float, digits: int, sign: str = "") -> str:
+    """ "−0.34", "0.00": a typographic minus, and no sign before a zero. sign: "+" for a difference."""
+    value = round(float(value), digits) + 0.0
+    return f"{value:{sign if value else ''}.{digits}f}".replace("-", "−")
+
+
+def level(value: float, low: float, high: float, digits: int, unit: str = "", sign: str = "") -> str:
+    """ "82.5 % [77.0, 87.9]"; without the interval where there is none; unit begins with a space."""
+    ends = "" if pd.isna(low) or pd.isna(high) else f" [{written(low, digits)}, {written(high, digits)}]"
+    return f"{written(value, digits, sign)}{unit}{ends}"
 
 
 def change(value: float, low: float, high: float, digits: int, unit: str = "") -> str:
-    """ "+0.17 points [0.10, 0.24]": a difference with its sign; unit begins with a space."""
-    value, low, high = (_rounded(each, digits) for each in (value, low, high))
-    shown = f"{value:+.{digits}f}{unit}"
-    if not (pd.isna(low) or pd.isna(high)):
-        shown += f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return shown.replace("-", "−")
+    """ "+0.17 points [0.10, 0.24]": a difference with its sign."""
+    return level(value, low, high, digits, unit, sign="+")
 
 
-def _rounded(value, digits):
-    """Rounded, and never a zero with a minus."""
-    return round(float(value), digits) + 0.0
+def per_cent(share: float, low: float = NAN, high: float = NAN) -> str:
+    """ "40.4 % [37.0, 43.8]": a share and its interval, all in [0, 1]."""
+    return level(100 * share, 100 * low, 100 * high, 1, " %")
 
 
 def p_value(p: float) -> str:
     """ "p = .012", after correction."""
-    return "p < .001" if p < 0.001 else f"p = {p:.3f}" if p > 0.9995 else f"p = {p:.3f}".replace("0.", ".", 1)
+    return f"p {p_cell(p)}" if p < 0.001 else f"p = {p_cell(p)}"
 
 
-def seeds_of(n: float) -> str:
-    """ "10 training seeds"."""
-    return f"{whole(n)} training seed{'s' if n != 1 else ''}"
+def p_cell(p: float) -> str:
+    """ ".012" or "< .001", for a column of p; a dash where there is none."""
+    if pd.isna(p):
+        return "–"
+    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
 
 
-def count(n: int, one: str, many: str | None = None) -> str:
-    """ "no difference", "1 difference", "3 differences"."""
-    return f"{n if n else 'no'} {one if n == 1 else many or one + 's'}"
-
-
-def from_to(values: Iterable[float], digits: int) -> str:
-    """ "0.82 to 0.85", or one number where they are written alike."""
+def from_to(values: Iterable[float], write: int | Callable[[float], str]) -> str:
+    """ "0.82 to 0.85", or one where both read alike. write: digits after the point, or what writes one value."""
     values = list(values)
-    low, high = (f"{value:.{digits}f}".replace("-", "−") for value in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
+    ends = (
+        written(value, write) if isinstance(write, int) else write(value)
+        for value in (min(values), max(values))
+    )
+    return " to ".join(dict.fromkeys(ends))
+
+
+def seeds_of(*seeds: float) -> str:
+    """ "10 training seeds", "5 to 8 training seeds"."""
+    return f"{from_to(seeds, whole)} training seed{'s' if max(seeds) != 1 else ''}"
+
+
+def size(questions: Iterable[float], seeds: Iterable[float], of: str = "questions") -> str:
+    """ "1,000 to 2,000 questions, 10 training seeds"; what is not known is left out."""
+    questions, seeds = ([n for n in numbers if n > 0] for numbers in (questions, seeds))
+    parts = [f"{from_to(questions, whole)} {of}"] if questions else []
+    return ", ".join([*parts, seeds_of(*seeds)] if seeds else parts)
+
+
+def would_have(smallest: str, power: str = POWER) -> str:
+    """What goes with "no difference found", so that it never stands alone; "" where nothing was tested."""
+    return f"a difference of {smallest} would have been found {power}" if smallest else ""

@@ -15,12 +15,13 @@ from clinical_r1.findings.claims import PAIRS, answer_rows
 from clinical_r1.findings.claims_page import claims_block, first_screen
 from clinical_r1.findings.laboratory_page import TABLES, laboratory_page
 from clinical_r1.findings.pairs import richer
+from clinical_r1.findings.wording import POWER, change, level, p_cell, places
 from clinical_r1.metrics import EXPLORATORY, NO_TEST, PRIMARY
 from clinical_r1.pipeline.explain import EXAMPLE
 from clinical_r1.pipeline.ledger import counts_sentence, read_pair
 from clinical_r1.pipeline.map import MAP_BEGIN, MAP_END, map_block
 from clinical_r1.settings import PUBLISHED, Settings
-from clinical_r1.tables import COMPARISON_COLUMNS, interval, markdown, number, whole
+from clinical_r1.tables import COMPARISON_COLUMNS, markdown, number, whole
 
 DOCS = ROOT / "docs"
 RESULTS, MAP, CLINIC, CLAIMS, CAUSALITY = "results.md", "map.md", "clinic.md", "claims.md", "causality.md"
@@ -62,7 +63,7 @@ def results_block(
     for method in METHODS:
         own = [cells.get((method, *key)) for key in shown]
         values = [
-            _with_interval(row.value, row.ci_low, row.ci_high, row.metric) if row else "–" for row in own
+            level(row.value, row.ci_low, row.ci_high, places(row.metric)) if row else "–" for row in own
         ]
         sizes = [
             " / ".join(dict.fromkeys(whole(getattr(row, at)) for row in own if row)) or "–"
@@ -114,16 +115,14 @@ def _differences(comparisons, first):
         [
             f"{labels.METHOD_LABELS[row.method]} − {labels.METHOD_LABELS[row.against]}",
             _measure(row, corrected),
-            _with_interval(row.difference, row.ci_low, row.ci_high, row.metric, sign="+"),
-            "< 0.001" if row.p_holm < 0.001 else number(row.p_holm, 3),
-            number(row.mde_holm if corrected else row.mde, _places(row.metric)),
+            change(row.difference, row.ci_low, row.ci_high, places(row.metric)),
+            p_cell(row.p_holm),
+            number(row.mde_holm if corrected else row.mde, places(row.metric)),
             whole(row.n),
         ]
         for row in kept.itertuples()
     ]
-    detectable = (
-        "detectable difference (80 % power, first Holm step)" if corrected else "detectable difference"
-    )
+    detectable = f"detectable difference, {POWER}" if corrected else "detectable difference"
     return markdown(["pair", "measure", "difference", "p", detectable, "n"], lines)
 
 
@@ -133,15 +132,6 @@ def _measure(row, corrected):
         return _heading(row.benchmark, row.metric)
     name = "accuracy" if row.metric == "accuracy" else SHOWN_METRICS[row.metric]
     return f"{name} `{row.benchmark}`" + (" (exploratory)" if row.status == EXPLORATORY else "")
-
-
-def _places(metric):
-    return 1 if metric == "accuracy" else 2
-
-
-def _with_interval(value, low, high, metric, sign=""):
-    text = f"{value:{sign}.{_places(metric)}f} {interval(low, high, _places(metric))}"
-    return text.replace("-", "−").strip()
 
 
 def with_block(text: str, begin: str, end: str, block: str, name: str) -> str:

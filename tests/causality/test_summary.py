@@ -132,18 +132,19 @@ def test_the_direct_control_is_compared_with_reasoning_on_its_own_seeds():
 def test_sentences_take_their_numbers_from_the_tables():
     frame = with_control(outcomes(ALL))
     shares, rows = summary(frame), compared(frame, "shipped", "clinic")
-    value = (100 * shares.set_index(["method", "probe"])["share"]).round()
+    value = (100 * shares.set_index(["method", "probe"])["share"]).round(1)
     assert headline(shares) == (
-        f"Names exchanged in the reasoning: {value['crpo', 'swap']:.0f} % of the answers of CRPO follow"
+        f"Names exchanged in the reasoning: {value['crpo', 'swap']:.1f} % of the answers of CRPO follow"
     )
     said = sentences(shares, rows).splitlines()
     assert [line.split("**")[1] for line in said[:3]] == [ARMS[method].label for method in ALL]
     row = rows[(rows["method"] == "crpo") & (rows["probe"] == "swap") & (rows["against"] == "baseline")].iloc[
         0
     ]
-    tail = f"−{-100 * row['difference']:.1f} points against the baseline, p = .{1000 * row['p_holm']:03.0f})"
-    assert f"{value['crpo', 'swap']:.0f} % [" in said[1] and tail in said[1]
-    assert f"a copy trained to answer at once is right in {value['crpo', 'direct']:.0f} % [" in said[1]
+    ends = f"[−{-100 * row['ci_low']:.1f}, −{-100 * row['ci_high']:.1f}]"
+    tail = f"−{-100 * row['difference']:.1f} points {ends} against the baseline, p = .{1000 * row['p_holm']:03.0f})"
+    assert f"{value['crpo', 'swap']:.1f} % [" in said[1] and tail in said[1]
+    assert f"a copy trained to answer at once is right in {value['crpo', 'direct']:.1f} % [" in said[1]
     assert "copy" not in said[0] and "against the baseline" not in said[0]
     assert "40 questions, 3 training seeds" in said[-1]
     one = outcomes(ALL, SEEDS[:1])

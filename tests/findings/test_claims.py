@@ -205,7 +205,7 @@ def test_where_a_pair_was_tested_twice_the_larger_p_counts():
 def test_pages_show_verdicts_numbers_and_signs():
     rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
     first, block = claims_page.first_screen(rows), claims_page.claims_block(rows)
-    assert "10 training seeds, up to 2,000 questions a set" in first
+    assert "up to 2,000 questions a set, 10 training seeds" in first
     line = next(line for line in first.splitlines() if line.startswith("| CRPO makes fewer false"))
     assert line.count("**contradicted** (+0.50 [0.40, 0.60])") == 2
     assert (
@@ -214,7 +214,7 @@ def test_pages_show_verdicts_numbers_and_signs():
     )
     assert "| majority voting adds little | the paper, text | not run | one answer a question |" in block
     assert (
-        "| truthful | CRPO − GRPO: true claims | `clinic` | +0.50 [0.40, 0.60] | 0.001 | 0.20 | 2,000 | 10 | supported"
+        "| truthful | CRPO − GRPO: true claims | `clinic` | +0.50 [0.40, 0.60] | .001 | 0.20 | 2,000 | 10 | supported"
         in block
     )
     assert "5.0 [2.0, 8.0] | – |" in block  # a share has no sign and no p
@@ -224,11 +224,11 @@ def test_pages_show_verdicts_numbers_and_signs():
 def test_what_was_found_in_four_bullets():
     rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
     gain, over, used, needed = claims_page.in_short(rows).splitlines()
-    assert "accuracy by +0.5 [0.4, 0.6] points on `clinic`, +0.5 [0.4, 0.6] on `clinic-shift`" in gain
+    assert "accuracy by +0.5 points [0.4, 0.6] on `clinic`, +0.5 points [0.4, 0.6] on `clinic-shift`" in gain
     assert over.count("fewer false claims **contradicted**") == 2 and over.count("more true claims") == 2
-    assert "does not decide the answer" in used and "5.0 [2.0, 8.0] % of CRPO's answers follow" in used
-    assert "−50.0 [−53.0, −47.0] points against the base model" in used
-    assert "It is not needed" in needed and "+4.0 [1.0, 7.0] points" in needed
+    assert "does not decide the answer" in used and "5.0 % [2.0, 8.0] of CRPO's answers follow" in used
+    assert "−50.0 points [−53.0, −47.0] against the base model" in used
+    assert "It is not needed" in needed and "+4.0 points of accuracy [1.0, 7.0] apart" in needed
     few = answer_rows({"comparisons": every_comparison(p=NAN, seeds=1)})
     gain, over = claims_page.in_short(few).splitlines()  # what was not run is not spoken of
     assert over.count("**unsettled**") == 2 and "supported" not in over
@@ -349,11 +349,11 @@ def test_the_page_of_causes_speaks_of_the_published_run_and_of_other_bases(tmp_p
     pd.DataFrame(shares).assign(interval="over both").to_csv(tmp_path / "causality_shares.csv", index=False)
     block = generator.causality_block(tmp_path)
     assert (
-        "- **CRPO**: 5 % [5, 5] of the answers follow a swap (−50.0 points against the baseline, p = .001); 80 % agree"
-        in block
+        "- **CRPO**: 5.0 % [5.0, 5.0] of the answers follow a swap (−50.0 points [−53.0, −47.0] against the baseline, p = .001); "
+        "80.0 % agree" in block
     )
     assert (
-        "- **Base b** (10 training seeds), answers that follow a swap: CRPO −50.0 points against the baseline"
+        "- **Base b** (10 training seeds), answers that follow a swap: CRPO −50.0 points [−53.0, −47.0] against the baseline"
         in block
     )
     record["profile"] = "cpu"

@@ -3,6 +3,8 @@
 python -m pytest tests/findings/test_laboratory.py
 """
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from laboratory import laboratory, write_laboratory
 
 from clinical_r1.arms import ARMS, LABORATORY, MAIN
 from clinical_r1.findings import laboratory as findings
-from clinical_r1.findings import laboratory_wording as wording
+from clinical_r1.findings import laboratory_rows, wording
 from clinical_r1.findings.laboratory_page import laboratory_page
 from clinical_r1.laboratory import comparisons, pareto, records, shares
 
@@ -51,19 +53,19 @@ TOKENS, CLAIMS = {"k1": 18.2, "crpo": 28.7, "k30": 30.0}, {"k1": 1.0, "crpo": 1.
 
 def test_numbers_lists_and_signs():
     assert wording.listed(["a", "b", "c"], "or") == "a, b or c" and wording.listed([]) == ""
-    assert wording.shown(-0.004, "drc", "+") == "0.00" and wording.shown(-0.34, "drc", "+") == "−0.34"
-    assert wording.with_interval(2.0, np.nan, np.nan, "accuracy") == "2.0"
-    assert [wording.per_cent(share) for share in (0, 0.002, 0.4, 0.998, 1)] == [
-        "0",
-        "0.2",
-        "40",
-        "99.8",
-        "100",
-    ]
-    assert wording.sizes(rows(row("k0", "drc", 1), row("k1", "drc", 1, seeds=5))) == (
-        "5 to 8 training seeds, 1,000 questions"
+    assert wording.written(-0.004, 2, "+") == "0.00" and wording.written(-0.34, 2, "+") == "−0.34"
+    assert wording.level(2.0, np.nan, np.nan, 1) == "2.0"
+    assert wording.level(2.0, -0.004, 3, 2, " %") == "2.00 % [0.00, 3.00]"
+    assert wording.per_cent(0.404) == "40.4 %" and wording.per_cent(0.5, 0.45, 0.55) == "50.0 % [45.0, 55.0]"
+    assert [wording.p_cell(p) for p in (np.nan, 1e-9, 0.012, 1.0)] == ["–", "< .001", ".012", "1.000"]
+    assert wording.from_to([3, 1, 2], 0) == "1 to 3" and wording.from_to([0.111, 0.112], 2) == "0.11"
+    assert (
+        wording.arm("crpo") == "CRPO" and wording.arm("k30") == "*k = 30*" and wording.arm("a_b") == r"a\_b"
     )
-    assert wording.sizes(rows(row("k0", "drc", 1, seeds=1))) == "1 training seed, 1,000 questions"
+    assert laboratory_rows.sizes(rows(row("k0", "drc", 1), row("k1", "drc", 1, seeds=5))) == (
+        "1,000 questions, 5 to 8 training seeds"
+    )
+    assert laboratory_rows.sizes(rows(row("k0", "drc", 1, seeds=1))) == "1,000 questions, 1 training seed"
 
 
 def test_no_difference_found_never_stands_without_what_would_have_been():
@@ -73,19 +75,28 @@ def test_no_difference_found_never_stands_without_what_would_have_been():
             for metric, size in zip(METRICS, (3.1, 0.2, 0.3, 0.4), strict=True)
         )
     )
-    said = wording.outcome(table)
+    said = laboratory_rows.outcome(table)
     assert said.startswith("no difference found in accuracy, true claims, rejected options or false claims")
     assert (
-        "3.1 points of accuracy, 0.20 true claims, 0.30 rejected options or 0.40 false claims would have been"
-        in said
+        "(a difference of 3.1 points of accuracy, 0.20 true claims, 0.30 rejected options or 0.40 false claims would have been "
+        "found with 80 % power, first Holm step)" in said
     )
-    mixed = wording.outcome(pd.concat([table[1:], rows(row("no_kl", "accuracy", -3.0, 0.001))]))
+    mixed = laboratory_rows.outcome(pd.concat([table[1:], rows(row("no_kl", "accuracy", -3.0, 0.001))]))
     assert mixed.startswith("−3.0 points of accuracy [−4.0, −2.0]; no difference found in true claims")
     many = pd.concat([table] * 4)
-    assert wording.would_have(many).startswith("With 80 % power half of these comparisons would have found")
+    assert laboratory_rows.detectable(many).startswith(
+        "in half of these comparisons a difference of 3.1 points"
+    )
     older = table.rename(columns={"mde_holm": "mde"})
-    assert wording.detectable(older, ["accuracy"]) == "3.1 points of accuracy, before correction"
-    assert wording.detectable(rows(row("k0", "accuracy", -60, mde=250.0))) == "over 100 points of accuracy"
+    assert laboratory_rows.detectable(older, ["accuracy"]) == (
+        "a difference of 3.1 points of accuracy would have been found with 80 % power, before correction"
+    )
+    beyond = laboratory_rows.detectable(rows(row("k0", "accuracy", -60, mde=250.0)))
+    assert beyond.startswith("a difference of over 100 points of accuracy would") and beyond.endswith(
+        wording.POWER
+    )
+    untested = rows(row("k0", "accuracy", -60, np.nan, np.nan, 1))
+    assert laboratory_rows.detectable(untested) == "" and "found" not in laboratory_rows.outcome(untested)
 
 
 # ---- what stands behind ----
@@ -171,23 +182,21 @@ def test_level_accuracy_over_k_names_what_would_have_been_found():
     assert said.startswith("### No difference in accuracy found between k = 10 and k = 1 or 30\n")
     assert (
         "3.1 to 4.4 points of accuracy would have been found" in said
-        and "(8 training seeds, 1,000 questions)" in said
+        and "(1,000 questions, 8 training seeds)" in said
     )
-    assert "From k = 1 to 10 tokens a response go from 18 to 29, true claims from 1.00 to 1.75" in said
+    assert "From k = 1 to 10 tokens a response go from 18.2 to 28.7, true claims from 1.00 to 1.75" in said
     assert (
-        "a difference is found in true claims; none in false claims, where 0.20 false claims would have been"
-        in said
+        "a difference is found in true claims; no difference found in false claims (a difference of 0.20 false claims would have "
+        "been found with 80 % power, first Holm step)" in said
     )
     level = findings.k(table, tests.assign(p_holm=1.0))
     assert (
-        "28.7" not in level
-        and "no difference is found in true claims or false claims, where 5.00 true claims or" in level
+        "a difference is found" not in level
+        and "no difference found in true claims or false claims (a difference of 5.00 true claims or" in level
     )
     short = findings.k_sentence(table, tests)
-    assert (
-        short.count(".") == short.count("0.") + short.count("1.") + short.count("3.") + short.count("4.") + 1
-    )
-    assert "3.1 to 4.4 points" in short and "18 to 29" in short and "8 training seeds" in short
+    assert len(re.findall(r"\.(?!\d)", short)) == 1  # one sentence
+    assert "3.1 to 4.4 points" in short and "18.2 to 28.7" in short and "8 training seeds" in short
 
 
 def test_accuracy_that_moves_with_k_and_without_accuracy():
@@ -201,10 +210,10 @@ def test_accuracy_that_moves_with_k_and_without_accuracy():
         in said
     )
     assert (
-        "k = 0, 21.5 [19.5, 23.5] % of the answers are right, −60.0 points [−61.0, −59.0] against k = 10"
+        "k = 0, 21.5 % [19.5, 23.5] of the answers are right, −60.0 points [−61.0, −59.0] against k = 10"
         in said
     )
-    assert "which Holm's correction leaves open (detectable: over 100 points)" in said
+    assert "against k = 10, no difference found (a difference of over 100 points of accuracy would" in said
     alone = findings.k(k_table({"crpo": 28.7}, CLAIMS), rows(row("k0", "accuracy", -60.0, p=0.001)))
     assert "### Accuracy is lower at k = 0 than at k = 10\n" in alone and "no difference" not in alone
 
@@ -226,9 +235,12 @@ def test_coverage_is_told_by_seed(tmp_path):
         {"k": 1.0, "arm": "k1", "seed": s, "coverage": c, "n": 500} for s, c in enumerate((0.996, 1.0, 1.0))
     ]
     said = findings.coverage(pd.DataFrame(lines))
-    assert "### Without accuracy in the reward 40, 1 and 94 % of the answers parse (seeds 0, 1 and 2)" in said
-    assert "99.6 to 100 % at every k above 0 and every seed; 500 questions each." in said
-    assert "### Answers that parse: 99.6 to 100 %" in findings.coverage(pd.DataFrame(lines[3:]))
+    assert (
+        "### Without accuracy in the reward 40.4, 1.0 and 94.0 % of the answers parse (seeds 0, 1 and 2)"
+        in said
+    )
+    assert "99.6 to 100.0 % at every k above 0 and every seed; 500 questions each." in said
+    assert "### Answers that parse: 99.6 to 100.0 %" in findings.coverage(pd.DataFrame(lines[3:]))
     write_laboratory(tmp_path)
     lab = records.read_laboratory(tmp_path)
     table = comparisons.coverage_table(lab)
@@ -275,9 +287,7 @@ def test_prompt_or_reward():
     assert "### CRPO reward: −3.1 points of accuracy [−4.1, −2.1]" in said
     assert "11 of 12 tests find no difference" in said and "2.0 points of accuracy" in said
     none = findings.prompt_or_reward(two_by_two(0.3))
-    assert (
-        "### No difference is found for *CRPO prompt*, *CRPO reward* or *both together*, in 12 tests" in none
-    )
+    assert "### No difference found for *CRPO prompt*, *CRPO reward* or *both together*, in 12 tests" in none
     assert "nothing is tested" in findings.prompt_or_reward(two_by_two(np.nan, seeds=1))
 
 
@@ -319,7 +329,9 @@ def test_fronts_and_the_best_of_each_objective():
     ).assign(seeds=5)  # fmt: skip
     frame["label"] = [ARMS[arm].label for arm in frame["arm"]]
     said = findings.fronts(frame)
-    assert "### *k = 1* stands on 2 of 2 fronts" in said and "*k = 1* in 40 to 90 % of the redraws" in said
+    assert (
+        "### *k = 1* stands on 2 of 2 fronts" in said and "*k = 1* in 40.0 to 90.0 % of the redraws" in said
+    )
     assert (
         "2 of 2 arms are on at least one front, 1 of them in half of the redraws or more (5 training seeds)"
         in said
@@ -335,7 +347,7 @@ def test_fronts_and_the_best_of_each_objective():
     points["label"] = [ARMS[arm].label for arm in points["arm"]]
     best = findings.all_objectives(points)
     assert "### No arm is best in all 2 objectives" in best
-    assert "*k = 1* in accuracy; *k = 3* in false claims (fewest) (5 training seeds, 100 questions)" in best
+    assert "*k = 1* in accuracy; *k = 3* in false claims (fewest) (100 questions, 5 training seeds)" in best
     assert "One arm is best" in findings.all_objectives(points[points["arm"] == "k1"])
 
 
@@ -351,8 +363,11 @@ def volumes(best=400.0):
 
 def test_hypervolume():
     said = findings.hypervolume(volumes())
-    assert "### The largest volume is that of Cold Start + GRPO: 25 % [22, 28] of the honest policy's" in said
-    assert "*CRPO* covers 6 % [4, 9]. Fronts of families: weight k 8 %. 8 training seeds." in said
+    assert (
+        "### The largest volume is that of Cold Start + GRPO: 25.0 % [22.5, 27.5] of the honest policy's"
+        in said
+    )
+    assert "CRPO covers 6.2 % [3.8, 8.8]. Fronts of families: weight k 7.5 %. 8 training seeds." in said
     bare = volumes().assign(ci_low=np.nan, ci_high=np.nan, seeds=1)
     assert "[" not in findings.hypervolume(bare) and "1 training seed." in findings.hypervolume(bare)
 
@@ -367,7 +382,7 @@ def test_the_way_is_told_by_how_many_went_it():
         "### From step 25 to 100, of the trained methods: accuracy rises in 1 of 2 and rejected options increase in 1 of 2"
         in said
     )
-    assert "*GRPO* 60.0 to 80.0 %" in said and "8 training seeds" in said
+    assert "GRPO 60.0 to 80.0 %" in said and "8 training seeds" in said
     assert "no checkpoints" in findings.travel(table[:0])
 
 
@@ -385,11 +400,11 @@ def thirds(**late):
 def test_who_owns_the_advantage():
     said = findings.owners(thirds(k0=0.0, crpo=0.65, k1=0.5, k30=0.7))
     assert (
-        "### Accuracy owns 50 % [45, 55] of the advantage at k = 1 and 70 % [65, 75] at k = 30, late in training"
+        "### Accuracy owns 50.0 % [45.0, 55.0] of the advantage at k = 1 and 70.0 % [65.0, 75.0] at k = 30, late in training"
         in said
     )
-    assert "Between them k = 10: 65 % [60, 70]; the share rises with every step of k." in said
-    assert "At the reference 30 % of the groups" in said and "8 training seeds" in said
+    assert "Between them k = 10: 65.0 % [60.0, 70.0]; the share rises with every step of k." in said
+    assert "At the reference 30.0 % of the groups" in said and "8 training seeds" in said
     falling = findings.owners(thirds(k1=0.7, crpo=0.65, k30=0.66))
     assert "does not rise with every step of k" in falling
     one = findings.owners(thirds(k1=0.5, k30=0.7).assign(ci_low=np.nan, ci_high=np.nan, seeds=1))
@@ -397,7 +412,7 @@ def test_who_owns_the_advantage():
     assert "No training log" in findings.owners(shares_of_nothing())
     by_aggregator = findings.owners_by_aggregator(thirds(gdpo=0.4, gated=0.8, leave_one_out=0.6))
     assert (
-        "80 % [75, 85] with *gated on the right answer* and 40 % [35, 45] with *normalised, then summed"
+        "80.0 % [75.0, 85.0] with *gated on the right answer* and 40.0 % [35.0, 45.0] with *normalised, then summed"
         in by_aggregator
     )
     assert "No other aggregator" in findings.owners_by_aggregator(shares_of_nothing())
@@ -455,12 +470,12 @@ def test_the_ending_has_a_line_for_each_objective_that_was_trained():
         "Accuracy", "Clinical reasoning", "Consistency", "Claims, paid directly", "All together",
     ]  # fmt: skip
     assert (
-        "*no clinical reasoning*: −0.50 true claims [−1.50, 0.50] (8 training seeds, 1,000 questions)"
+        "*no clinical reasoning*: −0.50 true claims [−1.50, 0.50] (1,000 questions, 8 training seeds)"
         in lines[1]
     )
-    assert "(5.00 rejected options would have been)" in lines[2]
+    assert "(a difference of 5.00 rejected options would have been found with" in lines[2]
     assert (
-        "covers 25 % [22, 28] of the volume that an honest policy does, CRPO 6 % [4, 9]; none of these"
+        "covers 25.0 % [22.5, 27.5] of the volume that an honest policy does, CRPO 6.2 % [3.8, 8.8]; none of these"
         in lines[4]
     )
     few = findings.closing(k_table(TOKENS, CLAIMS), tests[:1], volumes())
@@ -544,6 +559,6 @@ def test_the_findings_of_one_seed_claim_nothing(tmp_path):
 
 def test_all_arms_of_the_laboratory_have_names_in_words():
     assert {ARMS[arm].family for arm in LABORATORY} >= {"main", "k", "kl"} and len(MAIN) == 5
-    assert [wording.family(name) for name in ("kl", "k", "main", "group_size")] == [
+    assert [laboratory_rows.family(name) for name in ("kl", "k", "main", "group_size")] == [
         "KL", "weight k", "the five methods", "group size",
     ]  # fmt: skip

@@ -132,7 +132,7 @@ def test_probes():
     )
     text = observed.options_exchanged(shuffled)
     assert head(text) == "90.0 to 95.0 % of the answers stay when the options change places"
-    assert "Fewest: GRPO, 90.0 [80.0, 99.0] %; 200 questions" in text and "reach 25.0 %" in text
+    assert "Fewest: GRPO, 90.0 % [80.0, 99.0]; 200 questions" in text and "reach 25.0 %" in text
     assert head(observed.options_exchanged(pd.DataFrame())).startswith("Not asked")
     effect = pd.DataFrame(
         [

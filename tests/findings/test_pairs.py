@@ -91,7 +91,7 @@ def test_more_accurate_names_the_sets_by_what_was_found():
         "`clinic-expert` (+0.1 points)"
     )
     assert "90.0 against 80.0 %, +10.0 points [8.0, 12.0], p < .001." in text
-    assert "differences of 5.0 or more would have been found with 80 % power, first Holm step" in text
+    assert "a difference of 5.0 points would have been found with 80 % power, first Holm step" in text
     assert "2,000 questions a set, 10 training seeds" in text
 
 
@@ -143,7 +143,7 @@ def test_ten_seeds_with_none():
     text = pairs.richer(comparison(**NONE))
     assert head(text) == "CRPO against GRPO: none of 27 differences survives correction"
     assert (
-        "no difference found: accuracy on `clinic` (+0.1 points [−5.9, 6.1]; differences of 5.0 or more would"
+        "no difference found: accuracy on `clinic` (+0.1 points [−5.9, 6.1]; a difference of 5.0 points would"
         in text
     )
     assert "exploratory: 0 of 19 survive." in text and "excluded" not in text
@@ -223,8 +223,8 @@ def test_the_end_of_notebook_04_is_the_verdicts_of_the_claims():
     )
     assert line + "`clinic` +10.00 [8.00, 12.00]; `clinic-shift` +10.00 [8.00, 12.00] |" in text
     assert (
-        "10 training seeds, up to 2,000 questions a set" in text
-        and "5.0 points would have been found" in text
+        "up to 2,000 questions a set, 10 training seeds" in text
+        and "5.0 points of accuracy would have been found" in text
     )
     expected = claims.verdicts(claims.answer_rows({"comparisons": stack(**CLEAR)}))["verdict"].value_counts()
     assert (
@@ -289,7 +289,12 @@ def test_names_that_readers_give_stay_names(monkeypatch):
 
 
 def test_words():
-    assert listed("a") == "a" and listed("ab") == "a and b" and listed("abc") == "a, b and c"
+    assert (
+        listed("") == ""
+        and listed("a") == "a"
+        and listed("ab") == "a and b"
+        and listed("abc") == "a, b and c"
+    )
     assert [p_value(p) for p in (1e-9, 0.0123, 0.9999, 1.0)] == [
         "p < .001",
         "p = .012",
@@ -297,7 +302,7 @@ def test_words():
         "p = 1.000",
     ]
     assert (
-        change(-0.0001, -0.1, 0.04, 2) == "+0.00 [−0.10, 0.04]"
+        change(-0.0001, -0.1, 0.04, 2) == "0.00 [−0.10, 0.04]"
         and change(-1.5, NAN, NAN, 1, " points") == "−1.5 points"
     )
     assert plain("a_b") == r"a\_b" and set(PRIMARY_BENCHMARKS) <= set(SETS)

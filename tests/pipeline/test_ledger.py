@@ -553,13 +553,14 @@ def test_results_block_holds_what_the_ledger_holds(run):
     assert lines["CRPO"].endswith("| 500 / 400 | 1 |")
     differences = [line for line in block.splitlines() if line.startswith("| CRPO − GRPO")]
     assert differences == [
-        "| CRPO − GRPO | accuracy `clinic` | −2.0 [−4.0, 0.2] | 0.010 | – | 500 |",  # the more careful p
-        "| CRPO − GRPO | options rejected (DRC) `clinic` | −2.00 [−4.00, 0.25] | 0.010 | – | 500 |",
-        "| CRPO − GRPO | accuracy `clinic-shift` | −2.0 [−4.0, 0.2] | 0.010 | – | 500 |",
-        "| CRPO − GRPO | options rejected (DRC) `clinic-shift` | −2.00 [−4.00, 0.25] | 0.010 | – | 500 |",
+        "| CRPO − GRPO | accuracy `clinic` | −2.0 [−4.0, 0.2] | .010 | – | 500 |",  # the more careful p
+        "| CRPO − GRPO | options rejected (DRC) `clinic` | −2.00 [−4.00, 0.25] | .010 | – | 500 |",
+        "| CRPO − GRPO | accuracy `clinic-shift` | −2.0 [−4.0, 0.2] | .010 | – | 500 |",
+        "| CRPO − GRPO | options rejected (DRC) `clinic-shift` | −2.00 [−4.00, 0.25] | .010 | – | 500 |",
     ]
     assert (
-        "detectable difference (80 % power, first Holm step)" in block and measures.NO_TEST[1:] not in block
+        "detectable difference, with 80 % power, first Holm step" in block
+        and measures.NO_TEST[1:] not in block
     )
     assert "135 not attempted" in block and CELL in block
     expert = comparison(names=["accuracy"], p=np.nan).assign(benchmark="clinic-expert", status="exploratory")
