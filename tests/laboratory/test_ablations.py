@@ -14,9 +14,10 @@ from clinical_r1.arms import ABLATIONS, ARMS, LABORATORY, MAIN, METHODS, REFEREN
 from clinical_r1.artifacts import is_trained, settings_of
 from clinical_r1.clinic.cases import load_set
 from clinical_r1.curation.splits import ensure_splits
+from clinical_r1.files import read_json
 from clinical_r1.laboratory import ablations
 from clinical_r1.laboratory.ablations import laboratory_settings, summarise, trace
-from clinical_r1.laboratory.records import FILES
+from clinical_r1.laboratory.records import FILES, RECORD
 from clinical_r1.laboratory.variants import VARIANT_SETS
 from clinical_r1.pipeline import __main__ as command
 from clinical_r1.rewards import REWARD_SETS
@@ -127,7 +128,12 @@ def laboratory(tmp_path_factory):
 def test_a_tiny_laboratory(laboratory, tmp_path):
     ablations.answer(replace(laboratory, workers=1))
     trace(laboratory, "crpo", 0)
-    summarise(laboratory, tmp_path)
+    summarise(laboratory, tmp_path, {"sha": "0123456789abcdef", "dirty": False})
+    record = read_json(tmp_path / RECORD)
+    assert record["git"]["sha"] == "0123456789abcdef" and record["questions"] == laboratory.n_test
+    assert record["trained"]["rl_steps"] == [laboratory.rl_steps] and record["trained"]["shared_prefix"] == [
+        True
+    ]
     scores, arms, training, way = (pd.read_csv(tmp_path / name) for name in FILES.values())
     assert scores.groupby("arm").size().to_dict() == {"baseline": 16, "crpo": 16, "k0": 16}
     assert set(arms["arm"]) == set(laboratory.methods)
