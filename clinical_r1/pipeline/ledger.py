@@ -300,7 +300,7 @@ def counts_sentence(rows):
 def find_ledger(settings):
     """(ledger, results.json, a line that says which of the two places they lie in)."""
     live, published = settings.run_dir / "tables", settings.published_dir
-    shown = f"figures/published/{settings.profile}"
+    shown = f"figures/published/{published.name}"
     if (live / "ledger.csv").exists():
         rows, record = read_tables(settings)
         return rows, record, f"source     runs/{settings.profile}/tables/ledger.csv (a run on disk)"

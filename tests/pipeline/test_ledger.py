@@ -18,7 +18,7 @@ from clinical_r1.labels import PAPER_BENCHMARKS
 from clinical_r1.pipeline import explain, ledger, lm_eval, manifest
 from clinical_r1.pipeline import map as house_map
 from clinical_r1.pipeline import readme as readme_module
-from clinical_r1.settings import COLAB, PAPER, SMOKE, settings_for
+from clinical_r1.settings import COLAB, PAPER, PUBLISHED, SMOKE, settings_for
 
 CELL = "table1.medqa.crpo.accuracy"
 MANIFEST = {
@@ -412,6 +412,11 @@ def test_explain_falls_back_on_the_published_copy_and_says_so(run):
     (settings.published_dir / "ledger.csv").unlink()
     with pytest.raises(PipelineError, match="holds a ledger"):
         explain.explain(CELL, settings)
+
+
+def test_the_published_run_is_named_by_where_it_is_published(tmp_path):
+    with pytest.raises(PipelineError, match="neither runs/published/tables nor figures/published/cpu holds"):
+        ledger.find_ledger(replace(PUBLISHED, out=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
