@@ -7,6 +7,7 @@ from clinical_r1.findings.claims import (
     AFTER,
     APART,
     CONTRADICTED,
+    MARGINS,
     MOST,
     NOT_RUN,
     SUPPORTED,
@@ -14,7 +15,7 @@ from clinical_r1.findings.claims import (
     WITHOUT,
     verdicts,
 )
-from clinical_r1.findings.wording import bullets, level, measure, p_cell, places, size
+from clinical_r1.findings.wording import bullets, level, listed, measure, p_cell, places, size
 from clinical_r1.metrics import PRIMARY_BENCHMARKS
 from clinical_r1.tables import markdown, number, whole
 
@@ -83,43 +84,49 @@ def in_short(rows: pd.DataFrame) -> str:
     return bullets([_gain(rows), _over_grpo(asked), _used(rows, asked), _needed(rows, asked)]) + "\n"
 
 
-def _shown(rows, key, benchmark="clinic", unit=" points", **more):
-    """ "+33.9 points [31.0, 36.8]" of one comparison on the run's own base, None where it was not run."""
+def _shown(rows, key, benchmark="clinic", unit=" points", **more) -> list[str]:
+    """ "+33.9 points [31.0, 36.8]" of a comparison, one for each base: the run's own first, then others; [] where not run."""
     own = rows[(rows["key"] == key) & (rows["benchmark"] == benchmark) & rows["difference"].notna()]
     for name, value in more.items():
         own = own[own[name] == value]
-    return shown_value(next(own.itertuples()), unit) if len(own) else None
+    return [shown_value(row, unit) for row in own.itertuples()]
 
 
 def _gain(rows):
     clinic, shift = (_shown(rows, "better_than_base", name) for name in PRIMARY_BENCHMARKS)
     if not clinic:
         return None
-    also = f", {shift} on `clinic-shift`" if shift else ""
-    return (
-        f"**Training**: a cold start and CRPO change the base model's accuracy by {clinic} on `clinic`{also}."
-    )
+    also = f", {shift[0]} on `clinic-shift`" if shift else ""
+    return f"**Training**: a cold start and CRPO change the base model's accuracy by {clinic[0]} on `clinic`{also}."
 
 
 def _over_grpo(asked):
-    said = []
+    """The paper's claims by verdict; once, where they are the same without and after a cold start."""
+    said = {}
     for when in (WITHOUT, AFTER):
         of = {kind: [words for key, words in NAMED.items() if asked[(key, when)] == kind] for kind in SAID}
-        parts = [f"{', '.join(names)} **{kind}**" for kind, names in of.items() if names]
-        said += [f"{when} {'; '.join(parts)}"] if parts else []
-    return f"**CRPO against GRPO**, the paper's claims: {'. And '.join(said)}." if said else None
+        if parts := [f"**{kind}**: {', '.join(names)}" for kind, names in of.items() if names]:
+            said.setdefault("; ".join(parts), []).append(when)
+    parts = [f"{' and '.join(whens)} {text}" for text, whens in said.items()]
+    return f"**CRPO against GRPO**, as the paper claims it: {'. And '.join(parts)}." if parts else None
+
+
+def _others(values):
+    """ "; on 2 other bases 61.0 % [55.0, 67.0] and 72.0 % [66.0, 78.0]"."""
+    others = values[1:]
+    return f"; on {len(others)} other base{'s' * (len(others) > 1)} {listed(others)}" if others else ""
 
 
 def _used(rows, asked):
-    share, change = _shown(rows, "moves", unit=" %", method="crpo"), _shown(rows, "removed", method="crpo")
-    if not share:
+    shares, changes = _shown(rows, "moves", unit=" %", method="crpo"), _shown(rows, "removed", method="crpo")
+    if not shares:
         return None
     words = {SUPPORTED: "decides the answer", CONTRADICTED: "does not decide the answer"}
     head = words.get(asked[("moves", APART)], "may or may not decide the answer")
-    against = f", {change} against the base model" if change else ""
+    against = f" Against the base model that is {changes[0]}{_others(changes)}." if changes else ""
     return (
-        f"**The reasoning {head}**: where the names of two options are exchanged in it, {share} of CRPO's answers "
-        f"follow{against}."
+        f"**The reasoning {head}**: where the names of two options are exchanged in it, {shares[0]} of CRPO's answers "
+        f"follow{_others(shares)}.{against}"
     )
 
 
@@ -129,7 +136,7 @@ def _needed(rows, asked):
         return None
     words = {SUPPORTED: "It is not needed", CONTRADICTED: "It is needed"}
     head = words.get(asked[("direct", APART)], "Whether it is needed is open")
-    return f"**{head}**: a copy trained to answer at once, without reasoning, is {more} apart from CRPO."
+    return f"**{head}**: a copy trained to answer at once, compared with CRPO and its reasoning: {more[0]}{_others(more)}."
 
 
 FIRST = ("accurate", "truthful", "complete", "fewer_false", "better_than_base", "moves", "removed", "truer")
@@ -147,7 +154,9 @@ def first_screen(rows: pd.DataFrame) -> str:
     return (
         f"Verdicts for this synthetic clinic only: up to {size([largest], [seeds], 'questions a set')}, rules "
         "written before the run ([claims](docs/claims.md)). In brackets: the difference on `clinic` with its 95 % interval, in "
-        "points of accuracy, claims a response, or per cent of answers that follow exchanged names.\n\n"
+        "points of accuracy, claims a response, or per cent of answers that follow exchanged names. *Contradicted* also where a "
+        f"difference that matters is excluded: {MARGINS['accuracy']:g} points, {MARGINS['faithfulness']:g} claims, "
+        f"{MARGINS['swap']:g} points of the swap.\n\n"
         + in_short(rows)
         + "\n"
         + markdown(["claim", WITHOUT, AFTER], lines)
