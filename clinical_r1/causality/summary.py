@@ -12,6 +12,7 @@ from clinical_r1.intervals import (
     paired_difference,
 )
 from clinical_r1.metrics import EXPLORATORY, PRIMARY, with_holm
+from clinical_r1.tables import markdown
 
 ITSELF = "itself, reasoning"  # what the direct control of an arm is compared with
 TEST_COLUMNS = (
@@ -146,11 +147,16 @@ def sentences(shares, found) -> str:
 
 
 def base_lines(found) -> str:
-    """One line for each base model of a table of tests: what the swap test says of its trained arms. "" without any."""
+    """One line for each base model of a table of tests: how many answers of each arm follow a swap. "" without any."""
     lines = []
     for base, own in found[found["probe"] == "swap"].groupby("base", sort=False):
-        rows = own[own["against"] == "baseline"].to_dict("records")
-        arms = "; ".join(f"{called(row['method'])} {_against_baseline(row)}" for row in rows)
+        against = {row["method"]: row for row in own[own["against"] == "baseline"].to_dict("records")}
+        shares = own[own["against"].isna()].to_dict("records")
+        arms = "; ".join(
+            f"{called(row['method'])} {per_cent(row['difference'], row['ci_low'], row['ci_high'])}"
+            + (f" ({_against_baseline(against[row['method']])})" if row["method"] in against else "")
+            for row in shares
+        )
         lines.append(
             f"- **Base {base}** ({seeds_of(own['seeds'].max())}), answers that follow a swap: {arms}."
         )
@@ -168,22 +174,19 @@ def _per_cent(row) -> str:
     return per_cent(row["share"], row["ci_low"], row["ci_high"])
 
 
-def as_markdown(table) -> str:
-    """A line for each arm and seed of causality.csv, a column for each probe: per cent, with the interval over questions.
+def as_markdown(shares) -> str:
+    """A line for each arm, a column for each probe: per cent with its 95 % interval; a dash for what was not asked.
 
-    What was not asked is a dash.
+    shares: `summary`.
     """
-    probes = list(dict.fromkeys(table["probe"]))
-    lines = [f"| arm | seed | {' | '.join(probes)} |", "| --- | --- |" + " --- |" * len(probes)]
-    for (method, seed), rows in table.groupby(["method", "seed"], sort=False):
-        own = rows.set_index("probe")
-        cells = [_cell(own.loc[probe]) if probe in own.index else "–" for probe in probes]
-        lines.append(f"| {ARMS[method].label} | {seed} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _cell(row) -> str:
-    return f"{100 * row.share:.1f} ({100 * row.ci_low:.1f} to {100 * row.ci_high:.1f})"
+    probes = list(dict.fromkeys(shares["probe"]))
+    value = shares.set_index(["method", "probe"])
+    lines = []
+    for method in dict.fromkeys(shares["method"]):
+        asked = [probe for probe in probes if (method, probe) in value.index]
+        cells = {probe: _per_cent(value.loc[(method, probe)]).replace(" %", "") for probe in asked}
+        lines.append([ARMS[method].label, *(cells.get(probe, "–") for probe in probes)])
+    return markdown(["arm", *probes], lines)
 
 
 def as_text(table) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from clinical_r1 import labels
 from clinical_r1.arms import METHODS
 from clinical_r1.causality.stage import DIFFERENCES, SHARES, SHIPPED
-from clinical_r1.causality.summary import base_lines, sentences
+from clinical_r1.causality.summary import as_markdown, base_lines, sentences
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.clinic.review import PAGE_BEGIN, PAGE_END, page_block, read_changes
 from clinical_r1.files import ROOT, PipelineError, replace_block, write_text
@@ -191,8 +191,10 @@ def causality_block(folder: Path) -> str:
         return TO_COME.format(claims="[claims](claims.md)")
     tests = found["tests"]
     own = tests["base"] == SHIPPED
-    others = base_lines(tests[~own])
-    return "\n\n".join(filter(None, [sentences(found["shares"], tests[own]), others])) + "\n"
+    figure = "![Truth and weight of the claims, arm by arm](../figures/published/cpu/causality_weight.png)"
+    table = f"Every probe, per cent of all questions:\n\n{as_markdown(found['shares'])}"
+    blocks = [sentences(found["shares"], tests[own]), figure, table, base_lines(tests[~own])]
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def laboratory_block(folder: Path) -> str:

@@ -71,13 +71,13 @@ def test_tables_for_a_page_and_a_terminal():
         for seed, share in ((101, 0.25), (102, 0.5))
         for probe in ("swap", "empty")
     ]
-    assert as_markdown(pd.DataFrame(rows)).split("\n") == [
-        "| arm | seed | swap | empty |",
-        "| --- | --- | --- | --- |",
-        "| CRPO | 101 | 25.0 (10.0 to 90.0) | 25.0 (10.0 to 90.0) |",
-        "| CRPO | 102 | 50.0 (10.0 to 90.0) | 50.0 (10.0 to 90.0) |",
-    ]
-    assert as_markdown(pd.DataFrame(rows[:-1])).endswith("| CRPO | 102 | 50.0 (10.0 to 90.0) | – |")
+    shares = summary(outcomes(BOTH))
+    first, _, crpo, tally = as_markdown(shares).split("\n")
+    assert first == "| arm | swap | denied |" and tally.startswith("| exact tally (ours) |")
+    row = shares.set_index(["method", "probe"]).loc[("crpo", "denied")]
+    assert f"{100 * row.share:.1f} [{100 * row.ci_low:.1f}, {100 * row.ci_high:.1f}] |" in crpo
+    missing = shares[~((shares["method"] == "crpo") & (shares["probe"] == "denied"))]
+    assert as_markdown(missing).split("\n")[2].endswith("| – |")
     assert as_text(pd.DataFrame(rows)).split("\n")[-1].split() == ["crpo", "37.5", "37.5"]
 
 

@@ -365,8 +365,10 @@ def test_the_page_of_causes_speaks_of_the_published_run_and_of_other_bases(tmp_p
         "80.0 % agree" in block
     )
     assert (
-        "- **Base b** (10 training seeds), answers that follow a swap: CRPO −50.0 points [−53.0, −47.0] against the baseline"
+        "- **Base b** (10 training seeds), answers that follow a swap: CRPO 5.0 % [2.0, 8.0] "
+        "(−50.0 points [−53.0, −47.0] against the baseline, p = .001); Cold Start + CRPO 2.0 % [−1.0, 5.0]."
         in block
     )
+    assert "| CRPO | 5.0 [5.0, 5.0] | 80.0 [80.0, 80.0] |" in block and "causality_weight.png" in block
     record["profile"] = "cpu"
     assert "Not run yet" in generator.causality_block(tmp_path)
