@@ -106,6 +106,12 @@ def test_the_picture_shows_what_its_caption_says(published):
     assert set(measured["seeds"]) == {10}
     assert sizes == {"clinic": [2000], "clinic-shift": [1000], "clinic-expert": [1000]}
     assert "Ten training seeds; 2,000 test questions of `clinic`, 1,000 of the other two" in README
+    for benchmark in sizes:
+        for method in ("grpo", "crpo"):
+            assert shown.loc[(benchmark, method), "value"] - shown.loc[(benchmark, "baseline"), "value"] > 20
+    rows = pd.read_csv(published / "comparisons.csv")
+    accuracy = rows[(rows["method"] == "crpo") & (rows["against"] == "grpo") & (rows["metric"] == "accuracy")]
+    assert len(accuracy) == 3 and not ((accuracy["p_holm"] < 0.05) & (accuracy["difference"] > 0)).any()
 
 
 def test_sizes_are_those_of_the_package():
