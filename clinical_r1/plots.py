@@ -58,6 +58,7 @@ def set_style():
             "legend.frameon": False,
             "hatch.linewidth": 0.6,
             "lines.linewidth": 1.6,
+            "text.parse_math": False,  # a $ in a reader's label is a $
         }
     )
 

@@ -1,5 +1,6 @@
 """Table 1 from summarised rows: the paper's printed numbers beside ours, and the table as markdown. Pure."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -216,9 +217,9 @@ def _cell(row, bold):
 
 
 def markdown(header, lines):
-    """A markdown table: the first column to the left, the others to the right."""
+    """A markdown table: the first column to the left, the others to the right. A bar in a cell is escaped, once."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
-    shown = [[cell.replace("|", r"\|") for cell in cells] for cells in [header, rule, *lines]]
+    shown = [[re.sub(r"(?<!\\)\|", r"\|", cell) for cell in cells] for cells in [header, rule, *lines]]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in shown)
 
 

@@ -116,7 +116,7 @@ def checks_matrix(table):
     ax.spines[:].set_visible(False)
     silent = table["check"].nunique() - len(checks)
     words = "Questions that a check has found; darker: a larger share of the set. A dash: not looked for."
-    note_above(fig, f"{words} {silent} checks found none.")
+    note_above(fig, f"{words} {silent} check{'s' * (silent != 1)} found none.")
     return ax
 
 

@@ -122,10 +122,12 @@ def verdict(direction: str, difference, low, high, p, seeds, margin: float | Non
         return NOT_RUN, "no such row in the tables"
     if not seeds > 1:
         return UNSETTLED, "one training seed: nothing shows the luck of training"
+    unknown = "there is no interval: nothing varies" if pd.isna(low) or pd.isna(high) else ""
     if direction == MOST:
         if low > 50:
             return SUPPORTED, "the interval lies above 50"
-        return (CONTRADICTED, "the interval lies below 50") if high < 50 else (UNSETTLED, "it holds 50")
+        below = CONTRADICTED, "the interval lies below 50"
+        return below if high < 50 else (UNSETTLED, unknown or "it holds 50")
     if direction == LOWER:
         difference, low, high = -difference, -high, -low
     found = p < LEVEL
@@ -134,7 +136,7 @@ def verdict(direction: str, difference, low, high, p, seeds, margin: float | Non
             return SUPPORTED, f"a loss of {margin:g} is excluded"
         if found and difference < 0:
             return CONTRADICTED, "it is lower"
-        return UNSETTLED, f"neither a loss of {margin:g} nor none is excluded"
+        return UNSETTLED, unknown or f"neither a loss of {margin:g} nor none is excluded"
     if found:
         return (
             (SUPPORTED, "the difference is there")
@@ -143,7 +145,7 @@ def verdict(direction: str, difference, low, high, p, seeds, margin: float | Non
         )
     if margin is not None and high < margin:
         return CONTRADICTED, f"a difference of {margin:g} is excluded"
-    return UNSETTLED, "the interval holds 0" + (f" and {margin:g}" if margin is not None else "")
+    return UNSETTLED, unknown or "the interval holds 0" + (f" and {margin:g}" if margin is not None else "")
 
 
 def answer_rows(tables: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:
@@ -225,14 +227,31 @@ NUMBERS = ("difference", "ci_low", "ci_high", "p", "mde", "n", "seeds")
 KEYS = ("base", "method", "against", "metric", "benchmark")
 
 
+PROBED = "base method against probe benchmark p_holm mde_holm questions"
+
+
 def _nothing():
     return pd.DataFrame(columns=[*KEYS, *NUMBERS])
 
 
+def _check(table, name, columns):
+    """ValueError that names the columns a table lacks."""
+    if missing := [column for column in columns.split() if column not in table]:
+        raise ValueError(
+            f"{name} lacks the columns {', '.join(missing)}; run the notebook that writes it again."
+        )
+
+
 def _compared(table):
     """comparisons.csv; where a pair was tested in two families, the one with the larger p."""
-    if table is None:
+    if table is None or table.empty:
         return _nothing()
+    _check(
+        table,
+        "comparisons.csv",
+        "method against metric benchmark p_holm mde_holm difference ci_low ci_high n seeds",
+    )
+    table = table.drop(columns=["p", "mde"], errors="ignore") if "mde_holm" in table else table
     table = table.rename(columns={"p_holm": "p", "mde_holm": "mde"}).assign(base="")
     table = table.sort_values("p", ascending=False, kind="stable", na_position="last")
     return table.drop_duplicates(["method", "against", "metric", "benchmark"])[[*KEYS, *NUMBERS]]
@@ -240,8 +259,9 @@ def _compared(table):
 
 def _probed(table):
     """causality_differences.csv, in per cent."""
-    if table is None:
+    if table is None or table.empty:
         return _nothing()
+    _check(table, "causality_differences.csv", f"{PROBED} difference ci_low ci_high seeds")
     table = table.rename(columns={"probe": "metric", "p_holm": "p", "mde_holm": "mde", "questions": "n"})
     shares = ["difference", "ci_low", "ci_high", "mde"]
     table = table.assign(**{name: 100 * table[name] for name in shares})
@@ -250,8 +270,9 @@ def _probed(table):
 
 def _trained(table):
     """Differences of the last tenth of training_curves.csv: paired by seed, Student's t, Holm over what the claims ask."""
-    if table is None:
+    if table is None or table.empty:
         return _nothing()
+    _check(table, "training_curves.csv", "method seed step")
     last = table[table["step"] > 0.9 * table["step"].max()]
     rows = []
     for claim in (claim for claim in CLAIMS if claim.table == "training"):

@@ -15,7 +15,7 @@ from clinical_r1.findings.claims import (
     WITHOUT,
     verdicts,
 )
-from clinical_r1.findings.wording import bullets, level, listed, measure, p_cell, places, size
+from clinical_r1.findings.wording import bullets, level, listed, measure, p_cell, places, plain, size
 from clinical_r1.metrics import PRIMARY_BENCHMARKS
 from clinical_r1.tables import markdown, number, whole
 
@@ -61,7 +61,7 @@ def shown_value(row, unit: str = "") -> str:
 def _numbers(row):
     p = "–" if row.direction == MOST else p_cell(row.p)
     pair = ARMS[row.method].label + (f" − {ARMS[row.against].label}" if row.against in ARMS else "")
-    where = f"`{row.benchmark}`" + (f", base {row.base}" if row.base else "")
+    where = f"`{row.benchmark}`" + (f", base {plain(row.base)}" if row.base else "")
     sizes = whole(row.n), whole(row.seeds)
     cells = [shown_value(row), p, number(row.mde, places(row.metric)), *sizes, f"{row.verdict}: {row.why}"]
     return [row.key.replace("_", " "), f"{pair}: {measure(row.metric)}", where, *cells]
@@ -151,8 +151,9 @@ def first_screen(rows: pd.DataFrame) -> str:
         cells = [f"**{asked.loc[(key, when), 'verdict']}**{_on_clinic(rows, key, when)}" for when in whens]
         lines.append([asked.loc[(key, whens[0]), "claim"], *(cells if len(cells) == 2 else [cells[0], ""])])
     seeds, largest = rows["seeds"].max(), rows.loc[rows["metric"] == "accuracy", "n"].max()
+    asked_of = size([largest], [seeds], "questions a set")
     return (
-        f"Verdicts for this synthetic clinic only: up to {size([largest], [seeds], 'questions a set')}, rules "
+        f"Verdicts for this synthetic clinic only: {f'up to {asked_of}' if asked_of else 'nothing was run'}, rules "
         "written before the run ([claims](docs/claims.md)). In brackets: the difference on `clinic` with its 95 % interval, in "
         "points of accuracy, claims a response, or per cent of answers that follow exchanged names. *Contradicted* also where a "
         f"difference that matters is excluded: {MARGINS['accuracy']:g} points, {MARGINS['faithfulness']:g} claims, "

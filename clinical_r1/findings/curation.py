@@ -4,8 +4,18 @@ Every number is the table's, with real benchmark files or without.
 """
 
 from clinical_r1.files import DATA_VARIABLE
-from clinical_r1.findings.wording import bullets, finding, per_cent, sentences
-from clinical_r1.labels import BENCHMARK_LABELS, CLINIC_BENCHMARKS
+from clinical_r1.findings.wording import benchmark as called
+from clinical_r1.findings.wording import (
+    bullets,
+    counted,
+    finding,
+    per_cent,
+    plain,
+    sentences,
+    verb,
+)
+from clinical_r1.findings.wording import written as number
+from clinical_r1.labels import CLINIC_BENCHMARKS
 
 
 def world(kb):
@@ -25,46 +35,54 @@ def case(table):
     wrong = table[~table["is_key"]].groupby("option", sort=False)["weight"]
     rejected = (wrong.min() < 0).sum()
     unsupported = ((wrong.min() >= 0) & (wrong.max() <= 0)).sum()
-    none = f"; {unsupported} more {_verb(unsupported, 'has', 'have')} nothing that speaks for {_verb(unsupported, 'it', 'them')}"
+    none = f"; {unsupported} more {verb(unsupported, 'has', 'have')} nothing that speaks for {verb(unsupported, 'it', 'them')}"
     against = (table.loc[table["is_key"], "weight"] < 0).sum()
-    findings = _verb(against, "finding argues", "findings argue") if against else "finding argues"
+    findings = verb(against, "finding argues", "findings argue") if against else "finding argues"
+    lead = sums[key] - next_best
+    leads = f"leads by {lead}" if lead > 0 else "does not lead"
+    own, other = (number(value, 0) for value in (sums[key], next_best))
+    out = f"{rejected} of {len(sums) - 1} wrong options {verb(rejected, 'is', 'are')} rejected by a stated finding"
     return finding(
-        f"{key} leads by {sums[key] - next_best}: its weights add up to {sums[key]}, those of the next option to {next_best}",
-        f"{rejected} of {len(sums) - 1} wrong options are rejected by a stated finding{none if unsupported else ''}; "
-        f"{against or 'no'} {findings} against the answer.",
+        f"{plain(key)} {leads}: its weights add up to {own}, those of the next option to {other}",
+        f"{out}{none if unsupported else ''}; {against or 'no'} {findings} against the answer.",
     )
-
-
-def _verb(n, one, many):
-    return one if n == 1 else many
 
 
 def written(rows):
     """What was written to disk. rows: frame of `splits.write_splits`."""
     total, aside, tests = rows["questions"].sum(), rows["quarantined"].sum(), rows["split"] == "test"
     kept, trained = rows.loc[tests, "questions"].sum(), rows.loc[~tests, "questions"].sum()
+    files = f"{counted(len(rows), 'file')} {verb(len(rows), 'holds', 'hold')} {counted(total, 'question')}"
+    testing = f"{kept:,} {verb(kept, 'is', 'are')} for testing, in {counted(tests.sum(), 'set')}"
     return finding(
-        f"{len(rows)} files hold {total:,} questions; {aside or 'none'} more {_verb(aside, 'was', 'were')} set aside",
-        f"{kept:,} are for testing, in {tests.sum()} {_verb(tests.sum(), 'set', 'sets')}; {trained:,} for training.",
+        f"{files}; {aside or 'none'} more {verb(aside, 'was', 'were')} set aside",
+        f"{testing}; {trained:,} for training.",
     )
 
 
 def apart(table):
     """Whether splits are apart. table: `tables.shared_table`."""
+    if table.empty:
+        return finding("There are no two splits to compare")
     same = table["same_stem"].sum()
     tests = table["one"].str.endswith(" test") | table["other"].str.endswith(" test")
     similar, rest = table.loc[tests, "similar"].sum(), table.loc[~tests, "similar"].sum()
     heading = (
-        f"{same:,} {_verb(same, 'question is', 'questions are')} in two splits"
+        f"{same:,} {verb(same, 'question is', 'questions are')} in two splits"
         if same
         else "No question is in two splits"
     )
-    pairs = f"{similar or 'no'} {_verb(similar or 1, 'pair', 'pairs')} of a training and a test question"
-    trained = f" {rest:,} {_verb(rest, 'pair', 'pairs')} of two training splits do." if (~tests).any() else ""
-    return finding(
-        f"{heading}; {pairs} {_verb(similar or 1, 'shares', 'share')} half of the five-word sequences",
-        f"{len(table)} pairs of splits were compared.{trained}",
+    pairs = f"{similar or 'no'} {verb(similar or 1, 'pair', 'pairs')} of a training and a test question"
+    trained = (
+        f" {rest:,} {verb(rest, 'pair', 'pairs')} of two training splits {verb(rest, 'does', 'do')}."
+        if (~tests).any()
+        else ""
     )
+    alike = f"{pairs} {verb(similar or 1, 'shares', 'share')} half of the five-word sequences"
+    if not tests.any():
+        alike = "no test set is among these splits"
+    compared = f"{counted(len(table), 'pair')} of splits {verb(len(table), 'was', 'were')} compared."
+    return finding(f"{heading}; {alike}", f"{compared}{trained}")
 
 
 def guessers(table):
@@ -76,9 +94,14 @@ def guessers(table):
     chance = known["chance"].astype(float)
     told = [f"`{name}` {per_cent(best[name])}, chance {per_cent(chance[name])}" for name in known.index]
     return finding(
-        f"Whoever guesses without reading gains at most {100 * (best - chance).max():.1f} points on chance",
+        f"Whoever guesses without reading {_gains(100 * (best - chance).max())}",
         f"The better of the majority letter and the longest option: {'; '.join(told)}.",
     )
+
+
+def _gains(points):
+    """What the best guesser has over chance."""
+    return f"gains at most {number(points, 1)} points on chance" if points > 0 else "gains nothing on chance"
 
 
 def official(read, expected, questions):
@@ -88,20 +111,24 @@ def official(read, expected, questions):
             f"None of {expected} official files is here: what follows is of the clinic alone",
             f"`{DATA_VARIABLE}` names the folder that holds them.",
         )
-    return finding(f"{read} of {expected} official files read: {questions:,} questions")
+    return finding(f"{read} of {expected} official files read: {counted(questions, 'question')}")
 
 
 def checks(table):
     """What checks found. table: `tables.checks_table`."""
+    if table.empty:
+        return finding("No set was checked")
     n = table.drop_duplicates(["benchmark", "split"])["n"].sum()
     counts = table.groupby(["action", "check"], sort=False)["count"].sum()
     aside, hits = (
-        counts.loc[[action]].droplevel(0).sort_values(ascending=False) for action in ("set aside", "reported")
+        counts[counts.index.get_level_values("action") == action].droplevel(0).sort_values(ascending=False)
+        for action in ("set aside", "reported")
     )
     out, told = aside.sum(), (hits > 0).sum()
-    reported = f"{told} of {len(hits)} reporting checks find something"
+    reported = f"{told} of {counted(len(hits), 'reporting check')} {verb(told, 'finds', 'find')} something"
+    gone = f"{counted(int(out), 'question')} {verb(out, 'is', 'are')} set aside"
     return finding(
-        f"{out:,.0f} questions are set aside, {n - out:,.0f} stay; {reported}",
+        f"{gone}, {n - out:,.0f} {verb(n - out, 'stays', 'stay')}; {reported}",
         sentences(
             f"Set aside: {_named(aside)}." if out else "",
             f"Reported most: {_named(hits.head(3))}." if told else "",
@@ -117,15 +144,13 @@ def _named(counts):
 
 
 def contamination(pairs):
-    """Which questions come back in another benchmark. pairs: (set, other set) -> how many; empty where neither was read."""
+    """Which questions are alike in two benchmarks. pairs: (set, other set) -> how many pairs; empty where none was read."""
     if not pairs:
         return finding("Contamination across benchmarks cannot be looked for without the official files")
     count = sum(pairs.values())
-    told = "; ".join(f"{found} of {one} in {other}" for (one, other), found in pairs.items())
-    return finding(
-        f"{count or 'No'} {_verb(count or 1, 'question comes', 'questions come')} back in another benchmark",
-        f"{told}.",
-    )
+    told = "; ".join(f"{one} and {other}: {found}" for (one, other), found in pairs.items())
+    alike = f"{verb(count or 1, 'pair', 'pairs')} of questions from two benchmarks {verb(count or 1, 'is', 'are')} alike"
+    return finding(f"{count or 'No'} {alike}", f"{told}.")
 
 
 def letters(same_letter, joined, n):
@@ -145,8 +170,8 @@ def closing(decided, shared, checked, status):
     if len(decided):
         n, same, sure = decided["n"].sum(), shared["same_stem"].sum(), decided["decided"].sum()
         lines.append(
-            f"**The clinic**: in {sure:,} of {n:,} questions the stated findings decide for one answer, in "
-            f"{decided['against'].sum() or 'none'} one argues against it; {same or 'none'} {_verb(same or 1, 'is', 'are')} "
+            f"**The clinic**: in {sure:,} of {counted(n, 'question')} the stated findings decide for one answer, in "
+            f"{decided['against'].sum() or 'none'} one argues against it; {same or 'none'} {verb(same or 1, 'is', 'are')} "
             f"in two splits. Trust them within the clinic only. {status}"
         )
     real = checked[~checked["benchmark"].isin(CLINIC_BENCHMARKS)]
@@ -155,8 +180,12 @@ def closing(decided, shared, checked, status):
         aside = counts[list(own["action"] == "set aside")].sum()
         most = counts[list(own["action"] == "reported")].sort_values(ascending=False).head(2)
         lines.append(
-            f"**{BENCHMARK_LABELS.get(benchmark, benchmark)} {split}**: {n - aside:,.0f} of {n:,} questions, beside what is "
-            f"reported of them, above all {_named(most) or 'nothing'}."
+            f"**{called(benchmark)} {split}**: {n - aside:,.0f} of {counted(n, 'question')}"
+            + (
+                f", beside what is reported of them, above all {_named(most)}."
+                if most.sum()
+                else "; nothing is reported of them."
+            )
         )
     if real.empty:
         lines.append("**Real benchmarks**: not looked at here, since no official file was found.")

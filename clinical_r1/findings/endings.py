@@ -25,6 +25,7 @@ from clinical_r1.findings.wording import (
     benchmark,
     bullets,
     change,
+    counted,
     finding,
     from_to,
     level,
@@ -33,6 +34,7 @@ from clinical_r1.findings.wording import (
     plain,
     seeds_of,
     size,
+    verb,
     would_have,
 )
 from clinical_r1.labels import objective_label
@@ -91,8 +93,9 @@ def _beside(logs, pair):
     said = []
     for column, digits, unit in ((ACCURACY, 3, " accuracy reward"), (LENGTH, 1, " tokens"), (KL, 3, " KL")):
         means = {name: _last(logs, name, column) for name in pair}
-        if all(len(values) for values in means.values()):
-            over = over_seeds((means[pair[0]] - means[pair[1]]).dropna().to_numpy())
+        paired = (means[pair[0]] - means[pair[1]]).dropna().to_numpy()
+        if len(paired):
+            over = over_seeds(paired)
             said.append(change(over["difference"], over["ci_low"], over["ci_high"], digits, unit))
     return f"{arm(pair[0])} minus {arm(pair[1])}: {listed(said)}." if said else ""
 
@@ -127,9 +130,13 @@ def which_reasons_better(tables: Mapping[str, pd.DataFrame | None]) -> str:
             "What the arms of this run do on its questions stands in the sections above.",
         )
     kinds = [f"{(run['verdict'] == kind).sum()} {kind}" for kind in (SUPPORTED, CONTRADICTED, UNSETTLED)]
-    counts = f"Of {len(run)} claims, the paper's and ours, {listed(kinds)}"
+    counts = f"Of {counted(len(run), 'claim')}, the paper's and ours, {listed(kinds)}"
     left = len(asked) - len(run)
-    counts += f"; {left} more were not run, for want of their arms, sets or probes." if left else "."
+    counts += (
+        f"; {left} more {verb(left, 'was', 'were')} not run, for want of their arms, sets or probes."
+        if left
+        else "."
+    )
     lines = [
         [claim_sentence(claim), claim.where, f"**{claim.verdict}**", _numbers(rows, claim)]
         for claim in run.itertuples()
@@ -146,7 +153,7 @@ def _answer(run, seeds) -> str:
     parts = []
     for when, own in run[run["key"].isin(BETTER)].groupby("when", sort=False):
         good, bad = ((own["verdict"] == kind).sum() for kind in (SUPPORTED, CONTRADICTED))
-        parts.append(f"in {good} of {len(own)} respects {when} ({bad} contradicted)")
+        parts.append(f"in {good} of {counted(len(own), 'respect')} {when} ({bad} contradicted)")
     if not parts:
         return "whether CRPO reasons better than GRPO is not asked: this run lacks the arms or the sets of docs/claims.md"
     claim = "that CRPO states more true claims than GRPO, rejects more options and makes fewer false claims"

@@ -14,19 +14,26 @@ from clinical_r1.findings.wording import (
     benchmark,
     bullets,
     change,
+    counted,
     finding,
     from_to,
     level,
     listed,
     measure,
+    most,
     per_cent,
     plain,
     size,
+    verb,
 )
 from clinical_r1.intervals import mean_interval
 from clinical_r1.labels import objective_label
 from clinical_r1.rewards import REWARD_SETS
-from clinical_r1.tables import whole
+
+
+def _few(cases: list[str]) -> str:
+    """Cases that are equal in something, by name; many by their number."""
+    return listed(cases) if len(cases) <= 3 else f"{len(cases)} cases"
 
 
 def seeds_differ(per_seed: pd.DataFrame) -> str:
@@ -35,16 +42,19 @@ def seeds_differ(per_seed: pd.DataFrame) -> str:
     if seeds < 2:
         return finding("one training seed: how far another would lie is not known")
     trained = [name in ARMS and bool(ARMS[name].stage) for name in per_seed.index.get_level_values("method")]
-    width = per_seed.max(axis=1) - per_seed.min(axis=1)
-    wide = width[trained]
+    width = (per_seed.max(axis=1) - per_seed.min(axis=1)).where(per_seed.notna().sum(axis=1) > 1)
+    wide = width[trained].dropna()
     if wide.empty:
-        return finding("no trained arm: there are no training seeds to differ")
-    where, name = wide.idxmax()
+        return finding("no trained arm has several training seeds that could differ")
+    ends = _few([f"{arm(name)} on {benchmark(where)}" for where, name in most(wide)])
     below = f"Lowest to highest of {seeds} seeds: median {wide.median():.1f} points over the trained arms and the sets."
-    if "baseline" in width.index.get_level_values("method"):
-        own = from_to(width.xs("baseline", level="method"), 1)
-        below += f" The baseline is not trained; with other random numbers alone its accuracies lie {own} points apart."
-    heading = f"another training seed moves accuracy by up to {wide.max():.1f} points ({arm(name)} on {benchmark(where)})"
+    own = width[width.index.get_level_values("method") == "baseline"].dropna()
+    if len(own):
+        below += " The baseline is not trained; with other random numbers alone its accuracies lie "
+        below += f"{from_to(own, 1)} points apart."
+    if wide.max() == 0:
+        return finding(f"none of {seeds} training seeds moves the accuracy of a trained arm", below)
+    heading = f"another training seed moves accuracy by up to {wide.max():.1f} points ({ends})"
     return finding(heading, below)
 
 
@@ -67,35 +77,42 @@ def protocols_differ(both: pd.DataFrame, options: Mapping[str, float]) -> str:
         one, other = table.loc[ONE_SAMPLE], table.loc[name]
         keys = [key for key in one.index if key in other.index]
         moved = 100 * (other.loc[keys, "value"] - one.loc[keys, "value"])
+        if not moved.notna().any():
+            continue
         apart = (other.loc[keys, "ci_low"] > one.loc[keys, "ci_high"]) | (
             other.loc[keys, "ci_high"] < one.loc[keys, "ci_low"]
         )
-        low, high = (change(value, NAN, NAN, 1) for value in (moved.min(), moved.max()))
-        parts.append(f"{name} answers differ from one sample by {low} to {high} points of accuracy")
+        by = from_to(moved, lambda value: change(value, NAN, NAN, 1))
+        parts.append(f"{plain(name)} answers differ from one sample by {by} points of accuracy")
         lines += [_protocol_line(name, moved, apart), *_leaders(one, other, keys, name)]
-    return finding("; ".join(parts), bullets([*lines, _coverage(both, options)]))
+    heading = "; ".join(parts) or "no arm answered a set by two protocols"
+    return finding(heading, bullets([*lines, _coverage(both, options)]))
 
 
 def _protocol_line(name, moved, apart):
     """In how many cases the intervals lie apart, and the case that moves most."""
-    (where, method), most = moved.abs().idxmax(), moved[moved.abs().idxmax()]
-    case = f"{arm(method)} on {benchmark(where)}, {change(most, NAN, NAN, 1, ' points')}"
-    return f"{plain(name)}: intervals apart in {apart.sum()} of {len(moved)} cases; most moves {case}."
+    far = [
+        f"{arm(method)} on {benchmark(where)}, {change(moved[where, method], NAN, NAN, 1, ' points')}"
+        for where, method in most(moved.abs())
+    ]
+    case = f"; most {verb(len(far), 'moves', 'move')} {_few(far)}" if moved.abs().max() > 0 else ""
+    return f"{plain(name)}: intervals apart in {apart.sum()} of {counted(len(moved), 'case')}{case}."
 
 
 def _leaders(one, other, keys, name):
-    """On which sets another arm comes first, without a word on whether it does so by more than chance."""
+    """On which sets other arms come first, without a word on whether they do so by more than chance."""
     for where in dict.fromkeys(key[0] for key in keys):
-        first, second = (
-            frame.loc[[key for key in keys if key[0] == where], "value"].idxmax()[1] for frame in (one, other)
-        )
-        if first != second:
-            yield f"on {benchmark(where)} {arm(first)} has the highest value with one sample, {arm(second)} with {plain(name)}."
+        here = [key for key in keys if key[0] == where]
+        first, second = ([arm(key[1]) for key in most(frame.loc[here, "value"])] for frame in (one, other))
+        if first and second and first != second:
+            has = f"{listed(first)} {verb(len(first), 'has', 'have')} the highest value with one sample"
+            yield f"on {benchmark(where)} {has}, {listed(second)} with {plain(name)}."
 
 
 def _coverage(both, options):
     """Where the fewest answers state a letter, on the set with the most options."""
-    known = {name: number for name, number in options.items() if pd.notna(number)}
+    both = both[both["coverage"].notna()]
+    known = {name: n for name, n in options.items() if pd.notna(n) and name in set(both["benchmark"])}
     if not known:
         return ""
     least = both.groupby("benchmark")["coverage"].min()
@@ -103,8 +120,11 @@ def _coverage(both, options):
     rows = both[both["benchmark"] == where]
     said = []
     for name, own in rows.groupby("protocol", sort=False):
-        shares, least = from_to(100 * own["coverage"], 1), own.loc[own["coverage"].idxmin(), "method"]
-        fewest = f"; fewest: {arm(least)}" if own["coverage"].nunique() > 1 else ""
+        shares, last = (
+            from_to(100 * own["coverage"], 1),
+            most(own.set_index("method")["coverage"], lowest=True),
+        )
+        fewest = f"; fewest: {listed(map(arm, last))}" if len(last) < len(own) else ""
         said.append(f"{shares} % of the answers state a letter ({plain(name)}{fewest})")
     return f"with {known[where]:g} options, on {benchmark(where)}, {'; '.join(said)}; an answer without one counts as wrong."
 
@@ -204,19 +224,16 @@ def judges_agree(calibration: pd.DataFrame) -> str:
     known = calibration[calibration["kappa"].notna()]
     if known.empty:
         return finding("no judge can be measured on these answers")
-    worst = known.loc[known.groupby("judge", sort=False)["kappa"].idxmin()]
-    heads = [
-        f"{plain(row.judge)} {level(row.kappa, NAN, NAN, 2)} ({measure(row.measure)})"
-        for row in worst.itertuples()
-    ]
-    lines = []
+    heads, lines = [], []
     for name, own in known.groupby("judge", sort=False):
+        worst = map(measure, most(own.set_index("measure")["kappa"], lowest=True))
+        heads.append(f"{plain(name)} {level(own['kappa'].min(), NAN, NAN, 2)} ({listed(worst)})")
         said = [_agrees(row) for row in own.itertuples()]
         lines.append(f"**{plain(name)}**: kappa {'; '.join(said)}.")
     return finding(
         f"lowest kappa of each judge: {', '.join(heads)}",
         bullets(lines),
-        f"{whole(known['n'].max())} answers of one training seed; bootstrap intervals over questions.",
+        f"{counted(int(known['n'].max()), 'answer')} of one training seed; bootstrap intervals over questions.",
     )
 
 
@@ -250,7 +267,7 @@ def judges_order(orders: pd.DataFrame) -> str:
     parts = [f"right wherever there is one: {listed(right)}"] if right else []
     parts += [f"not everywhere: {listed(wrong)}"] if wrong else []
     heading = f"the order of {arm(pair['method'])} and {arm(pair['against'])}, {'; '.join(parts)}"
-    asked = f"Judged against exact difference of these two policies; {whole(known['n'].max())} questions, intervals over them."
+    asked = f"Judged against exact difference of these two policies; {size([known['n'].max()], [])}, intervals over them."
     return finding(heading, bullets(lines), asked)
 
 
@@ -261,12 +278,16 @@ def options_exchanged(shuffled: pd.DataFrame | None) -> str:
     """How many answers stay when options are permuted. shuffled: `audit.perturbations.shuffle_table`; None: not asked."""
     if shuffled is None or shuffled.empty:
         return finding("not asked: this profile gives no greedy answers, so nothing can be asked again")
-    least = shuffled.loc[shuffled["consistent"].idxmin()]
-    share = per_cent(least["consistent"], least["ci_low"], least["ci_high"])
+    shuffled = shuffled.set_index("method")
+    least = most(shuffled["consistent"], lowest=True)
+    told = listed(
+        f"{arm(n)} {per_cent(*shuffled.loc[n, ['consistent', 'ci_low', 'ci_high']])}" for n in least
+    )
+    which = "Fewest: " if len(least) < len(shuffled) else ""
     return finding(
         f"{from_to(100 * shuffled['consistent'], 1)} % of the answers stay when the options change places",
-        f"Fewest: {arm(least['method'])}, {share}; {whole(least['n'])} questions, one training seed. A guesser of places "
-        f"would reach {from_to(100 * shuffled['position_only'], 1)} %.",
+        f"{which}{told}; {size(shuffled['n'], [])}, one training seed. A guesser of places would reach "
+        f"{from_to(100 * shuffled['position_only'], 1)} %.",
     )
 
 
@@ -290,7 +311,7 @@ def reasoning_removed(effect: pd.DataFrame | None) -> str:
         heading = f"reasoning makes the answers of {listed(names)} more accurate, in both readings"
     if len(harmed := [arm(name) for name in dict.fromkeys(gain.loc[worse, "method"])]):
         heading += f"; those of {listed(harmed)} are worse with it in at least one"
-    asked = f"{whole(gain['n'].max())} questions, one training seed; the sign is read off the 95 % intervals."
+    asked = f"{size([gain['n'].max()], [])}, one training seed; the sign is read off the 95 % intervals."
     return finding(heading, bullets(lines), asked)
 
 
@@ -299,8 +320,9 @@ def ledger_says(rows: pd.DataFrame) -> str:
     asked = rows[rows["verdict"] != "not attempted"]
     missing = rows[rows["verdict"] == "not attempted"]
     counts = [f"{n} {name}" for name, n in asked["verdict"].value_counts(sort=False).items()]
-    heading = f"{len(asked)} of {len(rows)} printed cells are answered by this run" + (
-        f": {', '.join(counts)}" if counts else ""
+    heading = (
+        f"{len(asked)} of {len(rows)} printed cells {verb(len(asked), 'is', 'are')} answered by this run"
+        + (f": {', '.join(counts)}" if counts else "")
     )
     lines = [f"{n} not attempted: {plain(reason)}." for reason, n in missing["reason"].value_counts().items()]
     return finding(heading, bullets(lines))

@@ -26,7 +26,6 @@ from clinical_r1.findings.claims import (
     SUPPORTED,
 )
 from clinical_r1.findings.wording import (
-    ONE_SEED,
     arm,
     benchmark,
     bullets,
@@ -38,6 +37,8 @@ from clinical_r1.findings.wording import (
     p_value,
     places,
     size,
+    untested,
+    verb,
     would_have,
     written,
 )
@@ -90,9 +91,16 @@ def shown(row: Mapping, detail: bool = True) -> str:
     text = change(row["difference"], row["ci_low"], row["ci_high"], digits, unit)
     if found in (HIGHER, LOWER):
         text += f", {p_value(row['p_holm'])}"
-    if found == OPEN and detail and pd.notna(row["mde_holm"]):
-        text += f"; {would_have(written(row['mde_holm'], places(metric, row['mde_holm'])) + unit)}"
+    if found == OPEN and detail:
+        text += f"; {_detectable(row, unit)}"
     return text
+
+
+def _detectable(row, unit) -> str:
+    """The smallest difference that would have been found; where nothing varies, that it is not known."""
+    if pd.isna(row["mde_holm"]):
+        return "nothing varies, so what would have been found is not known"
+    return would_have(written(row["mde_holm"], places(row["metric"], row["mde_holm"])) + unit)
 
 
 def _by_outcome(rows, key=outcome):
@@ -119,19 +127,30 @@ def _size(rows) -> str:
     return size((row["n"] for row in rows), [max(row["seeds"] for row in rows)], "questions a set")
 
 
+def _why(rows) -> str:
+    """Why rows have no p."""
+    return untested(row["seeds"] for row in rows)
+
+
+def _over(rows) -> str:
+    """ "2,000 questions a set, 10 training seeds; 95 % intervals over questions and seeds"."""
+    one = not max(row["seeds"] for row in rows) > 1
+    over = "over questions, which say nothing of another training run" if one else "over questions and seeds"
+    return f"{_size(rows)}; 95 % intervals {over}."
+
+
 def _each_set(rows, pair) -> str:
     lines = [
         f"{benchmark(row['benchmark'])}: {' against '.join(written(row[name], 1) for name in pair)} %, {_found(row)}{shown(row)}."
         for row in rows
     ]
-    one = any(outcome(row) == UNTESTED for row in rows)
-    over = "over questions, which say nothing of another training run" if one else "over questions and seeds"
-    return bullets(lines) + f"\n\n{_size(rows)}; 95 % intervals {over}."
+    return bullets(lines) + f"\n\n{_over(rows)}"
 
 
 def _found(row) -> str:
     return {
         OPEN: "no difference found: ",
+        UNTESTED: "not tested: " if row["seeds"] > 1 else "",
         WITHIN: f"less than {MARGINS['accuracy']:g} points apart either way: ",
     }.get(outcome(row), "")
 
@@ -149,16 +168,18 @@ def more_accurate(frame: pd.DataFrame | None, pair: tuple[str, str] = FIRST_PAIR
         return _not_asked(pair)
     pair, rows = pair_of(frame), _accuracies(frame)
     first, second = map(arm, pair)
+    if not rows:
+        return finding(f"no question has an answer of both {first} and {second}")
     groups = _by_outcome(rows)
-    if UNTESTED in groups:
-        return finding(
-            f"accuracy of {first} minus {second}: {_sets(rows)}; {ONE_SEED}", _each_set(rows, pair)
-        )
+    if list(groups) == [UNTESTED]:
+        heading = f"accuracy of {first} minus {second}: {_sets(rows)}; {_why(rows)}"
+        return finding(heading, _each_set(rows, pair))
     words = {
         HIGHER: (f"more accurate than {second}", ""),
         LOWER: (f"less accurate than {second}", ""),
         WITHIN: (f"less than {MARGINS['accuracy']:g} points from {second}", ""),
         OPEN: ("not found to differ" + (f" from {second}" if len(groups) == 1 else ""), ""),
+        UNTESTED: ("not tested", ""),
     }
     parts = _parts(words, groups)
     return finding(f"{first} is {'; '.join(parts)}", _each_set(rows, pair))
@@ -179,7 +200,7 @@ def as_accurate(frame: pd.DataFrame | None, pair: tuple[str, str] = PLAIN) -> st
         return _not_asked(pair)
     pair, rows = pair_of(frame), _accuracies(frame)
     first, second, margin = *map(arm, pair), MARGINS["accuracy"]
-    if any(outcome(row) == UNTESTED for row in rows):
+    if all(outcome(row) == UNTESTED for row in rows):
         return more_accurate(frame)
     words = {
         HIGHER: (f"more accurate than {second}", ""),
@@ -187,6 +208,7 @@ def as_accurate(frame: pd.DataFrame | None, pair: tuple[str, str] = PLAIN) -> st
         LOWER: (f"less accurate than {second}", f", by less than {margin:g} points"),
         CONTRADICTED: (f"less accurate than {second}", ""),
         OPEN: ("unsettled", f": neither a loss of {margin:g} points nor none is excluded"),
+        UNTESTED: ("not tested", ""),
     }
     groups = _by_outcome(rows, _no_loss)
     parts = _parts(words, groups)
@@ -197,9 +219,9 @@ def as_accurate(frame: pd.DataFrame | None, pair: tuple[str, str] = PLAIN) -> st
 
 
 def _no_loss(row) -> str:
-    """HIGHER; SUPPORTED: no loss of the margin; LOWER: a loss, and smaller than it; CONTRADICTED: a loss; OPEN."""
-    if outcome(row) == HIGHER:
-        return HIGHER
+    """HIGHER; SUPPORTED: no loss of the margin; LOWER: a loss, and smaller than it; CONTRADICTED: a loss; OPEN; UNTESTED."""
+    if outcome(row) in (HIGHER, UNTESTED):
+        return outcome(row)
     numbers = [row[name] for name in ("difference", "ci_low", "ci_high", "p_holm", "seeds")]
     said = claims.verdict(NO_LOWER, *numbers, MARGINS["accuracy"])[0]
     if said == SUPPORTED:
@@ -222,9 +244,7 @@ def richer(frame: pd.DataFrame | None, pair: tuple[str, str] = PLAIN) -> str:
     others = [row for row in rows if row["status"] != PRIMARY]
     if all(outcome(row) == UNTESTED for row in rows):
         lines = [f"{_place(row)}: {shown(row)}." for row in primary or others]
-        return finding(
-            f"{names}: {ONE_SEED}", bullets(lines), f"{_size(rows)}; 95 % intervals over questions."
-        )
+        return finding(f"{names}: {_why(rows)}", bullets(lines), _over(rows))
     return finding(
         f"{names}: {_survivors(primary, others)}",
         bullets([*_primary_lines(primary), _exploratory_line(others)]),
@@ -248,40 +268,57 @@ def _surviving(rows):
 def _survivors(primary, others) -> str:
     """ "3 of 8 primary differences survive correction, 2 in its favour and 1 against it"."""
     rows, kind = (primary, "primary ") if primary else (others, "exploratory ")
+    rows, others = _tested(rows), _tested(others)
+    if not rows:
+        return f"no primary difference is tested, and {len(_surviving(others))} of {len(others)} exploratory ones survive"
     found = _surviving(rows)
     if not found:
         more = len(_surviving(others)) if primary else 0
         if more:
-            return f"none of the {len(rows)} primary differences survives correction, and {more} of {len(others)} exploratory"
-        return f"none of {len(primary) + len(others)} differences survives correction"
+            none = verb(
+                len(rows),
+                "the one primary difference does not survive",
+                f"none of the {len(rows)} primary differences survives",
+            )
+            return f"{none} correction, and {more} of {len(others)} exploratory"
+        count = len(rows) + (len(others) if primary else 0)
+        return (
+            verb(count, "the one difference does not survive", f"none of {count} differences survives")
+            + " correction"
+        )
     good = sum(map(in_favour, found))
     side = f"{good} in its favour and {len(found) - good} against it"
     if good in (0, len(found)):
         side = ("all " if good + len(found) > 1 + bool(good) else "") + (
             "in its favour" if good else "against it"
         )
-    return (
-        f"{len(found)} of {len(rows)} {kind}differences survive{'s' * (len(found) == 1)} correction, {side}"
-    )
+    survive = verb(len(found), "survives", "survive")
+    return f"{len(found)} of {len(rows)} {kind}difference{'s' * (len(rows) > 1)} {survive} correction, {side}"
+
+
+def _tested(rows):
+    return [row for row in rows if outcome(row) != UNTESTED]
 
 
 def _primary_lines(rows):
     """One line for each outcome of the primary differences."""
     good, bad = "**in its favour**: ", "**against it**: "
-    found = {good: [], bad: [], EXCLUDED: [], "no difference found: ": []}
+    found = {good: [], bad: [], EXCLUDED: [], "no difference found: ": [], "not tested: ": []}
     for row in rows:
         kind = outcome(row)
-        name = {WITHIN: EXCLUDED, OPEN: "no difference found: "}.get(kind)
-        if kind != UNTESTED:
-            found[name or (good if in_favour(row) else bad)].append(f"{_place(row)} ({shown(row)})")
+        name = {WITHIN: EXCLUDED, OPEN: "no difference found: ", UNTESTED: "not tested: "}.get(kind)
+        found[name or (good if in_favour(row) else bad)].append(f"{_place(row)} ({shown(row)})")
     return [name + "; ".join(items) + "." for name, items in found.items() if items]
 
 
 def _exploratory_line(rows) -> str:
     if not rows:
         return ""
-    found = _by_outcome(_surviving(rows))
-    said = [f"{sum(map(len, found.values()))} of {len(rows)} survive"]
+    found, rows = _by_outcome(_surviving(rows)), _tested(rows)
+    if not rows:
+        return ""
+    count = sum(map(len, found.values()))
+    said = [f"{count} of {len(rows)} {verb(count, 'survives', 'survive')}"]
     said += [
         f"{way}: " + ", ".join(f"{_place(row)} ({shown(row, detail=False)})" for row in found[way])
         for way in (HIGHER, LOWER)
@@ -315,8 +352,9 @@ def _none(frame) -> str:
     rows = frame.to_dict("records")
     if not any(row["metric"] in PROCESS_METRICS for row in rows):
         return "only lengths are known, since no judge has counted anything"
-    untested = all(outcome(row) == UNTESTED for row in rows)
-    return ONE_SEED if untested else "no count is found to differ, so length has nothing to explain"
+    if all(outcome(row) == UNTESTED for row in rows):
+        return _why(rows)
+    return "no count is found to differ, so length has nothing to explain"
 
 
 def _lengths(table, pair, frame) -> str:

@@ -24,6 +24,7 @@ from clinical_r1.findings.wording import (
     per_cent,
     places,
     seeds_of,
+    verb,
     written,
 )
 from clinical_r1.metrics import rank
@@ -59,17 +60,25 @@ def tenths(logs: pd.DataFrame, column: str = "reward") -> pd.DataFrame:
 
 
 def rises(table: pd.DataFrame) -> str:
-    """In how many arms the total reward rises: beyond the luck of seeds where several show it. table: `tenths(logs)`."""
-    rows, several = table.to_dict("records"), table["seeds"].max() > 1
-    up = [row["method"] for row in rows if (row["rise_low"] if row["seeds"] > 1 else row["rise"]) > 0]
-    rest = [arm(row["method"]) for row in rows if row["method"] not in up]
-    said = f"total reward rises in {len(up)} of {len(rows)} trained arms" + (
-        f", not in {listed(rest)}" if rest else ""
-    )
+    """In how many arms the total reward rises: beyond the luck of seeds where several show it. table: `tenths(logs)`.
+
+    An arm without an interval where others have one, since it has one seed or its seeds agree, is named and not counted.
+    """
+    several = table["seeds"].max() > 1
+    unknown = table["rise_low" if several else "rise"].isna()
+    rows, low = table[~unknown].to_dict("records"), "rise_low" if several else "rise"
+    rest = [arm(row["method"]) for row in rows if not row[low] > 0]
+    said = f"total reward rises in {len(rows) - len(rest)} of {len(rows)} trained {verb(len(rows), 'arm', 'arms')}"
+    said += f", not in {listed(rest)}" if rest else ""
+    open_ = listed(map(arm, table.loc[unknown, "method"]))
     if not several:
+        said += f"; not known of {open_}" if open_ else ""
         return f"{said}; one training seed: no interval over seeds"
+    if not rows:
+        return f"whether total reward rises is not tested: no interval over seeds for {open_}"
     apart = sum(bool(row["apart"]) for row in rows)
-    return f"{said} (95 % interval of the rise above 0); first and last tenth have intervals apart in {apart}"
+    said += f" (95 % interval of the rise above 0); first and last tenth have intervals apart in {apart}"
+    return said + (f"; no interval over seeds for {open_}" if open_ else "")
 
 
 def learned(table: pd.DataFrame) -> str:
@@ -95,7 +104,7 @@ def lengths(logs: pd.DataFrame) -> str:
     lines = []
     for row in table.to_dict("records"):
         own = logs[(logs["method"] == row["method"]) & logs[LENGTH].notna()].groupby("step")[LENGTH].mean()
-        window = max(1, int(own.index.max()) // 10)
+        window = max(1, len(own) // 10)
         smooth = own.rolling(window, min_periods=window).mean()
         lines.append(
             f"{arm(row['method'])}: {_of(row, 'first', 1)} tokens in the first tenth of the steps, {_of(row, 'last', 1)} in the "
@@ -157,15 +166,20 @@ def _seeds(table):
 
 
 def _extremes(table, digits):
-    """ "from 22.1 with GRPO to 30.2 with CRPO"."""
-    ends = [table.loc[table["last"].idxmin()], table.loc[table["last"].idxmax()]]
-    shown = [f"{written(row['last'], digits)} with {arm(row['method'])}" for row in ends]
-    return shown[0] if len(table) == 1 else f"from {shown[0]} to {shown[1]}"
+    """ "from 22.1 with GRPO to 30.2 with CRPO"; arms that read alike are all named."""
+    texts = [written(value, digits) for value in table["last"]]
+    ends = dict.fromkeys(texts[place] for place in (table["last"].argmin(), table["last"].argmax()))
+    shown = [
+        f"{end} with {listed(arm(name) for name, text in zip(table['method'], texts, strict=True) if text == end)}"
+        for end in ends
+    ]
+    return shown[0] if len(shown) == 1 else f"from {shown[0]} to {shown[1]}"
 
 
 def _window(smooth, window):
     last = int(smooth.idxmin())
-    return f"step {last}" if window == 1 else f"mean of steps {last - window + 1} to {last}"
+    first = int(smooth.index[smooth.index.get_loc(last) - window + 1])
+    return f"step {last}" if window == 1 else f"mean of steps {first} to {last}"
 
 
 def _claim(logs, key):

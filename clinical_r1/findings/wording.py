@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import pandas as pd
 
 from clinical_r1.arms import ARMS
@@ -15,6 +16,7 @@ from clinical_r1.tables import whole
 
 POWER = "with 80 % power, first Holm step"
 ONE_SEED = "one training seed, nothing is tested"
+NO_SPREAD = "nothing varies, so nothing is tested"
 MEASURES = {
     "accuracy": "accuracy",
     "faithfulness": "true claims",
@@ -43,8 +45,9 @@ def sentences(*said: str) -> str:
 
 
 def capital(text: str) -> str:
-    """The text with a large first letter; one that begins with a name in backticks is left as it is."""
-    return text[:1].upper() + text[1:]
+    """The text with a large first letter; one that begins with a name, such as of a reader's model, is left as it is."""
+    names = "|".join(re.escape(plain(label)) for label in METHOD_LABELS.values())
+    return text if re.match(rf"(?:{names})(?!\w)", text) else text[:1].upper() + text[1:]
 
 
 def bullets(lines: Iterable[str]) -> str:
@@ -58,12 +61,28 @@ def listed(items: Iterable, last: str = "and") -> str:
     return f" {last} ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)
 
 
+def verb(n: int, one: str, many: str) -> str:
+    """What goes with n of something: one for 1, otherwise many."""
+    return one if n == 1 else many
+
+
+def most(values: pd.Series, lowest: bool = False) -> list:
+    """The index of the largest value, or of the lowest; of all that equal it, since none of them is the one. [] without any."""
+    end = values.min() if lowest else values.max()
+    return list(values.index[np.isclose(values.to_numpy(float), end, rtol=0, atol=1e-12)])
+
+
+def counted(n: int, what: str) -> str:
+    """ "1 question", "2,000 questions": n and what is counted, a word whose plural ends in s."""
+    return f"{n:,} {what}{verb(n, '', 's')}"
+
+
 # ---------------------------------------------------------------------------------------------------------------- names
 
 
 def plain(text: object) -> str:
-    """A name that a user or a model gave, as markdown that says just that."""
-    return re.sub(r"([\\`*_\[\]|$#])", r"\\\1", html.escape(str(text), quote=False))
+    """A name that a user or a model gave, as markdown that says just that, on one line."""
+    return re.sub(r"([\\`*_\[\]|$#~])", r"\\\1", html.escape(" ".join(str(text).split()), quote=False))
 
 
 def arm(name: str) -> str:
@@ -106,13 +125,17 @@ def places(metric: str, size: float = 1.0) -> int:
 
 
 def written(value: float, digits: int, sign: str = "") -> str:
-    """ "−0.34", "0.00": a typographic minus, and no sign before a zero. sign: "+" for a difference."""
+    """ "−0.34", "0.00": a typographic minus, no sign before a zero, a dash for no value. sign: "+" for a difference."""
+    if pd.isna(value):
+        return "–"
     value = round(float(value), digits) + 0.0
     return f"{value:{sign if value else ''}.{digits}f}".replace("-", "−")
 
 
 def level(value: float, low: float, high: float, digits: int, unit: str = "", sign: str = "") -> str:
-    """ "82.5 % [77.0, 87.9]"; without the interval where there is none; unit begins with a space."""
+    """ "82.5 % [77.0, 87.9]"; without the interval where there is none; a dash for no value; unit begins with a space."""
+    if pd.isna(value):
+        return "–"
     ends = "" if pd.isna(low) or pd.isna(high) else f" [{written(low, digits)}, {written(high, digits)}]"
     return f"{written(value, digits, sign)}{unit}{ends}"
 
@@ -136,12 +159,15 @@ def p_cell(p: float) -> str:
     """ ".012" or "< .001", for a column of p; a dash where there is none."""
     if pd.isna(p):
         return "–"
-    return "< .001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+    digits = 4 if 0.0495 <= p < 0.05 else 3  # what is found never reads .050
+    return "< .001" if p < 0.001 else f"{p:.{digits}f}".removeprefix("0")
 
 
 def from_to(values: Iterable[float], write: int | Callable[[float], str]) -> str:
-    """ "0.82 to 0.85", or one where both read alike. write: digits after the point, or what writes one value."""
-    values = list(values)
+    """ "0.82 to 0.85", or one where both read alike; a dash without a value. write: digits, or what writes one value."""
+    values = [value for value in values if pd.notna(value)]
+    if not values:
+        return "–"
     ends = (
         written(value, write) if isinstance(write, int) else write(value)
         for value in (min(values), max(values))
@@ -151,12 +177,18 @@ def from_to(values: Iterable[float], write: int | Callable[[float], str]) -> str
 
 def seeds_of(*seeds: float) -> str:
     """ "10 training seeds", "5 to 8 training seeds"."""
-    return f"{from_to(seeds, whole)} training seed{'s' if max(seeds) != 1 else ''}"
+    return f"{from_to(seeds, whole)} training seed{'' if set(seeds) == {1} else 's'}"
+
+
+def untested(seeds: Iterable[float]) -> str:
+    """Why comparisons of so many seeds have no p: one seed tests nothing, nor do several that agree in everything."""
+    return NO_SPREAD if any(number > 1 for number in seeds) else ONE_SEED
 
 
 def size(questions: Iterable[float], seeds: Iterable[float], of: str = "questions") -> str:
     """ "1,000 to 2,000 questions, 10 training seeds"; what is not known is left out."""
     questions, seeds = ([n for n in numbers if n > 0] for numbers in (questions, seeds))
+    of = of.replace("questions", "question") if set(questions) == {1} else of
     parts = [f"{from_to(questions, whole)} {of}"] if questions else []
     return ", ".join([*parts, seeds_of(*seeds)] if seeds else parts)
 

@@ -96,7 +96,7 @@ def test_the_sentence_on_a_case_by_hand():
     said = findings.case(table)
     assert "### Flu leads by 3: its weights add up to 3, those of the next option to 0" in said
     assert (
-        "1 of 2 wrong options are rejected by a stated finding; 1 more has nothing that speaks for it" in said
+        "1 of 2 wrong options is rejected by a stated finding; 1 more has nothing that speaks for it" in said
     )
     assert "no finding argues against the answer" in said
     table.loc[1, "weight"] = -1
@@ -169,7 +169,7 @@ def test_the_sentence_on_checks_by_hand():
         benchmark="medmcqa", split="dev", n=1000
     )
     said = findings.checks(table)
-    assert "### 4 questions are set aside, 996 stay; 1 of 2 reporting checks find something" in said
+    assert "### 4 questions are set aside, 996 stay; 1 of 2 reporting checks finds something" in said
     assert "Set aside: no gold (4). Reported most: lost rt (319)." in said
     none = findings.checks(table.assign(count=0))
     assert "### 0 questions are set aside, 1,000 stay" in none and "Set aside:" not in none
@@ -237,9 +237,9 @@ def test_other_sentences_by_hand():
     assert "### None of 5 official files is here" in findings.official(0, 5, 0)
     assert "### 4 of 5 official files read: 9,450 questions" in findings.official(4, 5, 9450)
     assert "cannot be looked for" in findings.contamination({})
-    assert "### 1 question comes back" in findings.contamination(
+    assert "### 1 pair of questions from two benchmarks is alike" in findings.contamination(
         {("a", "b"): 1}
-    ) and "### No question comes" in findings.contamination({("a", "b"): 0})
+    ) and "### No pair of questions from" in findings.contamination({("a", "b"): 0})
     assert "agree in 673 of 1,273 questions; option texts join 1,273" in findings.letters(673, 1273, 1273)
     assert "not both here" in findings.letters(0, 0, 0)
     kb = knowledge_base()
@@ -280,3 +280,18 @@ def test_notebook_01_shows_every_finding():
     }
     assert set(re.findall(r"findings\.(\w+)\(", code)) == ours
     assert re.search(r"## Which questions can be trusted\?", "".join(cells[-4]["source"]))
+
+
+def test_findings_of_nothing_and_of_one():
+    empty = pd.DataFrame(columns=["one", "other", "same_stem", "similar"])
+    assert findings.apart(empty) == "### There are no two splits to compare"
+    trained = pd.DataFrame([("clinic sft", "clinic rl", 0, 1)], columns=list(empty))
+    assert "no test set is among these splits" in findings.apart(trained)
+    assert "1 pair of splits was compared. 1 pair of two training splits does." in findings.apart(trained)
+    assert findings.checks(tables.checks_table({})) == "### No set was checked"
+    case = pd.DataFrame([("A", 1, True), ("B", 2, False)], columns=["option", "weight", "is_key"])
+    assert "### A does not lead: its weights add up to 1, those of the next option to 2" in findings.case(
+        case
+    )
+    below = pd.DataFrame({"n": [5], "majority": [0.1], "longest_option": [0.1], "chance": [0.2]}, index=["a"])
+    assert "gains nothing on chance" in findings.guessers(below)

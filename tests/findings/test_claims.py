@@ -372,3 +372,17 @@ def test_the_page_of_causes_speaks_of_the_published_run_and_of_other_bases(tmp_p
     assert "| CRPO | 5.0 [5.0, 5.0] | 80.0 [80.0, 80.0] |" in block and "causality_weight.png" in block
     record["profile"] = "cpu"
     assert "Not run yet" in generator.causality_block(tmp_path)
+
+
+def test_a_table_without_a_column_is_named():
+    with pytest.raises(ValueError, match=r"comparisons\.csv lacks the columns p_holm; run the notebook"):
+        answer_rows({"comparisons": every_comparison().drop(columns="p_holm")})
+    assert set(answer_rows({"comparisons": every_comparison()[:0]})["verdict"]) == {NOT_RUN}
+
+
+@pytest.mark.parametrize("direction", ["higher", "lower", "no lower", "more than half"])
+def test_without_an_interval_no_word_is_said_of_what_it_holds(direction):
+    assert verdict(direction, 60.0, NAN, NAN, NAN, 2, 3.0) == (
+        UNSETTLED,
+        "there is no interval: nothing varies",
+    )

@@ -58,6 +58,7 @@ def test_numbers_lists_and_signs():
     assert wording.level(2.0, -0.004, 3, 2, " %") == "2.00 % [0.00, 3.00]"
     assert wording.per_cent(0.404) == "40.4 %" and wording.per_cent(0.5, 0.45, 0.55) == "50.0 % [45.0, 55.0]"
     assert [wording.p_cell(p) for p in (np.nan, 1e-9, 0.012, 1.0)] == ["–", "< .001", ".012", "1.000"]
+    assert wording.p_value(0.0496) == "p = .0496"  # what is found never reads .050
     assert wording.from_to([3, 1, 2], 0) == "1 to 3" and wording.from_to([0.111, 0.112], 2) == "0.11"
     assert (
         wording.arm("crpo") == "CRPO" and wording.arm("k30") == "*k = 30*" and wording.arm("a_b") == r"a\_b"
@@ -562,3 +563,33 @@ def test_all_arms_of_the_laboratory_have_names_in_words():
     assert [laboratory_rows.family(name) for name in ("kl", "k", "main", "group_size")] == [
         "KL", "weight k", "the five methods", "group size",
     ]  # fmt: skip
+
+
+# ---- inputs of a stranger: what is missing, single, equal, or named oddly ----
+
+
+def test_a_missing_value_is_a_dash_and_never_a_number():
+    assert wording.written(np.nan, 2) == wording.level(np.nan, 1, 2, 1, " %") == wording.from_to([], 1) == "–"
+    assert wording.from_to([2, np.nan, 1], 1) == wording.from_to([np.nan, 1, 2], 1) == "1.0 to 2.0"
+    assert wording.seeds_of(np.nan, 2) == "2 training seeds" and wording.seeds_of(1, 1) == "1 training seed"
+
+
+def test_one_of_a_thing_is_singular():
+    assert wording.size([1], [1], "questions a set") == "1 question a set, 1 training seed"
+    assert wording.size([1, 2], []) == "1 to 2 questions" and wording.size([np.nan], []) == ""
+    assert wording.counted(1, "pair") == "1 pair" and wording.counted(2000, "pair") == "2,000 pairs"
+
+
+def test_all_that_equal_the_most_are_named():
+    values = pd.Series({"a": 0.3, "b": 0.1 + 0.2, "c": 0.1, "d": np.nan})
+    assert wording.most(values) == ["a", "b"] and wording.most(values, lowest=True) == ["c"]
+    assert wording.most(pd.Series(dtype=float)) == wording.most(pd.Series({"a": np.nan})) == []
+
+
+def test_a_name_of_one_s_own_is_written_as_it_is(monkeypatch):
+    odd = "a|b *x* <script> $y$ `z` ~~no~~\n# 1"
+    said = wording.plain(odd)
+    assert "<" not in said and "\n" not in said and not re.search(r"(?<!\\)[|*`$~#]", said)
+    monkeypatch.setitem(wording.METHOD_LABELS, "mine", "gpt_mine")
+    assert wording.finding(f"{wording.arm('mine')} is better") == r"### gpt\_mine is better"
+    assert wording.finding("gpt is better") == "### Gpt is better"

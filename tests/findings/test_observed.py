@@ -132,7 +132,7 @@ def test_probes():
     )
     text = observed.options_exchanged(shuffled)
     assert head(text) == "90.0 to 95.0 % of the answers stay when the options change places"
-    assert "Fewest: GRPO, 90.0 % [80.0, 99.0]; 200 questions" in text and "reach 25.0 %" in text
+    assert "Fewest: GRPO 90.0 % [80.0, 99.0]; 200 questions" in text and "reach 25.0 %" in text
     assert head(observed.options_exchanged(pd.DataFrame())).startswith("Not asked")
     effect = pd.DataFrame(
         [
@@ -155,6 +155,38 @@ def test_the_ledger():
     )
     text = observed.ledger_says(rows)
     assert (
-        head(text) == "1 of 3 printed cells are answered by this run: 1 outside"
+        head(text) == "1 of 3 printed cells is answered by this run: 1 outside"
         and "- 2 not attempted: no judge." in text
     )
+
+
+# ---- inputs of a stranger ----
+
+
+def test_one_seed_of_an_arm_says_nothing_of_another():
+    table = per_seed({"baseline": [50.0, 52.0], "crpo": [80.0, NAN]})
+    assert head(observed.seeds_differ(table)) == "No trained arm has several training seeds that could differ"
+    same = per_seed({"crpo": [80.0, 80.0]})
+    assert head(observed.seeds_differ(same)) == "None of 2 training seeds moves the accuracy of a trained arm"
+
+
+def test_protocols_with_ties_or_nothing_in_common():
+    one = protocol_rows("one sample", (0.5, 0.5), (0.9, 0.9))
+    text = observed.protocols_differ(
+        pd.concat([one, protocol_rows("greedy", (0.4, 0.5))]), {"clinic-expert": 10}
+    )
+    assert "GRPO and CRPO have the highest value with one sample, CRPO with greedy" in text
+    assert "fewest: GRPO" in text and "(one sample)" in text  # as many in both arms: none has the fewest
+    other = protocol_rows("greedy", (0.4, 0.5)).assign(method=["a", "b"])
+    assert (
+        head(observed.protocols_differ(pd.concat([one, other]), {}))
+        == "No arm answered a set by two protocols"
+    )
+
+
+def test_the_fewest_of_one_arm_is_no_finding():
+    row = {"method": "crpo", "consistent": 0.5, "ci_low": 0.4, "ci_high": 0.6, "n": 1, "position_only": 0.2}
+    text = observed.options_exchanged(pd.DataFrame([row]))
+    assert "Fewest" not in text and "CRPO 50.0 % [40.0, 60.0]; 1 question," in text
+    text = observed.options_exchanged(pd.DataFrame([row, row | {"method": "grpo"}]))
+    assert "Fewest" not in text and "CRPO 50.0 % [40.0, 60.0] and GRPO" in text

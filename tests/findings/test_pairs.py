@@ -306,3 +306,43 @@ def test_words():
         and change(-1.5, NAN, NAN, 1, " points") == "−1.5 points"
     )
     assert plain("a_b") == r"a\_b" and set(PRIMARY_BENCHMARKS) <= set(SETS)
+
+
+# ---- inputs of a stranger ----
+
+
+@pytest.mark.parametrize("say", [pairs.more_accurate, pairs.as_accurate, pairs.richer])
+def test_several_seeds_that_agree_are_not_called_one_seed(say):
+    text = say(comparison(**{"difference": 10.0, "half": NAN, "p": NAN, "seeds": 2}))
+    assert head(text).endswith("nothing varies, so nothing is tested")
+    assert "one training seed" not in text and "2 training seeds" in text and "[" not in text
+
+
+def test_what_is_not_tested_is_named_beside_what_is_and_not_counted():
+    rows = [row("accuracy", **CLEAR), row("drc", **CLEAR | {"p": NAN})]
+    text = pairs.richer(pd.DataFrame(rows))
+    assert head(text).endswith("1 of 1 primary difference survives correction, in its favour")
+    assert "- not tested: rejected options on `clinic` (+10.00" in text
+    text = pairs.more_accurate(pd.DataFrame([rows[0], row(benchmark="clinic-expert", **CLEAR | {"p": NAN})]))
+    assert "; not tested on `clinic-expert`" in head(text) and "CRPO is more accurate" in head(text)
+
+
+def test_without_a_size_no_difference_says_so():
+    table = comparison(sets=("clinic",), measures=("accuracy",), **NONE).assign(mde_holm=NAN)
+    assert "so what would have been found is not known" in pairs.more_accurate(table)
+
+
+def test_no_shared_question_is_said():
+    empty = comparison(sets=("clinic",), measures=("accuracy",))[:0]
+    assert head(pairs.more_accurate(empty)) == "No question has an answer of both CRPO and GRPO"
+    assert head(pairs.as_accurate(empty)).startswith("No question")
+
+
+def test_one_difference_is_singular():
+    text = pairs.richer(pd.DataFrame([row("drc", **NONE)]))
+    assert head(text) == "CRPO against GRPO: the one difference does not survive correction"
+    both = [row("drc", **NONE), row("verification", **CLEAR)]
+    assert "the one primary difference does not survive correction, and 1 of 1" in pairs.richer(
+        pd.DataFrame(both)
+    )
+    assert "exploratory: 1 of 1 survives" in pairs.richer(pd.DataFrame(both))

@@ -102,4 +102,19 @@ def test_the_end_of_notebook_03():
     )
     assert "- CRPO minus GRPO: +1.1 tokens" in text and "not corrected" in text
     text = endings.what_changes(logs(("cold_start_grpo",), seeds=1))
-    assert "rises in 1 of 1 trained arms; one training seed" in head(text) and "one seed tests none" in text
+    assert "rises in 1 of 1 trained arm; one training seed" in head(text) and "one seed tests none" in text
+
+
+def test_seeds_that_agree_have_no_interval_and_are_not_said_to_fall():
+    table = training.tenths(logs(seeds=1))
+    twice = pd.concat([logs(seeds=1), logs(seeds=1).assign(seed=1)])
+    text = training.learned(training.tenths(twice))
+    assert "no interval over seeds for" in head(text) and "not in" not in head(text) and len(table)
+    assert "nan" not in text
+
+
+def test_arms_of_equal_length_are_both_named_and_sparse_logs_are_read():
+    own = logs(("grpo", "crpo"), seeds=1).assign(**{training.LENGTH: 3.0})
+    assert head(training.lengths(own)) == "Tokens an answer in the last tenth: 3.0 with GRPO and CRPO"
+    rare = logs(("crpo",), seeds=1)[lambda rows: rows["step"] % 10 == 0]
+    assert "nan" not in training.lengths(rare) and "–" not in head(training.lengths(rare))
