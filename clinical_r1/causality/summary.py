@@ -4,7 +4,7 @@ from functools import partial
 
 from clinical_r1.arms import ARMS
 from clinical_r1.findings.wording import arm as called
-from clinical_r1.findings.wording import change, p_value, per_cent, seeds_of, size
+from clinical_r1.findings.wording import change, p_value, per_cent, plain, seeds_of, size
 from clinical_r1.intervals import (
     QUESTIONS_AND_SEEDS,
     QUESTIONS_ONLY,
@@ -122,7 +122,9 @@ def _shared(outcomes, *arms):
 def headline(shares) -> str:
     """The finding as a heading: how many of CRPO's answers follow exchanged names. shares: `summary`."""
     own = shares[shares["probe"] == "swap"].set_index("method")["share"]
-    arm = next(name for name in ("crpo", "cold_start_crpo", *own.index) if name in own.index)
+    arm = next((name for name in ("crpo", "cold_start_crpo", *own.index) if name in own.index), None)
+    if arm is None:
+        return "No answers were given with exchanged names in their reasoning"
     return f"Names exchanged in the reasoning: {per_cent(own[arm])} of the answers of {called(arm)} follow"
 
 
@@ -131,19 +133,33 @@ def sentences(shares, found) -> str:
     value = shares.set_index(["method", "probe"])
     lines = []
     for arm in dict.fromkeys(shares["method"]):
-        line = f"- **{ARMS[arm].label}**: {_per_cent(value.loc[(arm, 'swap')])} of the answers follow a swap"
-        rows = found[(found["method"] == arm) & (found["against"] == "baseline") & (found["probe"] == "swap")]
-        line += "".join(f" ({_against_baseline(row)})" for row in rows.to_dict("records")[:1])
-        line += f"; {per_cent(value.loc[(arm, 'agreement'), 'share'])} agree with the claims before them"
+        said = []
+        if (arm, "swap") in value.index:
+            rows = found[
+                (found["method"] == arm) & (found["against"] == "baseline") & (found["probe"] == "swap")
+            ]
+            against = "".join(f" ({_against_baseline(row)})" for row in rows.to_dict("records")[:1])
+            said.append(f"{_per_cent(value.loc[(arm, 'swap')])} of the answers follow a swap{against}")
+        if (arm, "agreement") in value.index:
+            said.append(
+                f"{per_cent(value.loc[(arm, 'agreement'), 'share'])} agree with the claims before them"
+            )
         if (arm, "direct") in value.index:
-            line += f"; a copy trained to answer at once is right in {_per_cent(value.loc[(arm, 'direct')])}"
-        lines.append(line + ".")
+            said.append(
+                f"a copy trained to answer at once is right in {_per_cent(value.loc[(arm, 'direct')])}"
+            )
+        lines += [f"- **{_label(arm)}**: {'; '.join(said)}."] if said else []
     asked = size([shares["questions"].max()], [shares["seeds"].max()])
     lines.append(
         f"\n{asked}; in brackets 95 % intervals "
         f"({shares['interval'].iloc[0]}). Agreement is a trap: it needs no answer that follows the claims."
     )
     return "\n".join(lines)
+
+
+def _label(arm) -> str:
+    """What an arm is called where a page puts it in bold, or in a table."""
+    return plain(ARMS[arm].label if arm in ARMS else arm)
 
 
 def base_lines(found) -> str:
@@ -158,7 +174,7 @@ def base_lines(found) -> str:
             for row in shares
         )
         lines.append(
-            f"- **Base {base}** ({seeds_of(own['seeds'].max())}), answers that follow a swap: {arms}."
+            f"- **Base {plain(base)}** ({seeds_of(own['seeds'].max())}), answers that follow a swap: {arms}."
         )
     return "\n".join(lines)
 
@@ -185,7 +201,7 @@ def as_markdown(shares) -> str:
     for method in dict.fromkeys(shares["method"]):
         asked = [probe for probe in probes if (method, probe) in value.index]
         cells = {probe: _per_cent(value.loc[(method, probe)]).replace(" %", "") for probe in asked}
-        lines.append([ARMS[method].label, *(cells.get(probe, "–") for probe in probes)])
+        lines.append([_label(method), *(cells.get(probe, "–") for probe in probes)])
     return markdown(["arm", *probes], lines)
 
 

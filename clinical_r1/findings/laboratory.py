@@ -33,21 +33,24 @@ from clinical_r1.findings.laboratory_rows import (
 )
 from clinical_r1.findings.laboratory_shares import calculations, owners, owners_by_aggregator
 from clinical_r1.findings.wording import (
-    ONE_SEED,
     arm,
     bullets,
     capital,
+    counted,
     finding,
     from_to,
     level,
     listed,
     measure,
+    most,
     named,
     p_value,
     places,
     seeds_of,
     sentences,
     size,
+    untested,
+    verb,
     written,
 )
 from clinical_r1.laboratory.records import weight_of_accuracy
@@ -77,6 +80,8 @@ __all__ = [
 
 def behind(standing):
     """How much stands behind the numbers. standing: `records.standing`."""
+    if standing.empty:
+        return finding("No arm of this laboratory has answers")
     arms, questions = standing["arms"].sum(), size([standing["questions"].max()], [])
     by_seeds = {
         ends: [family(name) for name in own["family"]]
@@ -88,7 +93,7 @@ def behind(standing):
         how = f"training seeds by family: {'; '.join(told)}"
     missing = [arm(name) for name in LABORATORY if name not in set(" ".join(standing["names"]).split())]
     said = sentences(f"Not in this summary: {listed(missing)}." if missing else "", _origin(standing.iloc[0]))
-    return finding(f"{arms} arms on {questions}: {how}", said)
+    return finding(f"{counted(arms, 'arm')} on {questions}: {how}", said)
 
 
 def _origin(row):
@@ -103,7 +108,7 @@ def _origin(row):
     how = {"True": ", with shared prompts in the forward pass", "False": ", with TRL's own forward pass"}.get(
         shared, ""
     )
-    trained = f"; {steps} steps of reinforcement learning{how}" if steps else ""
+    trained = f"; {steps} step{'s' * (steps != '1')} of reinforcement learning{how}" if steps else ""
     return f"Summarised at commit `{code.split()[-1][:7]}`{trained}."
 
 
@@ -115,8 +120,9 @@ def attainable(honest, ideal, n):
     return finding(
         f"an honest policy states {_written(honest, 'faithfulness')} true claims a response, rejects "
         f"{_written(honest, 'drc')} options and {false}",
-        f"It answers {_written(honest, 'accuracy')} % of the {n:,} questions right. At most {_written(ideal, 'faithfulness')} "
-        f"true claims could be made, and {_written(ideal, 'drc')} options rejected, each objective by itself.",
+        f"It answers {_written(honest, 'accuracy')} % of the {counted(n, 'question')} right. At most "
+        f"{_written(ideal, 'faithfulness')} true claims could be made, and {_written(ideal, 'drc')} options rejected, each "
+        "objective by itself.",
     )
 
 
@@ -147,12 +153,14 @@ def k(table, tests):
 def k_sentence(table, tests):
     """One sentence about k from 1 on, for a page's list; as `k`."""
     accuracy = _accuracy_of_k(tests)
+    above = "" if accuracy.empty else " above 0"
     accuracy = accuracy[accuracy["k"] > 0]
     if accuracy.empty:
-        return "No k is trained besides the reference's."
+        return f"No k{above} is trained besides the reference's."
     heading = _k_heading(accuracy, _k_of(REFERENCE))
     power = in_brackets(detectable(undecided(accuracy), ["accuracy"]))
-    return f"{capital(heading)}{power}; {_growth(table)} ({sizes(accuracy)})."
+    growth = _growth(table)
+    return f"{capital(heading)}{power}{'; ' * bool(growth)}{growth} ({sizes(accuracy)})."
 
 
 def _k_of(arm):
@@ -167,15 +175,18 @@ def _accuracy_of_k(tests):
 def _k_heading(rows, own):
     """Whether accuracy differs from the reference's, over the k of these rows."""
     if tested(rows).empty:
-        return f"Accuracy at k = {listed(map(_number, rows['k']))} beside k = {own}: {ONE_SEED}"
+        return (
+            f"Accuracy at k = {listed(map(_number, rows['k']))} beside k = {own}: {untested(rows['seeds'])}"
+        )
     parts, there = [], found(rows)
     for words, which in (("higher", there["difference"] > 0), ("lower", there["difference"] < 0)):
         if which.any():
             parts.append(f"{words} at k = {listed(map(_number, there.loc[which, 'k']))}")
-    same = undecided(rows)["k"]
+    same, left = undecided(rows)["k"], rows.loc[rows["p_holm"].isna(), "k"]
+    rest = f"; not tested at k = {listed(map(_number, left))}" if len(left) else ""
     if not parts:
-        return f"No difference in accuracy found between k = {own} and k = {listed(map(_number, same), 'or')}"
-    rest = f"; no difference found at k = {listed(map(_number, same), 'or')}" if len(same) else ""
+        return f"No difference in accuracy found between k = {own} and k = {listed(map(_number, same), 'or')}{rest}"
+    rest = f"; no difference found at k = {listed(map(_number, same), 'or')}{rest}" if len(same) else rest
     return f"Accuracy is {' and '.join(parts)} than at k = {own}{rest}"
 
 
@@ -188,24 +199,29 @@ def _level(table, others):
     if others.empty:
         return ""
     own = table[(table["metric"] == "accuracy") & (table["k"] > 0)]
-    lowest, highest = (
-        written(value, places("accuracy")) for value in (own["value"].min(), own["value"].max())
-    )
+    level_of = from_to(own["value"], places("accuracy"))
+    level_of = f"lie between {level_of.replace(' to ', ' and ')}" if " to " in level_of else f"are {level_of}"
     which = f"from k = {_number(own['k'].min())} to {_number(own['k'].max())}"
     power = detectable(undecided(others), ["accuracy"])
     power = f"; {power}" if power else ""
-    return f"Means lie between {lowest} and {highest} % {which} ({sizes(others)}){power}."
+    return f"Means {level_of} % {which} ({sizes(others)}){power}."
 
 
 def _ends(table):
-    """(arm, arm): the least k above 0 and the reference; the reference and the largest k where it is the least itself."""
+    """(arm, arm): the least k above 0 and the reference; with the largest k where the reference is the least, or missing.
+
+    () of fewer than two arms above 0.
+    """
     arms = list(dict.fromkeys(table[table["k"] > 0].sort_values("k")["arm"]))
-    return (arms[0], REFERENCE) if arms[0] != REFERENCE else (REFERENCE, arms[-1])
+    last = REFERENCE if REFERENCE in arms[1:] else arms[-1:] and arms[-1]
+    return (arms[0], last) if len(arms) > 1 else ()
 
 
 def _growth(table):
-    """ "from k = 1 to 10 tokens a response go from 18 to 29, true claims from 1.00 to 1.75, ..."."""
+    """ "from k = 1 to 10 tokens a response go from 18 to 29, true claims from 1.00 to 1.75, ..."; "" of fewer than two k."""
     ends = _ends(table)
+    if not ends:
+        return ""
     first, last = (table[table["arm"] == arm].set_index("metric")["value"] for arm in ends)
     metrics = [metric for metric in ("tokens", *COUNTS) if metric in first and metric in last]
     parts = [
@@ -219,8 +235,8 @@ def _talk(table, tests):
     """What is said at either end, and which of it differs."""
     text = capital(_growth(table))
     rows = compared(tests[tests["arm"].isin(_ends(table)) & tests["metric"].isin(COUNTS)])
-    if tested(rows).empty:
-        return f"{text}."
+    if tested(rows).empty or not text:
+        return text and f"{text}."
     there, open_ = found(rows)["metric"], undecided(rows)
     parts = [f"a difference is found in {listed(map(measure, there))}"] if len(there) else []
     if len(open_):
@@ -233,7 +249,7 @@ def _told(row, own):
     """A difference against k = own with its interval, and whether it is found; if not, what would have been."""
     text, one = f"{difference(row)} against k = {own}", pd.DataFrame([row])
     if tested(one).empty:
-        return f"{text} ({ONE_SEED})"
+        return f"{text} ({untested(one['seeds'])})"
     if len(found(one)):
         return f"{text}, {p_value(row.p_holm)}"
     return f"{text}, no difference found{in_brackets(detectable(one))}"
@@ -241,6 +257,8 @@ def _told(row, own):
 
 def coverage(table):
     """How many answers parse. table: `comparisons.coverage_table`."""
+    if table.empty:
+        return finding("No answers are counted for any k")
     zero = table[table["k"] == 0].sort_values("seed")
     rest = table[table["k"] > 0]
     shares = rest["coverage"]
@@ -255,7 +273,7 @@ def coverage(table):
         f"({seeds} {listed(zero['seed'])})"
     )
     n = int(table["n"].max())
-    return finding(heading, f"{between}; {n:,} questions each." if between else "")
+    return finding(heading, f"{between}; {counted(n, 'question')} each." if between else "")
 
 
 # --- arms against their reference
@@ -265,19 +283,35 @@ def other_choices(ablations):
     """Which arms differ from their reference. ablations: rows of `comparisons.ablation_table`, several families."""
     rows = compared(ablations)
     arms = rows.drop_duplicates(["family", "arm"])
+    if rows.empty:
+        return finding("No arm is trained beside a reference")
     judged = tested(rows).drop_duplicates(["family", "arm"])
     if judged.empty:
-        return finding(f"{len(arms)} arms beside their references: {ONE_SEED}", f"{_seeds_by_family(rows)}.")
+        count = f"{counted(len(arms), 'arm')} beside {verb(len(arms), 'its reference', 'their references')}"
+        return finding(f"{count}: {untested(rows['seeds'])}", f"{_seeds_by_family(rows)}.")
     differ = found(rows).drop_duplicates(["family", "arm"])
-    heading = f"{len(differ)} of {len(judged)} arms differ from their reference in accuracy or claims, after Holm's correction"
+    differs = verb(len(differ) or len(judged), "differs from its", "differ from their")
+    heading = (
+        f"{len(differ)} of {counted(len(judged), 'arm')} {differs} reference "
+        "in accuracy or claims, after Holm's correction"
+    )
     same = judged.merge(differ[["family", "arm"]], how="left", indicator=True).query("_merge == 'left_only'")
     power = detectable(undecided(rows))
     last = [f"No difference found in {all_named(same['label'])}." if len(same) else "", _sentence(power)]
-    untested = [name for name in dict.fromkeys(arms["family"]) if name not in set(judged["family"])]
-    last.append(f"Not tested, one training seed: {listed(untested)}." if untested else "")
+    last.append(_left_out(arms, judged))
     return finding(
         heading, bullets(map(capital, moves(rows))), sentences(*last, f"{_seeds_by_family(rows)}.")
     )
+
+
+def _left_out(arms, judged):
+    """Which families are not tested, and which arms of the others, with the reason; "" where all are."""
+    left = arms.merge(judged[["family", "arm"]], how="left", indicator=True).query("_merge == 'left_only'")
+    whole_family = ~left["family"].isin(judged["family"])
+    names = [family(name) for name in dict.fromkeys(left.loc[whole_family, "family"])]
+    names += [named(label) for label in dict.fromkeys(left.loc[~whole_family, "label"])]
+    why = untested(left["seeds"]).split(", ")[0]
+    return f"Not tested, {why}: {listed(names)}." if names else ""
 
 
 def _sentence(phrase):
@@ -300,11 +334,21 @@ def prompt_or_reward(table):
         return finding("Prompt and reward were not trained both ways")
     judged = tested(table)
     if judged.empty:
-        return finding(f"Prompt and reward, trained both ways: {ONE_SEED}", f"{sizes(table)}.")
+        return finding(
+            f"Prompt and reward, trained both ways: {untested(table['seeds'])}", f"{sizes(table)}."
+        )
     effects = {effect: own for effect, own in table.groupby("effect", sort=False)}
     told = [f"{name}: {differences(found(own))}" for name, own in effects.items() if len(found(own))]
-    heading = "; ".join(told) or f"No difference found for {all_named(effects, 'or')}, in {len(judged)} tests"
-    rest = f"{len(judged) - len(found(table))} of {len(judged)} tests find no difference." if told else ""
+    heading = (
+        "; ".join(told)
+        or f"No difference found for {all_named(effects, 'or')}, in {counted(len(judged), 'test')}"
+    )
+    same = len(undecided(table))
+    rest = (
+        f"{same} of {counted(len(judged), 'test')} {verb(same, 'finds', 'find')} no difference."
+        if told
+        else ""
+    )
     return finding(heading, sentences(rest, _sentence(detectable(undecided(table))), f"{sizes(table)}."))
 
 
@@ -315,13 +359,16 @@ def aggregators(rows):
         return finding("No other aggregator is trained")
     count = rows["arm"].nunique()
     if tested(rows).empty:
-        return finding(f"{count} aggregators beside the normalised sum: {ONE_SEED}", f"{sizes(rows)}.")
+        beside = f"{counted(count, 'aggregator')} beside the normalised sum"
+        return finding(f"{beside}: {untested(rows['seeds'])}", f"{sizes(rows)}.")
     accuracy = rows[rows["metric"] == "accuracy"]
+    count = tested(accuracy)["arm"].nunique()
+    none = verb(count, "The one aggregator is not", f"None of {count} aggregators is")
     better = found(accuracy)[found(accuracy)["difference"] > 0]
     heading = (
         f"{all_named(better['label'])} {'is' if len(better) == 1 else 'are'} more accurate than the normalised sum"
         if len(better)
-        else f"None of {count} aggregators is found to be more accurate than the normalised sum"
+        else f"{none} found to be more accurate than the normalised sum"
     )
     told = [capital(phrase) for phrase in moves(rows) if not phrase.startswith("more accurate")]
     power = _sentence(detectable(undecided(accuracy), ["accuracy"]))
@@ -336,13 +383,15 @@ def cost(seconds):
     if seconds.empty:
         return finding("No training time is recorded")
     slow, fast, middle = seconds.iloc[0], seconds.iloc[-1], seconds["seconds"].median()
-    heading = f"An arm trains for {middle:.0f} seconds on the median"
+    heading = f"An arm trains for {counted(round(middle), 'second')} on the median"
+    if len(seconds) < 2:
+        return finding(heading, f"It is the time of {named(slow['label'])} alone.")
     ratio = slow["against_reference"]
-    beside = f" ({ratio:.1f} times {arm(REFERENCE)})" if ratio == ratio else ""
+    beside = f" ({ratio:.1f} times {arm(REFERENCE)})" if ratio > 1 else ""
     return finding(
         heading,
-        f"The slowest, {named(slow['label'])}, takes {slow['seconds']:.0f} seconds{beside}; the fastest, {named(fast['label'])}, "
-        f"{fast['seconds']:.0f}.",
+        f"The slowest, {named(slow['label'])}, takes {counted(round(slow['seconds']), 'second')}{beside}; "
+        f"the fastest, {named(fast['label'])}, {fast['seconds']:.0f}.",
     )
 
 
@@ -362,11 +411,22 @@ def closing(by_k, ablations, volumes):
         told = [f"{named(label)}: {outcome(rows)}" for label, rows in own.groupby("label", sort=False)]
         if told:
             lines.append(f"**{name}**. {'. '.join(told)} ({sizes(own)}).")
-    arms = volumes[volumes["kind"] == "arm"].sort_values("volume")
-    best, own = arms.iloc[-1], arms[arms["name"] == REFERENCE]
-    beside = f", {arm(REFERENCE)} {covered(own.iloc[0])}" if len(own) and best["name"] != REFERENCE else ""
-    left = "; none of these rewards buys the rest" if best["share"] < 1 else ""
-    lines.append(
-        f"**All together**. {named(best['label'])} covers {covered(best)} of the volume that an honest policy does{beside}{left}."
+    return bullets([*lines, _all_together(volumes)])
+
+
+def _all_together(volumes):
+    """How much of an honest policy's volume the best arms cover; "" without any arm."""
+    arms = volumes[(volumes["kind"] == "arm") & volumes["volume"].notna()]
+    if arms.empty:
+        return ""
+    if not (arms["volume"] > 0).any():
+        return "**All together**. No arm covers any of the volume that an honest policy does."
+    best, own = arms.loc[most(arms["volume"])], arms[arms["name"] == REFERENCE]
+    covers = f"{all_named(best['label'])} {verb(len(best), 'covers', 'cover')} {covered(best.iloc[0])}"
+    beside = (
+        f", {arm(REFERENCE)} {covered(own.iloc[0])}"
+        if len(own) and REFERENCE not in set(best["name"])
+        else ""
     )
-    return bullets(lines)
+    left = "; none of these rewards buys the rest" if best["share"].iloc[0] < 1 else ""
+    return f"**All together**. {covers} of the volume that an honest policy does{beside}{left}."

@@ -78,7 +78,7 @@ def _k_markdown(table):
         cells = {row.metric: _cell(row) for row in own.itertuples()}
         lines.append([f"{value:g}", *(cells.get(metric, "–") for metric in metrics)])
     header = ["k", *map(objective_label, metrics)]
-    return f"{markdown(header, lines)}\n\n{sizes(table)}."
+    return f"{markdown(header, lines)}\n\n{sizes(table)}." if lines else ""
 
 
 def _cell(row):

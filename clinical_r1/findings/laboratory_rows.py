@@ -7,7 +7,6 @@ import numpy as np
 
 from clinical_r1.findings.claims import LEVEL
 from clinical_r1.findings.wording import (
-    ONE_SEED,
     POWER,
     change,
     counted_in,
@@ -17,6 +16,7 @@ from clinical_r1.findings.wording import (
     named,
     places,
     size,
+    untested,
     would_have,
     written,
 )
@@ -100,7 +100,7 @@ def outcome(rows):
     """What the rows of one arm, or of one effect, differ in, and what no difference is found in; as a phrase."""
     judged = tested(rows)
     if judged.empty:
-        return f"{differences(compared(rows))} ({ONE_SEED})"
+        return f"{differences(compared(rows))} ({untested(rows['seeds'])})"
     there, open_ = found(rows), undecided(rows)
     parts = [differences(there)] if len(there) else []
     if len(open_):
@@ -113,20 +113,25 @@ def detectable(rows, metrics=PRIMARY_METRICS):
     """The smallest differences that rows would have found, as a phrase; of MANY rows or more, those that half of them find.
 
     80 % power at the first step of Holm's correction (`mde_holm`). Tables from before that column have `mde`, which no
-    correction has enlarged: the words say so. "" where no row has one.
+    correction has enlarged: the words say so. A tested measure in which nothing varies has none, which is said. "" where no row
+    is tested.
     """
     column = "mde_holm" if "mde_holm" in rows else "mde"
     power = POWER if column == "mde_holm" else "with 80 % power, before correction"
-    many, parts = len(rows) > MANY, []
+    many, parts, unknown = len(rows) > MANY, [], []
     for metric in metrics:
-        own = rows.loc[(rows["metric"] == metric) & rows[column].notna(), column]
+        there = tested(rows)[tested(rows)["metric"] == metric]
+        own = there[column].dropna()
+        if len(there) and own.empty:
+            unknown.append(f"nothing varies in {measure(metric)}, so what would have been found is not known")
         if len(own):
             ends = [own.median()] if many else own
             parts.append(
                 f"{from_to(ends, lambda value, of=metric: smallest(value, of))} {counted_in(metric)}"
             )
     said = would_have(listed(parts, "or"), power)
-    return f"in half of these comparisons {said}" if said and many else said
+    said = f"in half of these comparisons {said}" if said and many else said
+    return "; ".join([said] * bool(said) + unknown)
 
 
 def smallest(value, metric):

@@ -6,12 +6,15 @@ from clinical_r1.arms import REFERENCE
 from clinical_r1.findings.laboratory_rows import sizes
 from clinical_r1.findings.wording import (
     arm,
+    counted,
     finding,
     level,
     listed,
+    most,
     per_cent,
     seeds_of,
     sentences,
+    verb,
     written,
 )
 from clinical_r1.laboratory.records import ACCURACY, weight_of_accuracy
@@ -48,18 +51,19 @@ def owners(thirds):
 
 def owners_by_aggregator(thirds):
     """As `owners`, over aggregators: where accuracy owns most and least."""
-    own = _late(thirds, ACCURACY).sort_values("value")
+    own = _late(thirds, ACCURACY)
     if own.empty:
         return finding("No other aggregator logs who owns the advantage")
-    ends = [own.iloc[-1]] if len(own) == 1 else [own.iloc[-1], own.iloc[0]]
-    told = [f"{_owned(row)} with {arm(row['arm'])}" for row in ends]
+    values, rows = own.set_index("arm")["value"], own.set_index("arm")
+    ends = dict.fromkeys([tuple(most(values)), tuple(most(values, lowest=True))])
+    told = [f"{_owned(rows.loc[names[0]])} with {listed(map(arm, names))}" for names in ends]
     return finding(f"Accuracy owns {' and '.join(told)}, late in training", f"{sizes(own)}.")
 
 
 def _late(thirds, term):
     if thirds.empty:
         return thirds.reindex(columns=["arm", "third", "term", "value", "ci_low", "ci_high", "seeds"])
-    return thirds[(thirds["third"] == "late") & (thirds["term"] == term)]
+    return thirds[(thirds["third"] == "late") & (thirds["term"] == term) & thirds["value"].notna()]
 
 
 def _owned(row):
@@ -68,10 +72,14 @@ def _owned(row):
 
 def calculations(claims):
     """Which calculations hold on trained policies, by sign and by size. claims: `shares.claims`."""
+    if claims.empty:
+        return finding("Nothing was calculated before training")
     counts = claims["verdict"].value_counts()
+    held = counts.get("holds", 0)
     rest = [f"{n} {verdict}" for verdict, n in counts.items() if verdict != "holds"]
-    heading = f"{counts.get('holds', 0)} of {len(claims)} calculated signs hold" + (
-        f"; {listed(rest)}" if rest else ""
+    heading = (
+        f"{held} of {counted(len(claims), 'calculated sign')} {verb(held or len(claims), 'holds', 'hold')}"
+        + (f"; {listed(rest)}" if rest else "")
     )
     sized = claims[claims["predicted"].notna() & claims["ci_low"].notna()]
     said = []
@@ -79,10 +87,11 @@ def calculations(claims):
         inside = sized["predicted"].between(sized["ci_low"], sized["ci_high"]).sum()
         gap = (sized["measured"] - sized["predicted"]).abs()
         row = sized.loc[gap.idxmax()]
+        most_off = "Farthest off: " * (len(sized) > 1)
         far = level(row["measured"], row["ci_low"], row["ci_high"], 2)
         said = [
-            f"Of {len(sized)} with a calculated size, {inside} lie in their interval.",
-            f"Farthest off: “{row['claim']}”, {row['quantity']}: {written(row['predicted'], 2)} calculated, {far} measured.",
+            f"Of {len(sized)} with a calculated size, {inside} {verb(inside, 'lies in its', 'lie in their')} interval.",
+            f"{most_off}“{row['claim']}”, {row['quantity']}: {written(row['predicted'], 2)} calculated, {far} measured.",
         ]
     seeds = claims.loc[claims["seeds"] > 0, "seeds"]
     said.append(f"{seeds_of(*seeds)}." if len(seeds) else "")

@@ -1,5 +1,6 @@
 """The generated parts of README.md and docs/: results and verdicts from the published tables, the map, the clinic's relations."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from clinical_r1.findings.claims import PAIRS, answer_rows
 from clinical_r1.findings.claims_page import claims_block, first_screen
 from clinical_r1.findings.laboratory_page import TABLES, laboratory_page
 from clinical_r1.findings.pairs import richer
-from clinical_r1.findings.wording import POWER, change, level, p_cell, places
+from clinical_r1.findings.wording import POWER, change, level, p_cell, places, plain
 from clinical_r1.metrics import EXPLORATORY, NO_TEST, PRIMARY
 from clinical_r1.pipeline.explain import EXAMPLE
 from clinical_r1.pipeline.ledger import counts_sentence, read_pair
@@ -88,6 +89,8 @@ def results_block(
 
 def _which_run(record):
     """Command, commit, date, seeds and protocol of the run that a results.json describes."""
+    if missing := [name for name in ("git", "command", "date", "seeds", "protocol") if name not in record]:
+        raise PipelineError(f"results.json lacks {', '.join(missing)}; run notebook 04 again and publish it.")
     git = record["git"]
     commit = f"commit `{git['sha'][:7]}`" if git.get("sha") else "a folder without git"
     changed = " with changes that were not committed" if git.get("dirty") else ""
@@ -113,7 +116,7 @@ def _differences(comparisons, first):
     kept = by_p.drop_duplicates(["method", "against", "metric", "benchmark"]).sort_index()
     lines = [
         [
-            f"{labels.METHOD_LABELS[row.method]} − {labels.METHOD_LABELS[row.against]}",
+            f"{_called(row.method)} − {_called(row.against)}",
             _measure(row, corrected),
             change(row.difference, row.ci_low, row.ci_high, places(row.metric)),
             p_cell(row.p_holm),
@@ -124,6 +127,11 @@ def _differences(comparisons, first):
     ]
     detectable = f"detectable difference, {POWER}" if corrected else "detectable difference"
     return markdown(["pair", "measure", "difference", "p", detectable, "n"], lines)
+
+
+def _called(name):
+    """What an arm or a model is called, a reader's own by its name."""
+    return labels.METHOD_LABELS.get(name) or plain(name)
 
 
 def _measure(row, corrected):
@@ -167,7 +175,18 @@ def published_block(folder: Path) -> str:
 def is_of_the_claims(folder: Path) -> bool:
     """Whether a folder of published tables holds the run that docs/claims.md was written for."""
     _, record = read_pair(folder)
-    return (record.get("profile"), record["seeds"]) == (PUBLISHED.profile, list(PUBLISHED.seeds))
+    return (record.get("profile"), record.get("seeds")) == (PUBLISHED.profile, list(PUBLISHED.seeds))
+
+
+@contextmanager
+def _damage(folder: Path):
+    """PipelineError for tables that lack what is read of them."""
+    try:
+        yield
+    except KeyError as error:
+        raise PipelineError(f"a table in {folder} has no column {error}; publish the run again.") from error
+    except ValueError as error:
+        raise PipelineError(f"{folder}: {error}") from error
 
 
 def _tables(folder: Path, names: dict[str, str]) -> dict[str, pd.DataFrame]:
@@ -181,7 +200,10 @@ def _tables(folder: Path, names: dict[str, str]) -> dict[str, pd.DataFrame]:
 def published_answers(folder: Path) -> pd.DataFrame | None:
     """`claims.answer_rows` of a folder of published tables; None while it holds another run than that of docs/claims.md."""
     names = {"comparisons": "comparisons.csv", "training": "training_curves.csv", "causality": DIFFERENCES}
-    return answer_rows(_tables(folder, names)) if is_of_the_claims(folder) else None
+    if not is_of_the_claims(folder):
+        return None
+    with _damage(folder):
+        return answer_rows(_tables(folder, names))
 
 
 def causality_block(folder: Path) -> str:
@@ -189,11 +211,11 @@ def causality_block(folder: Path) -> str:
     found = _tables(folder, {"shares": SHARES, "tests": DIFFERENCES}) if is_of_the_claims(folder) else {}
     if len(found) < 2:
         return TO_COME.format(claims="[claims](claims.md)")
-    tests = found["tests"]
-    own = tests["base"] == SHIPPED
     figure = "![Truth and weight of the claims, arm by arm](../figures/published/cpu/causality_weight.png)"
-    table = f"Every probe, per cent of all questions:\n\n{as_markdown(found['shares'])}"
-    blocks = [sentences(found["shares"], tests[own]), figure, table, base_lines(tests[~own])]
+    with _damage(folder):
+        shares, tests, own = found["shares"], found["tests"], found["tests"]["base"] == SHIPPED
+        table = f"Every probe, per cent of all questions:\n\n{as_markdown(shares)}"
+        blocks = [sentences(shares, tests[own]), figure, table, base_lines(tests[~own])]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
@@ -202,10 +224,8 @@ def laboratory_block(folder: Path) -> str:
     tables = _tables(folder, TABLES)
     if not tables:
         return NO_LABORATORY
-    try:
+    with _damage(folder):
         return laboratory_page(tables)
-    except (ValueError, KeyError) as error:
-        raise PipelineError(f"{folder}: {error}") from error
 
 
 def findings_block(folder: Path) -> str:

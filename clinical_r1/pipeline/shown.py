@@ -10,7 +10,8 @@ from clinical_r1.labels import CLINIC_BENCHMARKS
 from clinical_r1.settings import Settings
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
-_BAR = re.compile(r"\d+%\|.*\||\d+\w* \[[\d:]+, ")  # a tqdm bar with a known total, and one without
+_BAR = re.compile(r"\d+%\|.*\||\d+\w*(?: \w+)? \[[\d:]+, ")  # a tqdm bar with a known total, and one without
+_MOVES = re.compile(r"\x1b\[\d*[A-K]")  # what moves a terminal's cursor between bars
 
 
 def run_line(settings: Settings) -> str:
@@ -58,6 +59,7 @@ def without_progress(outputs: Iterable[dict]) -> list[dict]:
                 keepends=True
             )  # a bar writes over itself: its lines end in \r
             lines = [line for line in lines if line != "\r" and not _BAR.search(line)]
+            lines = [line for line in lines if not _MOVES.search(line) or _MOVES.sub("", line).strip()]
             if not "".join(lines).strip():
                 continue
             output = output | {"text": lines}

@@ -9,6 +9,7 @@ from clinical_r1.causality.summary import (
     ITSELF,
     as_markdown,
     as_text,
+    base_lines,
     compared,
     differences,
     direct_against_reasoned,
@@ -151,3 +152,14 @@ def test_sentences_take_their_numbers_from_the_tables():
     alone = sentences(summary(one), compared(one, "shipped", "clinic"))
     assert "p <" not in alone and "p =" not in alone and "1 training seed;" in alone
     assert "Student's t over questions" in alone
+
+
+def test_probes_that_were_not_asked_and_arms_of_one_s_own_are_told_as_they_are():
+    shares = summary(outcomes({"my|arm": {"agreement": 0.5}}))
+    assert headline(shares).startswith("No answers were given with exchanged names")
+    tests = compared(outcomes({"my|arm": {"swap": 0.5}}), "b|se", "clinic")
+    said = sentences(shares, tests)
+    assert (
+        said.startswith(r"- **my\|arm**: ") and "swap" not in said and r"| my\|arm |" in as_markdown(shares)
+    )
+    assert base_lines(tests).startswith(r"- **Base b\|se**")

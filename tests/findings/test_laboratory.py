@@ -349,7 +349,8 @@ def test_fronts_and_the_best_of_each_objective():
     best = findings.all_objectives(points)
     assert "### No arm is best in all 2 objectives" in best
     assert "*k = 1* in accuracy; *k = 3* in false claims (fewest) (100 questions, 5 training seeds)" in best
-    assert "One arm is best" in findings.all_objectives(points[points["arm"] == "k1"])
+    first = findings.all_objectives(points.assign(value=[90, 80, 0.2, 0.5]))
+    assert "### One arm is best in all 2 objectives" in first
 
 
 def volumes(best=400.0):
@@ -431,7 +432,7 @@ def test_calculations_by_sign_and_by_size():
     said = findings.calculations(table)
     assert "### 2 of 3 calculated signs hold; 1 open" in said
     assert (
-        "Of 2 with a calculated size, 1 lie in their interval. Farthest off: “B”, share: 0.45 calculated, 0.01 [−0.02, 0.04]"
+        "Of 2 with a calculated size, 1 lies in its interval. Farthest off: “B”, share: 0.45 calculated, 0.01 [−0.02, 0.04]"
         in said
     )
     one = findings.calculations(table.assign(ci_low=np.nan, ci_high=np.nan, seeds=1, verdict="one seed"))
@@ -593,3 +594,94 @@ def test_a_name_of_one_s_own_is_written_as_it_is(monkeypatch):
     monkeypatch.setitem(wording.METHOD_LABELS, "mine", "gpt_mine")
     assert wording.finding(f"{wording.arm('mine')} is better") == r"### gpt\_mine is better"
     assert wording.finding("gpt is better") == "### Gpt is better"
+
+
+def test_k_without_its_reference_or_above_zero_has_no_growth_to_tell():
+    table, zero = k_table(TOKENS, CLAIMS), rows(row("k0", "accuracy", -60.0, p=0.001))
+    assert "From k = 1 to 30 tokens" in findings.k(
+        table[table["arm"] != "crpo"], rows(row("k1", "accuracy", 1.0))
+    )
+    alone = findings.k(k_table({"k0": 1.0, "crpo": 2.0}, {"k0": 1, "crpo": 2}), zero)
+    assert "to 10" not in alone and "Accuracy is lower at k = 0" in alone
+    assert "No k above 0 is trained" in findings.k_sentence(k_table({"crpo": 2.0}, {"crpo": 2}), zero)
+    mixed = rows(row("k1", "accuracy", 1.0), row("k30", "accuracy", 1.0, np.nan, np.nan, 1))
+    assert "; not tested at k = 30" in findings.k(table, mixed)
+
+
+def test_two_seeds_that_agree_are_not_one_seed():
+    table = rows(row("k1", "accuracy", 1.0, np.nan, np.nan, 2))
+    for said in (
+        findings.k(k_table(TOKENS, CLAIMS), table),
+        findings.other_choices(table),
+        findings.aggregators(table),
+        findings.prompt_or_reward(two_by_two(np.nan, seeds=1).assign(seeds=2)),
+        laboratory_rows.outcome(table),
+    ):
+        assert wording.NO_SPREAD in said and "one training seed" not in said
+
+
+def test_a_measure_that_never_varies_has_no_size_and_says_so():
+    table = rows(row("k1", "accuracy", 0.0, mde=np.nan), row("k1", "drc", 0.0, mde=0.3))
+    assert laboratory_rows.detectable(table).endswith(
+        "; nothing varies in accuracy, so what would have been found is not known"
+    )
+
+
+def test_untested_arms_are_named_by_family_or_label():
+    table = rows(
+        row("k1", "accuracy", 1.0, 0.001),
+        row("k30", "accuracy", 1.0, np.nan, np.nan, 1),
+        row("crpo_in_grpo", "accuracy", 1.0, np.nan, np.nan, 1),
+    )
+    said = findings.other_choices(table)
+    assert "### 1 of 1 arm differs from its reference" in said
+    assert "Not tested, one training seed: prompt × reward and *k = 30*." in said
+
+
+def test_equals_share_what_they_are_first_in():
+    points = pd.DataFrame(
+        [(arm, "hallucination", 0.0, False) for arm in ("k1", "k3")],
+        columns=["arm", "objective", "value", "higher_is_better"],
+    ).assign(seeds=5, n=100)
+    points["label"] = [ARMS[arm].label for arm in points["arm"]]
+    said = findings.all_objectives(points)
+    assert (
+        "### 2 arms are best in the one objective" in said
+        and "*k = 3* in false claims (fewest, shared)" in said
+    )
+    assert "Fewer than two arms" in findings.all_objectives(points[:1])
+    level = findings.hypervolume(volumes().assign(volume=100.0, share=0.1))
+    assert "### The largest volume is that of Cold Start + GRPO and CRPO: 10.0 %" in level
+    tied = findings.owners_by_aggregator(thirds(gdpo=0.4, gated=0.4))
+    assert tied.count("40.0 %") == 1 and "*gated on the right answer*" in tied and "*normalised" in tied
+
+
+def test_no_volume_no_front_no_way_and_no_calculation():
+    none = volumes().assign(volume=0.0, share=0.0)
+    assert "No arm covers any" in findings.hypervolume(none)
+    assert "No arm covers any" in findings.closing(k_table(TOKENS, CLAIMS), rows(row("k1", "drc", 1.0)), none)
+    assert "All together" not in findings.closing(
+        k_table(TOKENS, CLAIMS), rows(row("k1", "drc", 1.0)), none[:0]
+    )
+    assert "No arm of this laboratory" in findings.behind(pd.DataFrame())
+    assert "No arm is trained beside" in findings.other_choices(rows(row("k1", "drc", 1.0))[:0])
+    assert "Nothing was calculated" in findings.calculations(pd.DataFrame())
+    frame = pd.DataFrame([("a and b and c", "k1", True, 0.9, "k = 1", 5)])
+    frame.columns = ["space", "arm", "on_front", "frequency", "label", "seeds"]
+    assert "No front of two" in findings.fronts(frame) and "No front of these" in findings.front_of(
+        frame, "a and b"
+    )
+    assert "### 1 of 1 arm is on the front" in findings.front_of(frame, "a and b and c")
+    way = pd.DataFrame(
+        [("grpo", 25, "accuracy", 60.0), ("grpo", 50, "accuracy", 70.0), ("crpo", 25, "accuracy", 70.0)]
+    )
+    way = way.set_axis(["arm", "step", "objective", "value"], axis=1).assign(seeds=8, label=way[0])
+    assert "crpo" not in findings.travel(way) and "–" not in findings.travel(way)
+    assert "All checkpoints are of step 25" in findings.travel(way[way["step"] == 25])
+
+
+def test_one_arm_is_neither_slowest_nor_fastest():
+    one = pd.DataFrame({"label": ["CRPO"], "seconds": [1.0], "against_reference": [1.0]})
+    assert findings.cost(one).endswith("It is the time of CRPO alone.") and "1 second on" in findings.cost(
+        one
+    )

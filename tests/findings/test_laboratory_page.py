@@ -49,3 +49,17 @@ def test_a_damaged_or_missing_table_is_named(tmp_path):
     (tmp_path / TABLES["volumes"]).write_text("")
     with pytest.raises(PipelineError, match="damaged"):
         generator.laboratory_block(tmp_path)
+
+
+def test_a_table_without_a_column_is_named(tmp_path):
+    for kind in ("k", "ablations", "volumes"):
+        (tmp_path / TABLES[kind]).write_bytes((PUBLISHED / TABLES[kind]).read_bytes())
+    pd.read_csv(PUBLISHED / TABLES["k"]).drop(columns="metric").to_csv(tmp_path / TABLES["k"], index=False)
+    with pytest.raises(PipelineError, match="has no column 'metric'; publish the run again"):
+        generator.laboratory_block(tmp_path)
+
+
+def test_a_reader_s_own_arm_and_a_short_record_are_no_key_errors():
+    assert generator._called("my_arm|1") == r"my\_arm\|1" and generator._called("crpo") == "CRPO"
+    with pytest.raises(PipelineError, match=r"results\.json lacks git, seeds"):
+        generator._which_run({"command": "x", "date": "2026", "protocol": "sampled"})

@@ -75,3 +75,10 @@ def test_a_widget_is_left_out_since_a_page_shows_it_as_it_began():
     table = {"output_type": "execute_result", "data": {"text/plain": ["method  seed"]}, "metadata": {}}
     printed = {"output_type": "stream", "name": "stdout", "text": ["90 files, 50%|half| of them\n"]}
     assert without_progress([widget, printed, table]) == [printed, table]
+
+
+def test_bars_with_a_unit_of_a_word_and_moves_of_the_cursor_are_bars():
+    split = "Generating train split: 0 examples [00:00, ? examples/s]\rGenerating train split: 12 examples [00:00, 9 ex/s]\n"
+    assert without_progress([stderr(split), stderr("\x1b[A\n")]) == []
+    warning = stderr("UserWarning: 5 samples [a, b] were cut\n")
+    assert without_progress([warning]) == [warning]
