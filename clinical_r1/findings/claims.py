@@ -136,7 +136,7 @@ def verdict(direction: str, difference, low, high, p, seeds, margin: float | Non
             return SUPPORTED, f"a loss of {margin:g} is excluded"
         if found and difference < 0:
             return CONTRADICTED, "it is lower"
-        return UNSETTLED, unknown or f"neither a loss of {margin:g} nor none is excluded"
+        return UNSETTLED, unknown or f"no loss is found, and one of {margin:g} is not excluded"
     if found:
         return (
             (SUPPORTED, "the difference is there")
@@ -145,7 +145,8 @@ def verdict(direction: str, difference, low, high, p, seeds, margin: float | Non
         )
     if margin is not None and high < margin:
         return CONTRADICTED, f"a difference of {margin:g} is excluded"
-    return UNSETTLED, unknown or "the interval holds 0" + (f" and {margin:g}" if margin is not None else "")
+    size = f", and one of {margin:g} is not excluded" if margin is not None else ""
+    return UNSETTLED, unknown or f"no difference is found after correction{size}"
 
 
 def answer_rows(tables: Mapping[str, pd.DataFrame | None]) -> pd.DataFrame:

@@ -55,7 +55,7 @@ def claim_sentence(row) -> str:
 def shown_value(row, unit: str = "") -> str:
     """ "+0.17 [0.10, 0.24]": a row of `answer_rows` (as a tuple with names) in the digits of its measure."""
     sign = "" if row.direction == MOST else "+"
-    return level(row.difference, row.ci_low, row.ci_high, places(row.metric), unit, sign)
+    return level(row.difference, row.ci_low, row.ci_high, places(row.metric, row.difference), unit, sign)
 
 
 def _numbers(row):
@@ -63,7 +63,13 @@ def _numbers(row):
     pair = ARMS[row.method].label + (f" − {ARMS[row.against].label}" if row.against in ARMS else "")
     where = f"`{row.benchmark}`" + (f", base {plain(row.base)}" if row.base else "")
     sizes = whole(row.n), whole(row.seeds)
-    cells = [shown_value(row), p, number(row.mde, places(row.metric)), *sizes, f"{row.verdict}: {row.why}"]
+    cells = [
+        shown_value(row),
+        p,
+        number(row.mde, places(row.metric, row.mde)),
+        *sizes,
+        f"{row.verdict}: {row.why}",
+    ]
     return [row.key.replace("_", " "), f"{pair}: {measure(row.metric)}", where, *cells]
 
 

@@ -207,7 +207,7 @@ def as_accurate(frame: pd.DataFrame | None, pair: tuple[str, str] = PLAIN) -> st
         SUPPORTED: (f"as accurate as {second}", f": a loss of {margin:g} points is excluded"),
         LOWER: (f"less accurate than {second}", f", by less than {margin:g} points"),
         CONTRADICTED: (f"less accurate than {second}", ""),
-        OPEN: ("unsettled", f": neither a loss of {margin:g} points nor none is excluded"),
+        OPEN: ("unsettled", f": no loss is found, and one of {margin:g} points is not excluded"),
         UNTESTED: ("not tested", ""),
     }
     groups = _by_outcome(rows, _no_loss)

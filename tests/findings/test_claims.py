@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -68,6 +69,24 @@ RULE = [  # direction, difference, low, high, p, seeds, margin -> verdict
     (NO_LOWER, 9.0, 8.0, 10.0, NAN, 1, 3.0, UNSETTLED),
     (HIGHER, NAN, NAN, NAN, NAN, NAN, 3.0, NOT_RUN),
 ]
+
+
+def test_a_difference_that_correction_does_not_leave_is_not_said_to_hold_zero():
+    """−8.0 [−14.4, −1.5] with a corrected p of .11: the interval holds neither 0 nor an end of what matters."""
+    why = verdict(LOWER, -8.0, -14.4, -1.5, 0.11, 10, 10.0)
+    assert why == (UNSETTLED, "no difference is found after correction, and one of 10 is not excluded")
+    why = verdict(NO_LOWER, -2.2, -4.1, -0.4, 0.18, 10, 3.0)
+    assert why == (UNSETTLED, "no loss is found, and one of 3 is not excluded")
+    small = {
+        "difference": 0.0026,
+        "ci_low": 0.0014,
+        "ci_high": 0.0037,
+        "metric": "verification",
+        "direction": HIGHER,
+    }
+    assert (
+        claims_page.shown_value(SimpleNamespace(**small)) == "+0.0026 [0.0014, 0.0037]"
+    )  # not 0.00 that is "there"
 
 
 @pytest.mark.parametrize("case", RULE)
