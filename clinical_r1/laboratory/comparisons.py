@@ -8,6 +8,7 @@ from clinical_r1.laboratory.draws import draw, mean_and_interval, mean_over_seed
 from clinical_r1.laboratory.records import (
     BENCHMARK,
     COUNTERPART,
+    FIX,
     OBJECTIVES,
     REASONING,
     REFERENCE_SETTING,
@@ -24,14 +25,16 @@ def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES):
     Columns: family, arm, label, setting, against, metric, status (`metrics.status`), value, ci_low, ci_high (means, accuracy
     in per cent), difference, difference_low, difference_high (paired, arm minus against), p, then p_holm, mde_holm and tests of
     `metrics.with_holm`, n (questions), seeds, interval (its name), seconds (mean training time). The reference's own row
-    has no difference, and one seed has no p.
+    has no difference, and one seed has no p. A family without other arms has the reference's row alone.
     """
     import pandas as pd
 
     arms = members(lab, family, against)
-    if against not in arms or len(arms) < 2:
+    if family not in {*lab.arms["family"], *families(lab), *REFERENCE_SETTING}:
+        raise ValueError(f"got the family {family!r}; expected one of {families(lab)}.")
+    if against not in arms:
         raise ValueError(
-            f"family {family!r} against {against!r} leaves the arms {arms}; expected one of {families(lab)}."
+            f"the arm {against!r}, which family {family!r} is compared with, has no answers; {FIX}."
         )
     drawn = draw(lab, arms, metrics)
     about = lab.arms.set_index("arm")

@@ -343,3 +343,15 @@ def test_shares_keep_tied_groups_apart(lab):
 def test_seconds_are_relative_to_the_reference(lab):
     table = comparisons.seconds_per_arm(lab).set_index("arm")
     assert "baseline" not in table.index and table.loc["crpo", "against_reference"] == 1
+
+
+def test_a_family_without_other_arms_has_no_difference_and_a_missing_reference_is_named(lab):
+    alone = without_arms(lab, "k0", "k3", "k30")
+    table = comparisons.ablation_table(alone, "k")
+    assert set(table["arm"]) == {"crpo"} and table["difference"].isna().all() and (table["tests"] == 0).all()
+    with pytest.raises(ValueError, match="the arm 'crpo', which family 'k' is compared with, has no answers"):
+        comparisons.ablation_table(without_arms(lab, "crpo"), "k")
+
+
+def without_arms(lab, *arms):
+    return lab._replace(scores=lab.scores[~lab.scores["arm"].isin(arms)])
