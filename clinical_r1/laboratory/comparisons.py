@@ -25,7 +25,8 @@ def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES):
     Columns: family, arm, label, setting, against, metric, status (`metrics.status`), value, ci_low, ci_high (means, accuracy
     in per cent), difference, difference_low, difference_high (paired, arm minus against), p, then p_holm, mde_holm and tests of
     `metrics.with_holm`, n (questions), seeds, interval (its name), seconds (mean training time). The reference's own row
-    has no difference, and one seed has no p. A family without other arms has the reference's row alone.
+    has no difference, and one seed has no p. A family without other arms has the reference's row alone; an
+    arm whose own reference has no answers has no difference either.
     """
     import pandas as pd
 
@@ -42,13 +43,14 @@ def ablation_table(lab, family, against=REFERENCE, metrics=OBJECTIVES):
     for arm in arms:
         other = COUNTERPART.get(arm, against) if family == "cold_start" else against
         is_reference = arm == other or (family == "cold_start" and arm in COUNTERPART.values())
+        alone = is_reference or other not in arms
         settled = REFERENCE_SETTING.get(family, "") if arm == against else about.loc[arm, "setting"]
         names = {"family": family, "arm": arm, "label": about.loc[arm, "label"]}
-        names |= {"setting": "" if pd.isna(settled) else settled, "against": None if is_reference else other}
+        names |= {"setting": "" if pd.isna(settled) else settled, "against": None if alone else other}
         for metric in drawn.objectives:
             row = names | {"metric": metric, "status": status(BENCHMARK, metric)}
             row |= mean_and_interval(drawn, arm, metric)
-            if not is_reference:
+            if not alone:
                 row |= _difference(drawn, arm, other, metric)
             rows.append(row | {"seconds": about.loc[arm, "seconds"]})
     columns = [name for name in ABLATION_COLUMNS if name not in TESTED_COLUMNS[1:]]

@@ -355,3 +355,12 @@ def test_a_family_without_other_arms_has_no_difference_and_a_missing_reference_i
 
 def without_arms(lab, *arms):
     return lab._replace(scores=lab.scores[~lab.scores["arm"].isin(arms)])
+
+
+def test_an_arm_is_never_compared_with_one_that_is_missing(lab):
+    table = comparisons.ablation_table(without_arms(lab, "grpo"), "cold_start").set_index("arm")
+    assert table.loc["cold_start_grpo", ["difference", "p_holm"]].isna().all(axis=None)
+    assert table.loc["cold_start_crpo", "difference"].notna().all()
+    drawn = draws.draw(lab, ("crpo",), ("drc",))
+    with pytest.raises(ValueError, match=r"no answers were drawn of \['grpo'\]"):
+        drawn.contrast("drc", {"crpo": 1.0, "grpo": -1.0})
