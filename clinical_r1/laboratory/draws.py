@@ -83,7 +83,7 @@ class Draws:
         return estimate_function(estimate, draws, from_seeds, self.seeds, self.questions)
 
     def contrast(self, objective, weights, paired=True) -> Estimate:
-        """Estimate of the weighted sum of arms' means in one objective; weights: arm -> number. ValueError for an arm not drawn."""
+        """Estimate of the weighted sum of arms' means in one objective; weights: arm -> number. ValueError: an arm not drawn."""
         if absent := sorted(set(weights) - set(self.arms)):
             raise ValueError(f"no answers were drawn of {absent}; expected some of {list(self.arms)}: {FIX}.")
         k, signs = self.objectives.index(objective), np.array([weights.get(arm, 0.0) for arm in self.arms])
