@@ -5,6 +5,7 @@ import numpy as np
 
 from clinical_r1.arms import ARMS
 from clinical_r1.intervals import mean_interval
+from clinical_r1.labels import METHOD_LABELS
 from clinical_r1.plots import ASIDE, LIT, SMALL, look_of, note_above
 
 TRUE_CLAIMS = "true_claims"
@@ -15,6 +16,7 @@ PANELS = {
     "direct": "Right without reasoning,\nretrained (%)",
 }
 PER_CENT = tuple(PANELS)[1:]
+LONGEST = 32  # characters of an arm's label
 
 
 def weight_of_claims(rows, sampled=None, benchmark: str = "clinic"):
@@ -30,10 +32,11 @@ def weight_of_claims(rows, sampled=None, benchmark: str = "clinic"):
     parts = [shares[["method", "seed", "measure", "value"]]]
     if sampled is not None:
         own = sampled[(sampled["benchmark"] == benchmark) & sampled["method"].isin(set(rows["method"]))]
-        counts = own.assign(value=[measures.get("faithfulness", np.nan) for measures in own["measures"]])
+        counts = own.assign(value=[(given or {}).get("faithfulness", np.nan) for given in own["measures"]])
         means = counts.groupby(["method", "seed"], sort=False)["value"].mean().reset_index()
         parts.insert(0, means.assign(measure=TRUE_CLAIMS).dropna())
-    return pd.concat(parts, ignore_index=True)[["method", "seed", "measure", "value"]]
+    table = pd.concat(parts, ignore_index=True)[["method", "seed", "measure", "value"]]
+    return table.dropna(subset="value", ignore_index=True)
 
 
 def causal_weight(table):
@@ -66,7 +69,7 @@ def causal_weight(table):
         ax.set_title(PANELS[measure])
         ax.set_xlim(*(-3, 103) if measure in PER_CENT else (0, 1.15 * max(own["value"].max(), 0.1)))
         ax.grid(axis="y", visible=False)
-    axes[0, 0].set_yticks(range(len(arms)), [ARMS[arm].label if arm in ARMS else arm for arm in arms])
+    axes[0, 0].set_yticks(range(len(arms)), [_label(arm) for arm in arms])
     axes[0, 0].set_ylim(len(arms) - 0.5, -0.5)
     several = table.groupby(["method", "measure"])["seed"].nunique().max() > 1
     note_above(
@@ -78,12 +81,19 @@ def causal_weight(table):
     return figure
 
 
+def _label(arm):
+    """What an arm is called beside its line, cut where it would leave no room for the panels."""
+    label = METHOD_LABELS.get(arm) or (ARMS[arm].label if arm in ARMS else arm)
+    return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
+
+
 def _arm(ax, place, arm, values, most):
     if not len(values):
         look = {"color": ASIDE, "fontsize": SMALL, "va": "center"}
         ax.text(0.03, place, "not asked", transform=ax.get_yaxis_transform(), **look)
         return
-    look = look_of(arm, "grounded" if arm == "exact_tally" else None)
+    family = ARMS[arm].family if arm in ARMS else ""
+    look = look_of(arm, None if arm in METHOD_LABELS else family)
     spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0]
     ax.scatter(
         values, place + np.asarray(spread), s=9, color=look["color"], alpha=0.45, linewidths=0, zorder=2

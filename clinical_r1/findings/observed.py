@@ -295,7 +295,10 @@ def reasoning_removed(effect: pd.DataFrame | None) -> str:
     """Accuracy with an arm's own reasoning minus without. effect: `audit.perturbations.reasoning_table`; None: not asked."""
     if effect is None or effect.empty:
         return finding("not asked: this profile gives no greedy answers")
-    gain = effect[effect["measure"] == "gain"]
+    gain = effect[(effect["measure"] == "gain") & effect["value"].notna()]
+    if gain.empty:
+        return finding("no answer was given both with its reasoning and without")
+    readings = verb(gain["reading"].nunique(), "in the one reading", "in both readings")
     better, worse = gain["ci_low"] > 0, gain["ci_high"] < 0
     lines = []
     for name, own in gain.groupby("method", sort=False):
@@ -306,9 +309,9 @@ def reasoning_removed(effect: pd.DataFrame | None) -> str:
         lines.append(f"{arm(name)}: {listed(said)}.")
     both = gain.assign(better=better).groupby("method", sort=False)["better"].all()
     names = [arm(name) for name in both[both].index]
-    heading = "no arm is found to be more accurate with its own reasoning, in both readings"
+    heading = f"no arm is found to be more accurate with its own reasoning, {readings}"
     if names:
-        heading = f"reasoning makes the answers of {listed(names)} more accurate, in both readings"
+        heading = f"reasoning makes the answers of {listed(names)} more accurate, {readings}"
     if len(harmed := [arm(name) for name in dict.fromkeys(gain.loc[worse, "method"])]):
         heading += f"; those of {listed(harmed)} are worse with it in at least one"
     asked = f"{size([gain['n'].max()], [])}, one training seed; the sign is read off the 95 % intervals."

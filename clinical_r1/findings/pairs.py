@@ -379,7 +379,7 @@ def _both(table, where, pair, metric, digits) -> str:
 
 def _kept(table, pair, frame) -> str:
     """Of the differences a response that are found, how many point the same way per 100 tokens; "" without any."""
-    same = apart = total = 0
+    same = apart = equal = total = 0
     for row in frame.to_dict("records"):
         name = f"{row['metric']}_per_100_tokens"
         if outcome(row) in (HIGHER, LOWER) and all(
@@ -389,7 +389,10 @@ def _kept(table, pair, frame) -> str:
             one, other = (one, other) if row["difference"] > 0 else (other, one)
             total += 1
             same += bool(one["value"] > other["value"])
+            equal += bool(one["value"] == other["value"])
             apart += bool(one["ci_low"] > other["ci_high"])
+    if total == 1 and equal:
+        return "the one count that is found to differ is equal per 100 tokens"
     if total == 1:
         way = f"{'the same' if same else 'the other'} way per 100 tokens{', with intervals apart' if apart else ''}"
         return f"the one count that is found to differ points {way}"

@@ -6,6 +6,8 @@ import pytest
 from legible import assert_legible, fresh_figures
 
 from clinical_r1.causality.plots import PANELS, TRUE_CLAIMS, causal_weight, weight_of_claims
+from clinical_r1.labels import METHOD_LABELS
+from clinical_r1.plots import set_style
 
 assert fresh_figures  # a fixture
 ARMS = ("baseline", "grpo", "crpo", "cold_start_grpo", "cold_start_crpo", "exact_tally")
@@ -66,3 +68,20 @@ def test_one_seed_and_one_panel_have_no_interval():
     assert figure.get_suptitle() == "One training seed."
     with pytest.raises(ValueError, match="expected some of"):
         causal_weight(probed().assign(measure="denied", value=1.0).head(0))
+
+
+def test_arms_of_a_stranger_are_drawn_and_what_has_no_value_was_not_asked(monkeypatch):
+    monkeypatch.setitem(METHOD_LABELS, "odd", "$\\foo$ " + 200 * "x")
+    answers = sampled((0,), ("baseline", "crpo"))
+    answers["measures"] = [None if row.method == "crpo" else row.measures for row in answers.itertuples()]
+    shares = probed((0,), ("baseline", "crpo", "odd", "k30", "nobody"))
+    shares.loc[shares["method"] == "nobody", "share"] = np.nan
+    table = weight_of_claims(shares, answers)
+    assert "nobody" not in set(table["method"]) and table["value"].notna().all()
+    assert set(table.loc[table["measure"] == TRUE_CLAIMS, "method"]) == {"baseline"}
+    set_style()
+    figure = causal_weight(table)
+    figure.canvas.draw()  # a $ in a label is no formula
+    labels = [text.get_text() for text in figure.axes[0].get_yticklabels()]
+    assert max(map(len, labels)) <= 32 and "k = 30" in labels
+    causal_weight(table.assign(method="nobody"))

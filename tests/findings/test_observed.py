@@ -190,3 +190,18 @@ def test_the_fewest_of_one_arm_is_no_finding():
     assert "Fewest" not in text and "CRPO 50.0 % [40.0, 60.0]; 1 question," in text
     text = observed.options_exchanged(pd.DataFrame([row, row | {"method": "grpo"}]))
     assert "Fewest" not in text and "CRPO 50.0 % [40.0, 60.0] and GRPO" in text
+
+
+def test_reasoning_of_one_reading_or_of_none():
+    row = {
+        "method": "crpo",
+        "reading": "letter",
+        "measure": "gain",
+        "value": 0.1,
+        "ci_low": 0.05,
+        "ci_high": 0.2,
+        "n": 1,
+    }
+    assert head(observed.reasoning_removed(pd.DataFrame([row]))).endswith("more accurate, in the one reading")
+    none = pd.DataFrame([row | {"measure": "with"}])
+    assert head(observed.reasoning_removed(none)).startswith("No answer was given both")

@@ -346,3 +346,16 @@ def test_one_difference_is_singular():
         pd.DataFrame(both)
     )
     assert "exploratory: 1 of 1 survives" in pairs.richer(pd.DataFrame(both))
+
+
+def test_equal_counts_per_100_tokens_point_no_way():
+    frame = comparison(sets=("clinic",), measures=("drc",), **CLEAR)
+    names = {
+        "benchmark": "clinic",
+        "metric": "drc_per_100_tokens",
+        "value": 0.0,
+        "ci_low": 0.0,
+        "ci_high": 0.0,
+    }
+    extra = pd.DataFrame([names | {"method": name} for name in claims.PLAIN])
+    assert "is equal per 100 tokens" in pairs.longer(extra, frame)
