@@ -173,9 +173,10 @@ def base_lines(found) -> str:
             + (f" ({_against_baseline(against[row['method']])})" if row["method"] in against else "")
             for row in shares
         )
-        lines.append(
-            f"- **Base {plain(base)}** ({seeds_of(own['seeds'].max())}), answers that follow a swap: {arms}."
-        )
+        if arms:
+            lines.append(
+                f"- **Base {plain(base)}** ({seeds_of(own['seeds'].max())}), answers that follow a swap: {arms}."
+            )
     return "\n".join(lines)
 
 

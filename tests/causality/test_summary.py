@@ -163,3 +163,4 @@ def test_probes_that_were_not_asked_and_arms_of_one_s_own_are_told_as_they_are()
         said.startswith(r"- **my\|arm**: ") and "swap" not in said and r"| my\|arm |" in as_markdown(shares)
     )
     assert base_lines(tests).startswith(r"- **Base b\|se**")
+    assert base_lines(tests.assign(against="baseline")) == ""  # no share of any arm
