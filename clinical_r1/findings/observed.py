@@ -309,12 +309,15 @@ def reasoning_removed(effect: pd.DataFrame | None) -> str:
         lines.append(f"{arm(name)}: {listed(said)}.")
     both = gain.assign(better=better).groupby("method", sort=False)["better"].all()
     names = [arm(name) for name in both[both].index]
-    heading = f"no arm is found to be more accurate with its own reasoning, {readings}"
+    heading = f"no arm is found to be less accurate where its own reasoning is taken out, {readings}"
     if names:
-        heading = f"reasoning makes the answers of {listed(names)} more accurate, {readings}"
+        heading = f"with the reasoning taken out, {listed(names)} {verb(len(names), 'is', 'are')} less accurate, {readings}"
     if len(harmed := [arm(name) for name in dict.fromkeys(gain.loc[worse, "method"])]):
-        heading += f"; those of {listed(harmed)} are worse with it in at least one"
-    asked = f"{size([gain['n'].max()], [])}, one training seed; the sign is read off the 95 % intervals."
+        heading += f"; {listed(harmed)} {verb(len(harmed), 'is', 'are')} more accurate in at least one"
+    asked = f"{size([gain['n'].max()], [])}, one training seed; the sign is read off the 95 % intervals. An arm that was trained "
+    asked += (
+        "to reason first is asked here for what it never learned; the direct control below is trained for it."
+    )
     return finding(heading, bullets(lines), asked)
 
 

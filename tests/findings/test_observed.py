@@ -143,7 +143,7 @@ def test_probes():
         ]
     )  # fmt: skip
     assert head(observed.reasoning_removed(effect)) == (
-        "Reasoning makes the answers of CRPO more accurate, in both readings; those of Baseline are worse with it in at least one"
+        "With the reasoning taken out, CRPO is less accurate, in both readings; Baseline is more accurate in at least one"
     )
     assert "GRPO: +5.0 points [−5.0, 15.0] (first option named)" in observed.reasoning_removed(effect)
     assert head(observed.reasoning_removed(None)).startswith("Not asked")
@@ -202,6 +202,6 @@ def test_reasoning_of_one_reading_or_of_none():
         "ci_high": 0.2,
         "n": 1,
     }
-    assert head(observed.reasoning_removed(pd.DataFrame([row]))).endswith("more accurate, in the one reading")
+    assert head(observed.reasoning_removed(pd.DataFrame([row]))).endswith("less accurate, in the one reading")
     none = pd.DataFrame([row | {"measure": "with"}])
     assert head(observed.reasoning_removed(none)).startswith("No answer was given both")
