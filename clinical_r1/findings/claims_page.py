@@ -6,6 +6,7 @@ from clinical_r1.arms import ARMS
 from clinical_r1.findings.claims import (
     AFTER,
     APART,
+    BASES_NEEDED,
     CONTRADICTED,
     MARGINS,
     MOST,
@@ -15,7 +16,19 @@ from clinical_r1.findings.claims import (
     WITHOUT,
     verdicts,
 )
-from clinical_r1.findings.wording import bullets, level, listed, measure, p_cell, places, plain, size
+from clinical_r1.findings.wording import (
+    bullets,
+    capital,
+    counted,
+    level,
+    listed,
+    measure,
+    p_cell,
+    places,
+    plain,
+    size,
+    verb,
+)
 from clinical_r1.metrics import PRIMARY_BENCHMARKS
 from clinical_r1.tables import markdown, number, whole
 
@@ -73,48 +86,80 @@ def _numbers(row):
     return [row.key.replace("_", " "), f"{pair}: {measure(row.metric)}", where, *cells]
 
 
-NAMED = {  # claims of CRPO over GRPO, in few words
-    "accurate": "no less accurate",
-    "truthful": "more true claims",
-    "complete": "more rejected options",
-    "fewer_false": "fewer false claims",
-    "behaviours": "more visible thinking",
-    "expert": "no less accurate on the hardest set",
+NAMED = {  # what the paper claims of CRPO over GRPO, after "that it"
+    "accurate": "is no less accurate",
+    "truthful": "states more true claims",
+    "complete": "rejects more options",
+    "fewer_false": "makes fewer false claims",
+    "behaviours": "shows more steps of thinking",
+    "expert": "is no less accurate on the hardest set",
 }
 SAID = (SUPPORTED, CONTRADICTED, UNSETTLED)
+FIRST = ("accurate", "truthful", "complete", "fewer_false")  # the primary claims of CRPO over GRPO
 
 
 def in_short(rows: pd.DataFrame) -> str:
     """What was found, in four bullets, every number from `answer_rows`; a bullet whose comparisons were not run is left out."""
     asked = verdicts(rows).set_index(["key", "when"])["verdict"]
-    return bullets([_gain(rows), _over_grpo(asked), _used(rows, asked), _needed(rows, asked)]) + "\n"
+    return (
+        bullets([_gain(rows, asked), _over_grpo(rows, asked), _used(rows, asked), _needed(rows, asked)])
+        + "\n"
+    )
+
+
+def _own(rows, key, benchmark="clinic", **more):
+    """The comparisons of one claim that were run."""
+    own = rows[(rows["key"] == key) & (rows["benchmark"] == benchmark) & rows["difference"].notna()]
+    for name, value in more.items():
+        own = own[own[name] == value]
+    return own
 
 
 def _shown(rows, key, benchmark="clinic", unit=" points", **more) -> list[str]:
     """ "+33.9 points [31.0, 36.8]" of a comparison, one for each base: the run's own first, then others; [] where not run."""
-    own = rows[(rows["key"] == key) & (rows["benchmark"] == benchmark) & rows["difference"].notna()]
-    for name, value in more.items():
-        own = own[own[name] == value]
-    return [shown_value(row, unit) for row in own.itertuples()]
+    return [shown_value(row, unit) for row in _own(rows, key, benchmark, **more).itertuples()]
 
 
-def _gain(rows):
+def _gain(rows, asked):
     clinic, shift = (_shown(rows, "better_than_base", name) for name in PRIMARY_BENCHMARKS)
     if not clinic:
         return None
+    heads = {
+        SUPPORTED: "A cold start and CRPO make the base model more accurate",
+        CONTRADICTED: "A cold start and CRPO do not make the base model more accurate",
+    }
+    head = heads.get(
+        asked[("better_than_base", APART)], "Whether training makes the base model more accurate is open"
+    )
     also = f", {shift[0]} on `clinic-shift`" if shift else ""
-    return f"**Training**: a cold start and CRPO change the base model's accuracy by {clinic[0]} on `clinic`{also}."
+    return f"**{head}**: {clinic[0]} on `clinic`{also}."
 
 
-def _over_grpo(asked):
+def _over_grpo(rows, asked):
     """The paper's claims by verdict; once, where they are the same without and after a cold start."""
     said = {}
     for when in (WITHOUT, AFTER):
         of = {kind: [words for key, words in NAMED.items() if asked[(key, when)] == kind] for kind in SAID}
-        if parts := [f"**{kind}**: {', '.join(names)}" for kind, names in of.items() if names]:
+        if parts := [f"**{kind}** that CRPO {listed(names)}" for kind, names in of.items() if names]:
             said.setdefault("; ".join(parts), []).append(when)
-    parts = [f"{' and '.join(whens)} {text}" for text, whens in said.items()]
-    return f"**CRPO against GRPO**, as the paper claims it: {'. And '.join(parts)}." if parts else None
+    if not said:
+        return None
+    given = [
+        asked[(key, when)] for key in NAMED for when in (WITHOUT, AFTER) if asked[(key, when)] != NOT_RUN
+    ]
+    head = f"{given.count(SUPPORTED)} of {counted(len(given), 'verdict')} on CRPO against GRPO"
+    head += f" {verb(len(given), 'supports', 'support')} the paper"
+    parts = ". ".join(f"{capital(' or '.join(whens))}: {text}" for text, whens in said.items())
+    return f"**{head}.** {parts}.{_meant(rows)}"
+
+
+def _meant(rows):
+    """What "contradicted" means of CRPO against GRPO, where it never means that the opposite was found."""
+    own = rows[rows["key"].isin(NAMED) & (rows["verdict"] == CONTRADICTED)]
+    if own.empty or not own["why"].str.endswith("is excluded").all():
+        return ""
+    sizes = listed(dict.fromkeys(f"{margin:g}" for margin in own["margin"]), "or")
+    return f" Contradicted means here: an advantage of {sizes} an answer is ruled out. The opposite was not found."
 
 
 def _others(values):
@@ -123,57 +168,77 @@ def _others(values):
     return f"; on {len(others)} other base{'s' * (len(others) > 1)} {listed(others)}" if others else ""
 
 
+def _about_causes(rows, asked, key, supported, contradicted):
+    """The first words, bold; and on how many bases it was asked, where those are too few for the verdict "supported"."""
+    said, own = asked[(key, APART)], rows[(rows["key"] == key) & (rows["verdict"] != NOT_RUN)]
+    if said in (SUPPORTED, CONTRADICTED):
+        return f"**{supported if said == SUPPORTED else contradicted}**"
+    if (own["verdict"] == SUPPORTED).all() and (bases := own["base"].nunique()) < BASES_NEEDED:
+        return f"**{supported}** (unsettled: {bases} of {BASES_NEEDED} required base models tested)"
+    return f"**Open: {supported[0].lower()}{supported[1:]}**"
+
+
+def _sizes(own):
+    return size(own["n"].iloc[:1], own["seeds"].iloc[:1])
+
+
 def _used(rows, asked):
-    shares, changes = _shown(rows, "moves", unit=" %", method="crpo"), _shown(rows, "removed", method="crpo")
-    if not shares:
+    own, changes = _own(rows, "moves", method="crpo"), _shown(rows, "removed", method="crpo")
+    if own.empty:
         return None
-    words = {SUPPORTED: "decides the answer", CONTRADICTED: "does not decide the answer"}
-    head = words.get(asked[("moves", APART)], "may or may not decide the answer")
-    against = f" Against the base model that is {changes[0]}{_others(changes)}." if changes else ""
+    shares = _shown(rows, "moves", unit=" %", method="crpo")
+    says = (
+        "The answer follows the written reasoning",
+        "The answer does not always follow the written reasoning",
+    )
+    head = _about_causes(rows, asked, "moves", *says)
+    against = f" CRPO minus the base model: {changes[0]}{_others(changes)}." if changes else ""
     return (
-        f"**The reasoning {head}**: where the names of two options are exchanged in it, {shares[0]} of CRPO's answers "
-        f"follow{_others(shares)}.{against}"
+        f"{head}: when we exchange the names of two options in CRPO's reasoning, its answer changes with them in "
+        f"{shares[0]} ({_sizes(own)}){_others(shares)}.{against}"
     )
 
 
 def _needed(rows, asked):
-    more = _shown(rows, "direct", unit=" points of accuracy", method="crpo")
-    if not more:
+    own = _own(rows, "direct", method="crpo")
+    if own.empty:
         return None
-    words = {SUPPORTED: "It is not needed", CONTRADICTED: "It is needed"}
-    head = words.get(asked[("direct", APART)], "Whether it is needed is open")
-    return f"**{head}**: a copy trained to answer at once, compared with CRPO and its reasoning: {more[0]}{_others(more)}."
-
-
-FIRST = ("accurate", "truthful", "complete", "fewer_false", "better_than_base", "moves", "removed", "truer")
+    more = _shown(rows, "direct", method="crpo")
+    says = (f"A copy trained to answer without reasoning is {how} accurate" for how in ("as", "less"))
+    head = _about_causes(rows, asked, "direct", *says)
+    return (
+        f"{head}: the copy minus CRPO with reasoning, {more[0]} of accuracy ({_sizes(own)}){_others(more)}."
+    )
 
 
 def first_screen(rows: pd.DataFrame) -> str:
-    """The README's block: what was found, and eight claims with their verdicts and numbers on `clinic`."""
+    """The README's block: what was found, and the paper's primary claims of CRPO over GRPO with verdicts and numbers."""
     asked = verdicts(rows).set_index(["key", "when"])
     lines = []
     for key in FIRST:
-        whens = (WITHOUT, AFTER) if (key, WITHOUT) in asked.index else (APART,)
-        cells = [f"**{asked.loc[(key, when), 'verdict']}**{_on_clinic(rows, key, when)}" for when in whens]
-        lines.append([asked.loc[(key, whens[0]), "claim"], *(cells if len(cells) == 2 else [cells[0], ""])])
+        cells = [
+            f"**{asked.loc[(key, when), 'verdict']}**{_on_both(rows, key, when)}" for when in (WITHOUT, AFTER)
+        ]
+        lines.append([asked.loc[(key, WITHOUT), "claim"], *cells])
     seeds, largest = rows["seeds"].max(), rows.loc[rows["metric"] == "accuracy", "n"].max()
     asked_of = size([largest], [seeds], "questions a set")
+    both = " · ".join(f"`{name}`" for name in PRIMARY_BENCHMARKS)
     return (
-        f"Verdicts for this synthetic clinic only: {f'up to {asked_of}' if asked_of else 'nothing was run'}, rules "
-        "written before the run ([claims](docs/claims.md)). In brackets: the difference on `clinic` with its 95 % interval, in "
-        "points of accuracy, claims a response, or per cent of answers that follow exchanged names. *Contradicted* also where a "
-        f"difference that matters is excluded: {MARGINS['accuracy']:g} points, {MARGINS['faithfulness']:g} claims, "
-        f"{MARGINS['swap']:g} points of the swap.\n\n"
+        f"For the synthetic clinic only: {f'up to {asked_of}' if asked_of else 'nothing was run'}, rules written before "
+        "the run ([claims](docs/claims.md)). Brackets hold 95 % intervals; + means that the first named has more. Verdicts are "
+        "corrected for many tests, intervals are not.\n\n"
         + in_short(rows)
-        + "\n"
-        + markdown(["claim", WITHOUT, AFTER], lines)
+        + f"\nEach cell: the verdict, then CRPO minus GRPO on {both}, in points of accuracy or in claims (options) an answer. "
+        f"**Supported**: found on both sets; for accuracy, a loss of {MARGINS['accuracy']:g} points is ruled out. "
+        "**Contradicted**: on one set or both, the opposite was found, or an advantage of "
+        f"{MARGINS['faithfulness']:g} is ruled out. **Unsettled**: anything else.\n\n"
+        + markdown(["the paper's claim", WITHOUT, AFTER], lines)
         + "\n"
     )
 
 
-def _on_clinic(rows, key, when):
-    """ " (+0.17 [0.10, 0.24])": the comparisons on `clinic` behind one cell; "" where nothing was run."""
-    own = rows[(rows["key"] == key) & (rows["when"] == when) & (rows["benchmark"] == "clinic")]
-    own = own[own["difference"].notna()].drop_duplicates(["method", "against", "metric"])
-    shown = [f"{ARMS[row.method].label} " * (len(own) > 1) + shown_value(row) for row in own.itertuples()]
-    return f" ({'; '.join(shown)})" if shown else ""
+def _on_both(rows, key, when):
+    """ ": +0.17 [0.10, 0.24] · +0.09 [0.01, 0.17]": what one cell rests on, a dash for a set that was not run; "" for neither."""
+    own = rows[rows["when"] == when]
+    shown = [_shown(own, key, name, unit="") or ["–"] for name in PRIMARY_BENCHMARKS]
+    return "" if shown == [["–"]] * len(shown) else f": {' · '.join(one for one, *_ in shown)}"

@@ -226,11 +226,18 @@ def test_pages_show_verdicts_numbers_and_signs():
     first, block = claims_page.first_screen(rows), claims_page.claims_block(rows)
     assert "up to 2,000 questions a set, 10 training seeds" in first
     line = next(line for line in first.splitlines() if line.startswith("| CRPO makes fewer false"))
-    assert line.count("**contradicted** (+0.50 [0.40, 0.60])") == 2
+    assert line.count("**contradicted**: +0.50 [0.40, 0.60] · +0.50 [0.40, 0.60]") == 2
     assert (
-        "| reward for the outcome makes claims matter less to the answer | **supported** (GRPO −50.0 [−53.0, −47.0];"
-        in first
+        "CRPO minus GRPO on `clinic` · `clinic-shift`" in first and "a loss of 3 points is ruled out" in first
     )
+    table = every_comparison()
+    only = answer_rows({"comparisons": table[table["benchmark"] != "clinic-shift"]})
+    line = next(
+        line for line in claims_page.first_screen(only).splitlines() if line.startswith("| CRPO states more")
+    )
+    assert line.count("**unsettled**: +0.50 [0.40, 0.60] · –") == 2
+    assert "| **not run** | **not run** |" in claims_page.first_screen(answer_rows({}))
+    assert "| reward for the outcome makes claims matter less to the answer | ours | **supported** |" in block
     assert "| majority voting adds little | the paper, text | not run | one answer a question |" in block
     assert (
         "| truthful | CRPO − GRPO: true claims | `clinic` | +0.50 [0.40, 0.60] | .001 | 0.20 | 2,000 | 10 | supported"
@@ -243,27 +250,55 @@ def test_pages_show_verdicts_numbers_and_signs():
 def test_what_was_found_in_four_bullets():
     rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
     gain, over, used, needed = claims_page.in_short(rows).splitlines()
-    assert "accuracy by +0.5 points [0.4, 0.6] on `clinic`, +0.5 points [0.4, 0.6] on `clinic-shift`" in gain
     assert (
-        "without a cold start and after a cold start **supported**: no less accurate, more true claims"
-        in over
+        "make the base model more accurate**: +0.5 points [0.4, 0.6] on `clinic`, +0.5 points [0.4, 0.6] on"
+        in gain
     )
-    assert over.count("**contradicted**: fewer false claims") == 1  # the same in both is said once
-    assert "does not decide the answer" in used and "5.0 % [2.0, 8.0] of CRPO's answers follow" in used
     assert (
-        "follow; on 2 other bases 5.0 % [2.0, 8.0] and 5.0 % [2.0, 8.0]. Against the base model that is −50.0 points"
+        "**10 of 12 verdicts on CRPO against GRPO support the paper.** Without a cold start or after" in over
+    )
+    assert (
+        "**supported** that CRPO is no less accurate, states more true claims, rejects more options," in over
+    )
+    assert (
+        over.count("**contradicted** that CRPO makes fewer false claims") == 1
+    )  # the same in both is said once
+    assert "means here" not in over  # more false claims were found: the opposite
+    assert "**The answer does not always follow the written reasoning**" in used
+    assert (
+        "changes with them in 5.0 % [2.0, 8.0] (200 questions, 10 training seeds); on 2 other bases 5.0 % ["
         in used
     )
-    assert (
-        "It is not needed" in needed
-        and "CRPO and its reasoning: +4.0 points of accuracy [1.0, 7.0]; on 2 other" in needed
-    )
-    one = claims_page.in_short(answer_rows({"causality": probes(("shipped",))}))
-    assert "Whether it is needed is open" in one and "other base" not in one  # supported on one base of three
+    assert "CRPO minus the base model: −50.0 points [−53.0, −47.0]; on 2 other" in used
+    assert "**A copy trained to answer without reasoning is as accurate**" in needed
+    assert "minus CRPO with reasoning, +4.0 points [1.0, 7.0] of accuracy (200 questions, 10" in needed
     few = answer_rows({"comparisons": every_comparison(p=NAN, seeds=1)})
     gain, over = claims_page.in_short(few).splitlines()  # what was not run is not spoken of
-    assert over.count("**unsettled**") == 1 and "supported" not in over
+    assert "**Whether training makes the base model more accurate is open**" in gain
+    assert over.count("**unsettled**") == 1 and "0 of 12 verdicts" in over and "supported" not in over
     assert claims_page.in_short(answer_rows({})) == "\n"
+
+
+def test_a_claim_that_holds_on_too_few_bases_says_on_how_many():
+    one = claims_page.in_short(answer_rows({"causality": probes(("shipped",))}))
+    assert "is as accurate** (unsettled: 1 of 3 required base models tested): " in one
+    assert (
+        "other base" not in one and "does not always follow" in one
+    )  # 5 % follow: no base is missing for that
+    table = probes(("shipped",))
+    table.loc[table["probe"] == "direct", ["ci_low", "difference"]] = -0.2, 0.0
+    assert "**Open: a copy trained to answer without reasoning is as accurate**" in claims_page.in_short(
+        answer_rows({"causality": table})
+    )
+
+
+def test_contradicted_is_explained_where_the_opposite_was_not_found():
+    table = every_comparison(0.05, p=0.6)
+    over = claims_page.in_short(answer_rows({"comparisons": table})).splitlines()[1]
+    assert over.endswith("an advantage of 0.3 an answer is ruled out. The opposite was not found.")
+    worse = (table["metric"] == "drc") & (table["method"] == "crpo") & (table["against"] == "grpo")
+    table.loc[worse, ["difference", "ci_low", "ci_high", "p_holm"]] = -0.4, -0.5, -0.3, 0.001
+    assert "was not found" not in claims_page.in_short(answer_rows({"comparisons": table}))
 
 
 # ---- the page that was written before the run ----
