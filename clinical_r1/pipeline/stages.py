@@ -383,7 +383,7 @@ STAGES = (
         environment=tuple(
             f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
         ),
-        minutes={"smoke": 0.7, "cpu": 1.6, "published": 6, "laptop": 38, "colab": 15, "paper": 300},
+        minutes={"smoke": 0.7, "cpu": 1.6, "published": 3.4, "laptop": 38, "colab": 15, "paper": 300},
         per_seed=True,
     ),
     Stage(
