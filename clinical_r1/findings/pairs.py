@@ -388,13 +388,14 @@ def _kept(table, pair, frame) -> str:
             one, other = (table.loc[(row["benchmark"], each, name)] for each in pair)
             one, other = (one, other) if row["difference"] > 0 else (other, one)
             total += 1
+            which = f"{measure(row['metric'])} on {benchmark(row['benchmark'])}"
             same += bool(one["value"] > other["value"])
             equal += bool(one["value"] == other["value"])
             apart += bool(one["ci_low"] > other["ci_high"])
     if total == 1 and equal:
-        return "the one count that is found to differ is equal per 100 tokens"
+        return f"the one count that is found to differ, {which}, is equal per 100 tokens"
     if total == 1:
         way = f"{'the same' if same else 'the other'} way per 100 tokens{', with intervals apart' if apart else ''}"
-        return f"the one count that is found to differ points {way}"
+        return f"the one count that is found to differ, {which}, points {way}"
     kept = f"{same} point{'s' * (same == 1)} the same way per 100 tokens, {apart} with intervals apart"
     return f"of {total} counts that are found to differ {kept}" if total else ""

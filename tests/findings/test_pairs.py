@@ -190,7 +190,9 @@ def extra_rows(lengths, rate):
 def test_whether_it_is_just_longer():
     frame = comparison(sets=("clinic",), measures=("faithfulness",), **CLEAR)
     text = pairs.longer(extra_rows((40.0, 20.0), (5.0, 5.5)), frame, None)
-    assert head(text).endswith("the one count that is found to differ points the other way per 100 tokens")
+    assert head(text).endswith(
+        "the one count that is found to differ, true claims on `clinic`, points the other way per 100 tokens"
+    )
     assert (
         "40.0 [39.0, 41.0] and 20.0 [19.0, 21.0] tokens; per 100 tokens true claims 5.00 [4.00, 6.00] and 5.50"
         in text
@@ -358,4 +360,4 @@ def test_equal_counts_per_100_tokens_point_no_way():
         "ci_high": 0.0,
     }
     extra = pd.DataFrame([names | {"method": name} for name in claims.PLAIN])
-    assert "is equal per 100 tokens" in pairs.longer(extra, frame)
+    assert "rejected options on `clinic`, is equal per 100 tokens" in pairs.longer(extra, frame)
