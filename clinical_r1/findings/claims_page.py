@@ -99,12 +99,10 @@ FIRST = ("accurate", "truthful", "complete", "fewer_false")  # the primary claim
 
 
 def in_short(rows: pd.DataFrame) -> str:
-    """What was found, in four bullets, every number from `answer_rows`; a bullet whose comparisons were not run is left out."""
+    """What was found, in five bullets, every number from `answer_rows`; a bullet whose comparisons were not run is left out."""
     asked = verdicts(rows).set_index(["key", "when"])["verdict"]
-    return (
-        bullets([_gain(rows, asked), _over_grpo(rows, asked), _used(rows, asked), _needed(rows, asked)])
-        + "\n"
-    )
+    causes = _used(rows, asked), _weight(rows), _needed(rows, asked)
+    return bullets([_gain(rows, asked), _over_grpo(rows, asked), *causes]) + "\n"
 
 
 def _own(rows, key, benchmark="clinic", **more):
@@ -183,7 +181,7 @@ def _sizes(own):
 
 
 def _used(rows, asked):
-    own, changes = _own(rows, "moves", method="crpo"), _shown(rows, "removed", method="crpo")
+    own = _own(rows, "moves", method="crpo")
     if own.empty:
         return None
     shares = _shown(rows, "moves", unit=" %", method="crpo")
@@ -192,11 +190,36 @@ def _used(rows, asked):
         "The answer does not always follow the written reasoning",
     )
     head = _about_causes(rows, asked, "moves", *says)
-    against = f" CRPO minus the base model: {changes[0]}{_others(changes)}." if changes else ""
     return (
         f"{head}: when we exchange the names of two options in CRPO's reasoning, its answer changes with them in "
-        f"{shares[0]} ({_sizes(own)}){_others(shares)}.{against}"
+        f"{shares[0]} ({_sizes(own)}){_others(shares)}."
     )
+
+
+def _weight(rows):
+    """What reward for the outcome does to the share of answers that follow a swap, on every base, and to true claims."""
+    own = _own(rows, "removed")
+    if own.empty:
+        return None
+    bases, less = own["base"].nunique(), own.loc[own["verdict"] == SUPPORTED, "base"].nunique()
+    where = "every base model tested" if less == bases else f"{less} of {counted(bases, 'base model')}"
+    head = f"On {where if less else 'no base model tested'} reward for the outcome "
+    head += (
+        "makes the reasoning matter less to the answer"
+        if less
+        else "is found to make the reasoning matter less"
+    )
+    parts = []
+    for method in dict.fromkeys(own["method"]):
+        changes, truer = (
+            _shown(rows, key, unit=unit, method=method)
+            for key, unit in (("removed", " points"), ("truer", ""))
+        )
+        also = f", true claims an answer {truer[0]}" if truer else ""
+        parts.append(
+            f"{ARMS[method].label} minus its base model: answers that change with the names {changes[0]}{_others(changes)}{also}"
+        )
+    return f"**{head}**. {'. '.join(parts)}."
 
 
 def _needed(rows, asked):

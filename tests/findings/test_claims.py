@@ -247,9 +247,9 @@ def test_pages_show_verdicts_numbers_and_signs():
     assert len(verdicts(rows)) == len(CLAIMS)
 
 
-def test_what_was_found_in_four_bullets():
+def test_what_was_found_in_five_bullets():
     rows = answer_rows({"comparisons": every_comparison(), "causality": probes()})
-    gain, over, used, needed = claims_page.in_short(rows).splitlines()
+    gain, over, used, weight, needed = claims_page.in_short(rows).splitlines()
     assert (
         "make the base model more accurate**: +0.5 points [0.4, 0.6] on `clinic`, +0.5 points [0.4, 0.6] on"
         in gain
@@ -269,7 +269,19 @@ def test_what_was_found_in_four_bullets():
         "changes with them in 5.0 % [2.0, 8.0] (200 questions, 10 training seeds); on 2 other bases 5.0 % ["
         in used
     )
-    assert "CRPO minus the base model: −50.0 points [−53.0, −47.0]; on 2 other" in used
+    assert (
+        "**On every base model tested reward for the outcome makes the reasoning matter less to the answer**"
+        in weight
+    )
+    assert (
+        "CRPO minus its base model: answers that change with the names −50.0 points [−53.0, −47.0]; on 2 other"
+        in weight
+    )
+    assert weight.count("true claims an answer +0.50 [0.40, 0.60]") == 2
+    mixed = pd.concat([probes(("shipped", "a")), probes(("b",), swap=0.2)])
+    assert "On 2 of 3 base models reward for" in claims_page.in_short(answer_rows({"causality": mixed}))
+    none = claims_page.in_short(answer_rows({"causality": probes(("b",), swap=0.2)}))
+    assert "On no base model tested reward for the outcome is found to make" in none
     assert "**A copy trained to answer without reasoning is as accurate**" in needed
     assert "minus CRPO with reasoning, +4.0 points [1.0, 7.0] of accuracy (200 questions, 10" in needed
     few = answer_rows({"comparisons": every_comparison(p=NAN, seeds=1)})
