@@ -2,15 +2,19 @@
 
 import ast
 import importlib
+import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from pages import PAGES, blocks, one_line, page, published
 from test_imports import ROWS, WINGS
 
 import clinical_r1
+from clinical_r1.arms import METHODS
 from clinical_r1.files import PACKAGE, ROOT
+from clinical_r1.metrics import PRIMARY_BENCHMARKS
 from clinical_r1.pipeline import map as house_map
 from clinical_r1.pipeline import readme as generator
 
@@ -282,6 +286,46 @@ def test_attacks_are_outranked_as_the_page_says_and_fluent_lies_are_not():
     strangers = totals["stranger"].dropna()
     assert len(strangers) > 30 and (strangers == 12).mean() > 0.5
     assert "earns 12.00, as much as the honest one" in text
+
+
+def test_the_judges_of_notebook_04_find_what_the_page_says():
+    cells = json.loads((ROOT / "notebooks/04_benchmark_evaluation.ipynb").read_text(encoding="utf-8"))[
+        "cells"
+    ]
+    shown = "".join(json.dumps(cell.get("outputs", [])) for cell in cells)
+    text = one_line(page("docs/trust.md"))
+    assert "the exact counts do not tell the two apart" in text
+    assert "No order to find: the exact counts do not tell these two policies apart" in shown
+
+
+# ---- statistics.md and causality.md ----
+
+
+def test_spreads_between_seeds_are_those_of_the_published_run(published):
+    table = pd.read_csv(published / "fig1_radar.csv")
+    table = table[table["method"].isin(METHODS[1:])].set_index(["metric", "benchmark"])["seed_sd"]
+    ends = [
+        f"{table.loc['accuracy', name].min():.1f} to {table.loc['accuracy', name].max():.1f}"
+        for name in PRIMARY_BENCHMARKS
+    ]
+    true = pd.concat([table.loc["faithfulness", name] for name in PRIMARY_BENCHMARKS])
+    said = f"{ends[0]} points on `clinic` and {ends[1]} on `clinic-shift`, and {true.min():.2f} to {true.max():.2f} true claims"
+    assert said in one_line(page("docs/statistics.md"))
+
+
+def test_the_probe_that_points_the_other_way_does(published):
+    rows = pd.read_csv(published / "causality_differences.csv").query(
+        "base == 'shipped' and method == 'crpo'"
+    )
+    rows = rows[rows["against"] == "baseline"].set_index("probe")
+    text = one_line(page("docs/causality.md"))
+    assert (
+        "many more of CRPO's answers still name it than of the base model's (the column above; p < .001"
+        in text
+    )
+    assert rows.loc["denied", "difference"] > 0.2 and rows.loc["denied", "p_holm"] < 0.001
+    assert "no fewer are found to follow a swap" in text and rows.loc["swap", "p_holm"] > 0.05
+    assert rows.loc["denied", "status"] == "exploratory"
 
 
 # ---- constants ----

@@ -12,7 +12,7 @@ from clinical_r1.intervals import (
     paired_difference,
 )
 from clinical_r1.metrics import EXPLORATORY, PRIMARY, with_holm
-from clinical_r1.tables import markdown
+from clinical_r1.tables import markdown, whole
 
 ITSELF = "itself, reasoning"  # what the direct control of an arm is compared with
 TEST_COLUMNS = (
@@ -150,6 +150,8 @@ def sentences(shares, found) -> str:
             )
         lines += [f"- **{_label(arm)}**: {'; '.join(said)}."] if said else []
     asked = size([shares["questions"].max()], [shares["seeds"].max()])
+    control = shares.loc[shares["probe"] == "direct", "seeds"].max()
+    asked += f", {whole(control)} of them for the copies" if control < shares["seeds"].max() else ""
     lines.append(
         f"\n{asked}; in brackets 95 % intervals "
         f"({shares['interval'].iloc[0]}). Agreement is a trap: it needs no answer that follows the claims."

@@ -128,6 +128,7 @@ def verdict(direction: str, difference, low, high, p, seeds, margin: float | Non
             return SUPPORTED, "the interval lies above 50"
         below = CONTRADICTED, "the interval lies below 50"
         return below if high < 50 else (UNSETTLED, unknown or "it holds 50")
+    sign = "−" if direction == LOWER else "+"
     if direction == LOWER:
         difference, low, high = -difference, -high, -low
     found = p < LEVEL
@@ -144,8 +145,8 @@ def verdict(direction: str, difference, low, high, p, seeds, margin: float | Non
             else (CONTRADICTED, "the other way round")
         )
     if margin is not None and high < margin:
-        return CONTRADICTED, f"a difference of {margin:g} is excluded"
-    size = f", and one of {margin:g} is not excluded" if margin is not None else ""
+        return CONTRADICTED, f"a difference of {sign}{margin:g} is excluded"
+    size = f", and one of {sign}{margin:g} is not excluded" if margin is not None else ""
     return UNSETTLED, unknown or f"no difference is found after correction{size}"
 
 

@@ -102,8 +102,8 @@ def _origin(row):
     )
     if not code:
         return (
-            "It has no record of the code that trained it, because it is older than that record: its rewards, its clinic and its "
-            "forward pass may be other than today's ([changelog](../CHANGELOG.md))."
+            "The summary has no record of the code that trained its arms, because it is older than that record: their rewards, "
+            "their clinic and their forward pass may be other than today's ([changelog](../CHANGELOG.md))."
         )
     how = {"True": ", with shared prompts in the forward pass", "False": ", with TRL's own forward pass"}.get(
         shared, ""

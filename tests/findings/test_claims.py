@@ -74,7 +74,9 @@ RULE = [  # direction, difference, low, high, p, seeds, margin -> verdict
 def test_a_difference_that_correction_does_not_leave_is_not_said_to_hold_zero():
     """−8.0 [−14.4, −1.5] with a corrected p of .11: the interval holds neither 0 nor an end of what matters."""
     why = verdict(LOWER, -8.0, -14.4, -1.5, 0.11, 10, 10.0)
-    assert why == (UNSETTLED, "no difference is found after correction, and one of 10 is not excluded")
+    assert why == (UNSETTLED, "no difference is found after correction, and one of −10 is not excluded")
+    why = verdict(LOWER, 0.19, 0.05, 0.33, 0.11, 10, 0.3)  # +0.3 is inside, −0.3 is not
+    assert why == (CONTRADICTED, "a difference of −0.3 is excluded")
     why = verdict(NO_LOWER, -2.2, -4.1, -0.4, 0.18, 10, 3.0)
     assert why == (UNSETTLED, "no loss is found, and one of 3 is not excluded")
     small = {
