@@ -248,10 +248,10 @@ def first_screen(rows: pd.DataFrame) -> str:
     both = " · ".join(f"`{name}`" for name in PRIMARY_BENCHMARKS)
     return (
         f"For the synthetic clinic only: {f'up to {asked_of}' if asked_of else 'nothing was run'}, rules written before "
-        "the run ([claims](docs/claims.md)). Brackets hold 95 % intervals; + means that the first named has more. Verdicts are "
-        "corrected for many tests, intervals are not.\n\n"
+        "the run ([claims](docs/claims.md)). Brackets hold 95 % intervals; + means that the first named has more. Tests are "
+        "corrected for their number, intervals are not.\n\n"
         + in_short(rows)
-        + f"\nEach cell: the verdict, then CRPO minus GRPO on {both}, in points of accuracy or in claims (options) an answer. "
+        + f"\nEach cell: the verdict, then CRPO minus GRPO on {both}, in points of accuracy, claims or options an answer. "
         f"**Supported**: found on both sets; for accuracy, a loss of {MARGINS['accuracy']:g} points is ruled out. "
         "**Contradicted**: on one set or both, the opposite was found, or an advantage of "
         f"{MARGINS['faithfulness']:g} is ruled out. **Unsettled**: anything else.\n\n"
