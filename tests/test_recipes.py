@@ -19,6 +19,7 @@ from clinical_r1.artifacts import reward_set
 from clinical_r1.clinic import load_set
 from clinical_r1.engines.replay import AnswerFile, replayed_rows
 from clinical_r1.files import PACKAGE, ROOT, write_jsonl
+from clinical_r1.findings import pairs
 from clinical_r1.questions import Question
 from clinical_r1.settings import PROFILES
 
@@ -133,8 +134,11 @@ def test_answers_of_another_model_are_compared_by_the_notebook(mine, tmp_path):
     settings = replace(settings, seeds=(0, 1))
     cells = json.loads((ROOT / "notebooks" / "04_benchmark_evaluation.ipynb").read_text())["cells"]
     (cell,) = [source for c in cells if "settings.outside" in (source := "".join(c["source"]))]
-    scores = handmade_scores()
+    scores, shown = handmade_scores(), []
     names = {
+        "display": lambda *what: shown.extend(what),
+        "Markdown": str,
+        "pairs": pairs,
         "settings": settings,
         "sampled": scores,
         "measured": ["drc"],
@@ -146,6 +150,7 @@ def test_answers_of_another_model_are_compared_by_the_notebook(mine, tmp_path):
     }
     exec(cell, names)
     assert list(names["own"]) == ["gpt-4-32k against CRPO, clinic"]
+    assert shown[0].startswith("### gpt-4-32k ") and "CRPO" in shown[0]
     tables.write_comparisons(settings, names["own"])
     written = pd.read_csv(settings.figures_dir / "comparisons.csv")
     assert len(written) == 1
