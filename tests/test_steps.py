@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clinical_r1.arms import ARMS
 from clinical_r1.files import ROOT
 from clinical_r1.settings import PUBLISHED, SPARE_SEEDS, SPARE_STEPS
 
@@ -60,3 +61,18 @@ def test_the_first_half_of_the_longer_run_is_read_as_the_shorter_run():
         and not steps.rises(whole, 10)["settled"]["crpo"]
     )
     assert steps.rises(whole, 20)["settled"]["crpo"]
+
+
+def test_the_page_s_table_is_that_of_the_file():
+    """Fix: python benchmarks/steps.py --results benchmarks/results, and its numbers in docs/claims.md."""
+    table = pd.read_csv(ROOT / "benchmarks" / "results" / "steps.csv").set_index(["steps", "arm"])
+    page = (ROOT / "docs" / "claims.md").read_text(encoding="utf-8")
+    short, long = SPARE_STEPS
+    for arm in table.loc[long].index:
+        row, share = (
+            table.loc[(long, arm)],
+            table.loc[(long, arm), "last_half"] / table.loc[(long, arm), "rise"],
+        )
+        ends = f"{row['first']:.2f} | {table.loc[(short, arm), 'end']:.2f} | {row['end']:.2f} | {100 * share:.0f} %"
+        assert f"| {ARMS[arm].label} | {ends} |" in page
+    assert not table["settled"].any() and "no arm settles, neither at 100 steps nor at 200" in page

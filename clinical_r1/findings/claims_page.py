@@ -1,4 +1,4 @@
-"""The verdicts of `claims` as markdown: docs/claims.md, the first screen of README.md, what was found in four bullets. Pure."""
+"""The verdicts of `claims` as markdown: docs/claims.md, the first screen of README.md, what was found in five bullets. Pure."""
 
 import pandas as pd
 
@@ -215,9 +215,9 @@ def _weight(rows):
             _shown(rows, key, unit=unit, method=method)
             for key, unit in (("removed", " points"), ("truer", ""))
         )
-        also = f", true claims an answer {truer[0]}" if truer else ""
+        first = f"true claims an answer {truer[0]}, " if truer else ""
         parts.append(
-            f"{ARMS[method].label} minus its base model: answers that change with the names {changes[0]}{_others(changes)}{also}"
+            f"{ARMS[method].label} minus its base model: {first}answers that change with the names {changes[0]}{_others(changes)}"
         )
     return f"**{head}**. {'. '.join(parts)}."
 

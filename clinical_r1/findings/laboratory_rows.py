@@ -7,7 +7,6 @@ import numpy as np
 
 from clinical_r1.findings.claims import LEVEL
 from clinical_r1.findings.wording import (
-    POWER,
     change,
     counted_in,
     from_to,
@@ -112,16 +111,13 @@ def outcome(rows):
 def detectable(rows, metrics=PRIMARY_METRICS):
     """The smallest differences that rows would have found, as a phrase; of MANY rows or more, those that half of them find.
 
-    80 % power at the first step of Holm's correction (`mde_holm`). Tables from before that column have `mde`, which no
-    correction has enlarged: the words say so. A tested measure in which nothing varies has none, which is said. "" where no row
-    is tested.
+    80 % power at the first step of Holm's correction (`mde_holm`). A tested measure in which nothing varies has none, which is
+    said. "" where no row is tested.
     """
-    column = "mde_holm" if "mde_holm" in rows else "mde"
-    power = POWER if column == "mde_holm" else "with 80 % power, before correction"
     many, parts, unknown = len(rows) > MANY, [], []
     for metric in metrics:
         there = tested(rows)[tested(rows)["metric"] == metric]
-        own = there[column].dropna()
+        own = there["mde_holm"].dropna()
         if len(there) and own.empty:
             unknown.append(f"nothing varies in {measure(metric)}, so what would have been found is not known")
         if len(own):
@@ -129,7 +125,7 @@ def detectable(rows, metrics=PRIMARY_METRICS):
             parts.append(
                 f"{from_to(ends, lambda value, of=metric: smallest(value, of))} {counted_in(metric)}"
             )
-    said = would_have(listed(parts, "or"), power)
+    said = would_have(listed(parts, "or"))
     said = f"in half of these comparisons {said}" if said and many else said
     return "; ".join([said] * bool(said) + unknown)
 

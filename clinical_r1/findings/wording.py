@@ -193,6 +193,6 @@ def size(questions: Iterable[float], seeds: Iterable[float], of: str = "question
     return ", ".join([*parts, seeds_of(*seeds)] if seeds else parts)
 
 
-def would_have(smallest: str, power: str = POWER) -> str:
+def would_have(smallest: str) -> str:
     """What goes with "no difference found", so that it never stands alone; "" where nothing was tested."""
-    return f"a difference of {smallest} would have been found {power}" if smallest else ""
+    return f"a difference of {smallest} would have been found {POWER}" if smallest else ""

@@ -34,10 +34,6 @@ LEDGER_COLUMNS = (
     "predicted_low predicted_high margin verdict reason"
 ).split()
 NUMBERS = tuple(name for name in LEDGER_COLUMNS if name not in TEXT + WHOLE)
-PREDICTION = {"predicted_low", "predicted_high", "margin"}
-FORMERLY = {
-    "tolerance"
-}  # in their place in ledgers published before verdicts rested on a prediction interval
 COMPARISONS = "comparisons.csv"  # beside the ledger: `tables.write_comparisons` comes first
 EVALUATION = "04"  # the notebook that writes the ledger: its own record is not in the manifest yet
 
@@ -233,7 +229,6 @@ def _hashes(settings, paths):
 def read_ledger(path: Path) -> pd.DataFrame:
     """A ledger.csv as `ledger` made it. PipelineError when it is missing, cut short or edited out of shape."""
     kinds = dict.fromkeys(TEXT, str) | dict.fromkeys(WHOLE, "Int64") | dict.fromkeys(NUMBERS, float)
-    earlier = [name for name in LEDGER_COLUMNS if name not in PREDICTION]
     fix = "run notebook 04 again, or restore the committed copy."
     try:
         rows = pd.read_csv(path, dtype=kinds)
@@ -241,8 +236,6 @@ def read_ledger(path: Path) -> pd.DataFrame:
         raise PipelineError(f"{path} is missing; {fix}") from None
     except (ValueError, TypeError) as error:  # not a table, or text where numbers belong
         raise PipelineError(f"{path} is damaged ({str(error).splitlines()[0]}); {fix}") from error
-    if [name for name in rows.columns if name not in FORMERLY] == earlier:
-        rows = rows.reindex(columns=LEDGER_COLUMNS)
     if list(rows.columns) != LEDGER_COLUMNS:
         lacking = [name for name in LEDGER_COLUMNS if name not in rows.columns]
         raise PipelineError(f"{path} is damaged (columns lacking: {lacking}, or in another order); {fix}")

@@ -37,7 +37,6 @@ FINDINGS_BEGIN, FINDINGS_END = "<!-- findings: generated -->", "<!-- /findings -
 LABORATORY_BEGIN, LABORATORY_END = "<!-- laboratory: generated -->", "<!-- /laboratory -->"
 NO_LABORATORY = "Not published yet: run notebook 05 and publish it.\n"
 CAUSALITY_BEGIN, CAUSALITY_END = "<!-- causality: generated -->", "<!-- /causality -->"
-SINCE_PRIMARY = {"status", "mde_holm", "tests"}
 SHOWN_METRICS = {
     "faithfulness": "true claims (faithfulness)",
     "drc": "options rejected (DRC)",
@@ -77,7 +76,7 @@ def results_block(
         blocks += [
             "Paired differences on the same questions: accuracy in percentage points, measures per response; p is "
             "Holm-corrected over its family of tests.",
-            _differences(comparisons, sets[0]),
+            _differences(comparisons),
             *([f"{NO_TEST[0].upper()}{NO_TEST[1:]}."] if comparisons["p_holm"].isna().any() else []),
         ]
     blocks.append(
@@ -105,10 +104,9 @@ def _heading(name, metric):
     return f"accuracy `{name}`" if metric == "accuracy" else SHOWN_METRICS[metric]
 
 
-def _differences(comparisons, first):
+def _differences(comparisons):
     """The primary rows and every accuracy; where a pair was tested in two families, the one with the larger p."""
-    corrected = "mde_holm" in comparisons
-    primary = comparisons["status"] == PRIMARY if corrected else comparisons["benchmark"] == first
+    primary = comparisons["status"] == PRIMARY
     kept = comparisons[
         (comparisons["metric"] == "accuracy") | (comparisons["metric"].isin(SHOWN_METRICS) & primary)
     ]
@@ -117,16 +115,15 @@ def _differences(comparisons, first):
     lines = [
         [
             f"{_called(row.method)} − {_called(row.against)}",
-            _measure(row, corrected),
+            _measure(row),
             change(row.difference, row.ci_low, row.ci_high, places(row.metric)),
             p_cell(row.p_holm),
-            number(row.mde_holm if corrected else row.mde, places(row.metric)),
+            number(row.mde_holm, places(row.metric)),
             whole(row.n),
         ]
         for row in kept.itertuples()
     ]
-    detectable = f"detectable difference, {POWER}" if corrected else "detectable difference"
-    return markdown(["pair", "measure", "difference", "p", detectable, "n"], lines)
+    return markdown(["pair", "measure", "difference", "p", f"detectable difference, {POWER}", "n"], lines)
 
 
 def _called(name):
@@ -134,10 +131,8 @@ def _called(name):
     return labels.METHOD_LABELS.get(name) or plain(name)
 
 
-def _measure(row, corrected):
-    """The heading of a measure; with its set and its status where all primary measures are shown."""
-    if not corrected:
-        return _heading(row.benchmark, row.metric)
+def _measure(row):
+    """The heading of a measure, with its set and its status."""
     name = "accuracy" if row.metric == "accuracy" else SHOWN_METRICS[row.metric]
     return f"{name} `{row.benchmark}`" + (" (exploratory)" if row.status == EXPLORATORY else "")
 
@@ -151,14 +146,8 @@ def with_block(text: str, begin: str, end: str, block: str, name: str) -> str:
 
 
 def read_comparisons(path: Path) -> pd.DataFrame:
-    """comparisons.csv with COMPARISON_COLUMNS; tables published before measures were called primary have `mde` instead of those.
-
-    ValueError for what is no table, KeyError for one that lacks columns.
-    """
-    rows = pd.read_csv(path)
-    if "mde" in rows and not SINCE_PRIMARY & set(rows):
-        return rows[[name for name in COMPARISON_COLUMNS if name not in SINCE_PRIMARY] + ["mde"]]
-    return rows[COMPARISON_COLUMNS]
+    """comparisons.csv with COMPARISON_COLUMNS. ValueError for what is no table, KeyError for one that lacks columns."""
+    return pd.read_csv(path)[COMPARISON_COLUMNS]
 
 
 def published_block(folder: Path) -> str:

@@ -276,7 +276,7 @@ def test_what_was_found_in_five_bullets():
         in weight
     )
     assert (
-        "CRPO minus its base model: answers that change with the names −50.0 points [−53.0, −47.0]; on 2 other"
+        "CRPO minus its base model: true claims an answer +0.50 [0.40, 0.60], answers that change with the names −50.0 points [−53.0, −47.0]; on 2 other"
         in weight
     )
     assert weight.count("true claims an answer +0.50 [0.40, 0.60]") == 2
