@@ -276,8 +276,8 @@ def test_what_was_found_in_five_bullets():
         in weight
     )
     assert (
-        "CRPO minus its base model: true claims an answer +0.50 [0.40, 0.60], answers that change with the names −50.0 points [−53.0, −47.0]; on 2 other"
-        in weight
+        "CRPO minus its base model: true claims an answer +0.50 [0.40, 0.60], answers that change with the names −50.0 points "
+        "[−53.0, −47.0]; on 2 other" in weight
     )
     assert weight.count("true claims an answer +0.50 [0.40, 0.60]") == 2
     mixed = pd.concat([probes(("shipped", "a")), probes(("b",), swap=0.2)])
