@@ -5,10 +5,10 @@ Each turn the agent states a hypothesis and does one thing::
     suspect Pulmonary embolism ask coughing up blood
     suspect Pulmonary embolism diagnose Acute pericarditis
 
-All findings of a patient are drawn once, so an action has one outcome, a consultation can be continued from any of its states, and
-what is known has an exact posterior over the options. Given the diagnosis, findings are independent: two that imply or exclude
-each other are never on one patient's list. The probabilities behind them (PRESENT) follow the signs and strengths of the knowledge
-base and are ours. Teaching material, not medical advice.
+All findings of a patient are drawn once, so an action has one outcome, a consultation can be continued from any of its states,
+and what is known has an exact posterior over the options. Given the diagnosis, findings are independent: two that imply or
+exclude each other are never on one patient's list. The probabilities behind them (PRESENT) follow the signs and strengths of the
+knowledge base and are ours. Teaching material, not medical advice.
 """
 
 import hashlib
@@ -328,8 +328,8 @@ def draw_patients(
 ) -> list[Patient]:
     """n different patients of one split; the first m of n are the m that a smaller call gives.
 
-    A split holds whole beginnings (options and complaint), so no consultation begins alike in two of them. The menu is drawn before
-    the diagnosis and does not depend on it: the posterior stays exact. ValueError for an unknown split.
+    A split holds whole beginnings (options and complaint), so no consultation begins alike in two of them. The menu is drawn
+    before the diagnosis and does not depend on it: the posterior stays exact. ValueError for an unknown split.
     """
     if split not in SPLIT_SHARES:
         raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLIT_SHARES)}.")

@@ -1,7 +1,7 @@
 """The words of a consultation: what the agent is told, and the tokenizer that has a token for each phrase of it.
 
-A transcript alternates between user turns (the complaint, then what each action brought) and assistant turns (one action each). It
-is the clinic's own chat template, so a whole consultation is one sequence of tokens: prompt, turn, observation, turn, ...
+A transcript alternates between user turns (the complaint, then what each action brought) and assistant turns (one action each).
+It is the clinic's own chat template, so a whole consultation is one sequence of tokens: prompt, turn, observation, turn, ...
 """
 
 from clinical_r1.agent.consultation import DIAGNOSE, PROBLEMS, SUSPECT, VERBS, Patient, Rules, left
