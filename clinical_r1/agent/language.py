@@ -27,7 +27,14 @@ def opening(patient: Patient, rules: Rules) -> list[dict]:
         lines.append(
             f"{OFFER} " + ", ".join(f"{verb} {words}" for words, (_, verb) in patient.menu.items()) + "."
         )
+    if rules.earliest > 1:
+        lines.append(not_before(rules.earliest))
     return [{"role": "user", "content": "\n".join([*lines, left(rules.horizon)])}]
+
+
+def not_before(turn: int) -> str:
+    """How the agent is told from which turn on a diagnosis is accepted."""
+    return f"no diagnosis before turn {turn}."
 
 
 def observation_text(text: str) -> str:
@@ -37,7 +44,7 @@ def observation_text(text: str) -> str:
 
 def words_of_consultations() -> list[str]:
     """What the clinic's vocabulary lacks."""
-    turns = [left(n) for n in range(1, MOST_TURNS + 1)]
+    turns = [left(n) for n in range(1, MOST_TURNS + 1)] + [not_before(n) for n in range(2, MOST_TURNS + 1)]
     return [INSTRUCTION, OFFER, SUSPECT, *VERBS, DIAGNOSE, *turns, *PROBLEMS]
 
 

@@ -171,7 +171,8 @@ def shorter_phases(steps: int, phases=PHASES):
     return tuple((n, *phase[1:]) for n, phase in zip([*shares, steps - sum(shares)], phases, strict=True))
 
 
-def _trainer_class():
+def learned_tokens_trainer():
+    """The class of trainer for rows of `encode_supervised`. A function, so that nothing heavy is imported before it is called."""
     from torch.nn.functional import cross_entropy
     from transformers import Trainer
 
@@ -218,7 +219,7 @@ def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
         )
         collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
         rows = Dataset.from_list(encode_supervised(tokenizer, lessons))
-        _trainer_class()(model, arguments, train_dataset=rows, data_collator=collator).train()
+        learned_tokens_trainer()(model, arguments, train_dataset=rows, data_collator=collator).train()
     model.generation_config.update(
         do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
