@@ -70,7 +70,7 @@ def full_seeds(arm: str) -> int:
 
 
 def run(settings: Settings, full=False) -> None:
-    """Train and answer, one seed after the other, so that a run that is stopped early leaves whole seeds.
+    """Train, answer and trace, one seed after the other, so that a run that is stopped early leaves whole seeds.
 
     full: an arm is left out of the seeds from `full_seeds` on.
     """
@@ -81,6 +81,9 @@ def run(settings: Settings, full=False) -> None:
             one = replace(settings, seeds=(seed,), methods=methods)
             train_all(one)
             answer(one)
+            for arm in MAIN:
+                if arm.name in methods and arm.stage:
+                    trace(one, arm.name, seed)
 
 
 def answer(settings: Settings) -> None:
@@ -261,10 +264,6 @@ def reproduce(settings: Settings, summary_only=False, publish=False, full=False,
     """
     if not summary_only:
         run(settings, full)
-        for seed in settings.seeds:
-            for arm in MAIN:
-                if arm.name in settings.methods and arm.stage:
-                    trace(settings, arm.name, seed)
     for path in summarise(settings, settings.run_dir / "summary", git):
         print(f"  {path.stat().st_size / 1000:8.1f} kB  {path.name}")
         if publish:
