@@ -94,7 +94,9 @@ def ablation_forest(table):
         own = rows[rows["metric"] == metric]
         _forest_panel(ax, own, places)
         aside = " (exploratory)" if "status" in own and (own["status"] == EXPLORATORY).any() else ""
-        ax.set_title(f"{OBJECTIVE_LABELS.get(metric, metric)}{aside}", fontsize=9)
+        # what is drawn is a difference: shares differ by points, not by per cent
+        name = OBJECTIVE_LABELS.get(metric, metric).replace("(%)", "(points)")
+        ax.set_title(f"Δ {name}{aside}", fontsize=9)
     first = axes[0, 0]
     first.set_yticks(list(places.values()), [row.label for row in order.itertuples()], fontsize=SMALL)
     first.set_ylim(lowest + 0.8, -0.8)
