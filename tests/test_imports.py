@@ -31,8 +31,9 @@ WINGS = {
     "audit": ("clinic", "curation", "engines"),
     "causality": ("audit", "clinic", "curation", "engines", "findings"),
     "findings": ("laboratory",),
-    "workshop": ("clinic", "curation", "judges", "laboratory"),
-    "pipeline": ("clinic", "curation", "engines", "judges", "laboratory", "audit", "causality", "findings"),
+    "agent": ("clinic", "speed"),
+    "workshop": ("agent", "clinic", "curation", "judges", "laboratory"),
+    "pipeline": ("agent", "clinic", "curation", "engines", "judges", "laboratory", "audit", "causality", "findings"),
 }
 # What the root takes from wings: exact verdicts and scripted traces, faster training, who answers, the reward variants.
 ROOT_FROM_WINGS = {
