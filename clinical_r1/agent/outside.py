@@ -114,10 +114,10 @@ class FactConsultation:
         if key in self._requests:
             return [], ASKED_BEFORE
         self._requests.add(key)
-        places = matching_facts(self.patient, request, kind if self.patient.kinds_known else None)
+        places = matching_facts(self.patient.facts, request, kind if self.patient.kinds_known else None)
         if places or not self.patient.kinds_known:
             return places, None
-        return [], ANOTHER_WAY if matching_facts(self.patient, request) else None
+        return [], ANOTHER_WAY if matching_facts(self.patient.facts, request) else None
 
     def _diagnosed(self, request: str) -> Observation:
         self.answer, self.done = read_answer(self.patient, request), True

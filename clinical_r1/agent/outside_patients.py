@@ -8,7 +8,7 @@ Texts written by models: for tests and evaluation, never for training. Teaching 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -175,7 +175,7 @@ def own_topic(text: str) -> str:
     return " ".join(words[root] for root in telling[:TOPIC_WORDS])
 
 
-def matching_facts(patient: FactPatient, request: str, kind: str | None = None) -> list[int]:
+def matching_facts(facts: Sequence[dict], request: str, kind: str | None = None) -> list[int]:
     """Places of the facts that a request names (ours): the best ones, all of them where several are as good.
 
     With R the request's content words, F a fact's and T its topic's: said = |R ∩ F| / |R|, named = |R ∩ T| / |T|. A fact matches
@@ -186,7 +186,7 @@ def matching_facts(patient: FactPatient, request: str, kind: str | None = None) 
     if not asked:
         return []
     ranks = {}
-    for place, fact in enumerate(patient.facts):
+    for place, fact in enumerate(facts):
         if kind not in (None, fact["kind"]):
             continue
         words, topic = fact_words(fact["topic"], fact["text"])
@@ -211,22 +211,24 @@ def gold_names(gold: str) -> set[str]:
     return {plain(name) for name in names if plain(name)}
 
 
-def read_answer(patient: FactPatient, text: str | None) -> str | None:
-    """The answer that a text names: an option, or the gold itself where the diagnosis is open. None: unparsed, which is wrong.
-
-    Options: the letter ("B", "B.", "B. text") or the text of exactly one of them. Open: any text that is not empty is an answer.
-    """
+def read_option(options: Sequence[str], text: str | None) -> str | None:
+    """The option that a text names: by its letter ("B", "B.", "B. text") or by its text, and nothing else. None: none of them."""
     said = plain(text or "")
-    if not patient.options:
-        return (patient.gold if said in gold_names(patient.gold) else text) if said else None
-    lettered = re.fullmatch(r"\(?([a-j])[.):]?(?:\s+(.+))?", said)
-    for place, option in enumerate(patient.options):
-        letter = LETTERS[place].casefold()
+    lettered = re.fullmatch(r"\(?([a-j])[.):]*(?:\s+(.+))?", said)
+    for letter, option in zip(LETTERS.casefold(), options, strict=False):
         if said == plain(option):
             return option
         if lettered and lettered[1] == letter and lettered[2] in (None, plain(option)):
             return option
     return None
+
+
+def read_answer(patient: FactPatient, text: str | None) -> str | None:
+    """`read_option`; an open diagnosis is the gold itself for one of its names, otherwise the text. None: unparsed, wrong."""
+    if patient.options:
+        return read_option(patient.options, text)
+    said = plain(text or "")
+    return (patient.gold if said in gold_names(patient.gold) else text) if said else None
 
 
 # ---------------------------------------------------------------- AgentClinic

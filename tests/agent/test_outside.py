@@ -213,12 +213,14 @@ DENIED = ("He denied having a fever.", "He denied chills.", "He denied night swe
     ],
 )
 def test_a_request_finds_the_facts_that_it_names(request_text, places):
-    assert matching_facts(patient_of(*DENIED), request_text) == places
+    assert matching_facts(patient_of(*DENIED).facts, request_text) == places
 
 
 def test_a_group_gives_all_of_it_and_a_member_only_itself(clinic_patient):
     def topics(request):
-        return [clinic_patient.facts[place]["topic"] for place in matching_facts(clinic_patient, request)]
+        return [
+            clinic_patient.facts[place]["topic"] for place in matching_facts(clinic_patient.facts, request)
+        ]
 
     assert topics("vital signs") == ["Vital Signs, Temperature", "Vital Signs, Heart Rate"]
     assert topics("What is the pulse?") == ["Vital Signs, Heart Rate"]
@@ -230,13 +232,15 @@ def test_the_threshold_is_a_share_of_the_requests_words():
     fact = {"kind": "ask", "topic": "alpha beta gamma delta", "text": "alpha beta gamma delta"}
     patient = patient_of(fact)
     assert outside_patients.SAID == 0.6
-    assert matching_facts(patient, "alpha beta gamma omega sigma") == [0]  # 3 of 5
-    assert matching_facts(patient, "alpha gamma omega sigma") == []  # 2 of 4
-    assert matching_facts(patient, "alpha beta gamma delta omega sigma tau kappa") == [0]  # the whole topic
+    assert matching_facts(patient.facts, "alpha beta gamma omega sigma") == [0]  # 3 of 5
+    assert matching_facts(patient.facts, "alpha gamma omega sigma") == []  # 2 of 4
+    assert matching_facts(patient.facts, "alpha beta gamma delta omega sigma tau kappa") == [
+        0
+    ]  # the whole topic
 
 
 def test_look_alike_letters_match_their_latin_ones():
-    assert matching_facts(patient_of("He has раіn in the chest."), "chest pain") == [0]  # noqa: RUF001
+    assert matching_facts(patient_of("He has раіn in the chest.").facts, "chest pain") == [0]  # noqa: RUF001
 
 
 @pytest.mark.parametrize(
