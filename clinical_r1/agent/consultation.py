@@ -13,7 +13,6 @@ knowledge base and are ours. Teaching material, not medical advice.
 
 import hashlib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
@@ -24,7 +23,7 @@ import numpy as np
 
 from clinical_r1.clinic.cases import phrase
 from clinical_r1.clinic.drawing import SPLIT_SHARES
-from clinical_r1.clinic.knowledge import PRESENTING, KnowledgeBase, knowledge_base
+from clinical_r1.clinic.knowledge import PRESENTING, knowledge_base
 from clinical_r1.questions import LETTERS
 
 VERBS = ("ask", "examine", "test")
@@ -176,13 +175,15 @@ class Action:
         return f"{SUSPECT} {self.hypothesis} {self.verb} {self.object}"
 
 
-_TURN = re.compile(rf"\s*{SUSPECT} (.+?) ({'|'.join((*VERBS, DIAGNOSE))}) (.+?)\s*")
-
-
 def read_action(text: str) -> Action | None:
-    """The action of a turn, or None for whatever is not exactly one."""
-    found = _TURN.fullmatch(text)
-    return None if found is None else Action(*(" ".join(part.split()) for part in found.groups()))
+    """The action of a turn on one line, or None for whatever is not exactly one. Time grows with the length of the text alone."""
+    words = text.split()
+    if len(text.strip().splitlines()) != 1 or words.count(SUSPECT) != 1 or words[0] != SUSPECT:
+        return None
+    verb = next((i for i, word in enumerate(words) if i > 1 and word in (*VERBS, DIAGNOSE)), len(words))
+    if verb + 1 >= len(words):
+        return None
+    return Action(" ".join(words[1:verb]), words[verb], " ".join(words[verb + 1 :]))
 
 
 class Consultation:
@@ -222,8 +223,8 @@ class Consultation:
         return [finding for finding in self.patient.findings if finding not in self._known]
 
     def state_key(self) -> tuple:
-        """(patient, what is known with its polarity, turns left): equal keys, equal futures."""
-        return self.patient.id, frozenset(self._known.items()), self.turns_left
+        """(patient, what is known with its polarity, turns left): equal keys, equal futures. Nothing is left once it is over."""
+        return self.patient.id, frozenset(self._known.items()), 0 if self._done else self.turns_left
 
     def posterior(self) -> dict[str, float]:
         """Option -> probability given what is known, exact under the world's own probabilities and a uniform prior."""
@@ -284,8 +285,7 @@ class Consultation:
             raise ValueError(
                 f"got a snapshot of {state.patient} for {self.patient.id}; expected a state of the same patient."
             )
-        truth = {**self.patient.findings, **dict.fromkeys(self.patient.complaint, True)}
-        if state.turn > self.rules.horizon or any(truth.get(f) is not p for f, p in state.known):
+        if not self._reachable(state):
             raise ValueError(
                 f"the snapshot of {state.patient} (turn {state.turn}, {len(state.known)} findings) is none of its states under a "
                 f"horizon of {self.rules.horizon}; expected one that `snapshot` made under the same rules."
@@ -293,6 +293,17 @@ class Consultation:
         self._known, self._turn = dict(state.known), state.turn
         self._diagnosis, self._done = state.diagnosis, state.done
         return self
+
+    def _reachable(self, state: Snapshot) -> bool:
+        patient, complained = self.patient, len(self.patient.complaint)
+        truth = {**patient.findings, **dict.fromkeys(patient.complaint, True)}
+        begun = tuple(finding for finding, _ in state.known[:complained]) == patient.complaint
+        true = all(truth.get(f) is p for f, p in state.known) and len(dict(state.known)) == len(state.known)
+        diagnosed = state.diagnosis is not None
+        in_time = 0 <= len(state.known) - complained + diagnosed <= state.turn <= self.rules.horizon
+        ended = state.done == (diagnosed or state.turn == self.rules.horizon)
+        allowed = not diagnosed or (state.diagnosis in patient.options and state.turn >= self.rules.earliest)
+        return begun and true and in_time and ended and allowed
 
 
 # Why a turn was invalid, as the agent is told
@@ -323,9 +334,7 @@ def information(p: np.ndarray) -> float:
 # ----------------------------------------------------------------------------------------------------------- who comes
 
 
-def draw_patients(
-    split: str, n: int, seed: int, menu: int | None = Rules.menu, kb: KnowledgeBase | None = None
-) -> list[Patient]:
+def draw_patients(split: str, n: int, seed: int, menu: int | None = Rules.menu) -> list[Patient]:
     """n different patients of one split; the first m of n are the m that a smaller call gives.
 
     A split holds whole beginnings (options and complaint), so no consultation begins alike in two of them. The menu is drawn
@@ -333,16 +342,17 @@ def draw_patients(
     """
     if split not in SPLIT_SHARES:
         raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLIT_SHARES)}.")
-    kb = kb or knowledge_base()
+    kb = knowledge_base()
     rng = np.random.default_rng([seed, *f"agent/{split}".encode()])
     patients, seen, tries = [], set(), 0
+    size = "all" if menu is None else f"menu{menu}"  # other menus are other patients
     while len(patients) < n:
         tries += 1
         drawn = _draw(kb, split, menu, rng)
         key = drawn and (frozenset(drawn[1]), frozenset(drawn[2]), frozenset(drawn[3].items()))
         if drawn is not None and key not in seen:
             seen.add(key)
-            patients.append(Patient(f"{split}-{seed}-{len(patients):05d}", *drawn))
+            patients.append(Patient(f"{split}-{seed}-{size}-{len(patients):05d}", *drawn))
             tries = 0
         elif tries > TRIES:
             raise ValueError(
@@ -361,32 +371,44 @@ def beginning_split(options: Sequence[str], complaint: Sequence[str]) -> str:
 def _draw(kb, split, menu, rng):
     """(gold, options, complaint, findings), or None where this draw does not fit: nothing in it depends on the diagnosis."""
     options = _draw_options(kb, rng)
-    for_them = list(dict.fromkeys(f for option in options for f in kb.supports(option)))
-    presenting = [f for f in for_them if kb.findings[f]["kind"] in PRESENTING]
-    complaint = tuple(presenting[i] for i in rng.permutation(len(presenting))[:COMPLAINTS])
+    presenting = list(dict.fromkeys(f for option in options for f in _supports(kb, option)[1]))
+    complaint = tuple(_shuffled(presenting, rng)[:COMPLAINTS])
     if complaint[1] in _bound(kb)[complaint[0]] or beginning_split(options, complaint) != split:
         return None
     weights = np.prod([_likelihoods(kb, f, options) for f in complaint], axis=0)
     weights = weights / weights.sum()
     if not AMBIGUOUS[0] <= weights.max() <= AMBIGUOUS[1]:
         return None
-    offered = _unbound(kb, complaint, [for_them[i] for i in rng.permutation(len(for_them))])
+    for_them = list(dict.fromkeys(f for option in options for f in _supports(kb, option)[0]))
+    offered = _unbound(kb, complaint, _shuffled(for_them, rng))
     if menu is not None:
         if len(offered) < menu:
             return None
         offered = _draw_menu(kb, options, offered, menu, rng)
-    gold = options[int(rng.choice(len(options), p=weights))]
-    findings = {f: bool(rng.random() < probability(f, gold, options)) for f in offered}
-    return gold, options, complaint, findings
+    gold = int(rng.choice(len(options), p=weights))
+    findings = {f: bool(rng.random() < _likelihoods(kb, f, options)[gold]) for f in offered}
+    return options[gold], options, complaint, findings
+
+
+@cache
+def _supports(kb, condition: str) -> tuple[list[str], list[str]]:
+    """The findings whose presence supports a condition, and those of them that somebody may come with."""
+    found = kb.supports(condition)
+    return found, [f for f in found if kb.findings[f]["kind"] in PRESENTING]
 
 
 def _draw_options(kb, rng) -> tuple[str, ...]:
     """Four conditions of one family, or three and one of the family beside it."""
-    family = kb.families[str(rng.choice(list(kb.families)))]
-    own = [str(name) for name in rng.permutation(family["members"])]
-    beside = [str(name) for name in rng.permutation(kb.families[family["beside"]]["members"])]
+    names = list(kb.families)
+    family = kb.families[names[int(rng.integers(len(names)))]]
+    own = _shuffled(family["members"], rng)
+    beside = _shuffled(kb.families[family["beside"]]["members"], rng)
     chosen = own[:OPTIONS] if rng.random() < 0.5 else [*own[: OPTIONS - 1], beside[0]]
-    return tuple(str(name) for name in rng.permutation(chosen))
+    return tuple(_shuffled(chosen, rng))
+
+
+def _shuffled(items, rng) -> list:
+    return [items[i] for i in rng.permutation(len(items))]
 
 
 def _unbound(kb, complaint, findings) -> list[str]:
@@ -420,5 +442,5 @@ def _draw_menu(kb, options, offered, size, rng) -> list[str]:
             best = max(offered, key=lambda f: abs(likelihoods[f][i] - likelihoods[f][j]))
             chosen += [best] if best not in chosen else []
     rest = [f for f in offered if f not in chosen]
-    chosen += [rest[i] for i in rng.permutation(len(rest))[: size - len(chosen)]]
-    return [chosen[i] for i in rng.permutation(len(chosen))]
+    chosen += _shuffled(rest, rng)[: size - len(chosen)]
+    return _shuffled(chosen, rng)
