@@ -39,7 +39,8 @@ REPEAT = PROBLEMS[4]
 COUNTED = {"ask": "asks", "examine": "examinations", "test": "tests"}
 BINARY = ("right", "answered", "premature_closure")
 SHARES = ("repeats", "invalid", "coverage")
-AMOUNTS = ("turns", *COUNTED.values(), "cost", "return", "information_gain")
+AMOUNTS = ("turns", *COUNTED.values(), "cost")
+SIGNED = ("return", "information_gain")
 HYPOTHESIS = "hypothesis_right_turn_{}"
 
 
@@ -66,13 +67,12 @@ def measure(
     _same(patient, seen, observations)
     answered, right = consultation.diagnosis is not None, consultation.diagnosis == patient.gold
     hasty = bool(consultation.turns_left and open_ and best < SURE and not right)
-    paid = sum(o.reward for o in seen)
     record = {"id": patient.id, "right": right, "answered": answered, "turns": len(seen)}
     known = [f for f in consultation.known if f not in patient.complaint]
     record |= {name: sum(verb_of(f) == verb for f in known) for verb, name in COUNTED.items()}
     return record | {
-        "cost": right - paid,
-        "return": paid,
+        "cost": sum(max(0.0, -o.reward) for o in seen),
+        "return": sum(o.reward for o in seen),
         "information_gain": before - information(posterior(patient, consultation.known)),
         "repeats": sum(o.problem == REPEAT for o in seen) / len(seen),
         "invalid": sum(o.problem is not None for o in seen) / len(seen),
@@ -107,7 +107,7 @@ def summary(records: Sequence[dict], seeds: Sequence | None = None, level: float
             f"summary got {len(seeds)} seeds for {len(records)} records; expected one for each record."
         )
     longest = max((len(record["hypotheses"]) for record in records), default=0)
-    columns = {name: [record[name] for record in records] for name in (*BINARY, *SHARES, *AMOUNTS)}
+    columns = {name: [record[name] for record in records] for name in (*BINARY, *SHARES, *AMOUNTS, *SIGNED)}
     for turn in range(longest):
         columns[HYPOTHESIS.format(turn + 1)] = [(*r["hypotheses"], *[None] * longest)[turn] for r in records]
     ids = [record["id"] for record in records]
@@ -124,10 +124,10 @@ def _mean(name, values, ids, seeds, level) -> dict:
         level,
         [ids[i] for i in scored],
         [seeds[i] for i in scored] if seeds is not None else None,
-        share=name not in (*SHARES, *AMOUNTS),
+        share=name not in (*SHARES, *AMOUNTS, *SIGNED),
     )
-    if name in SHARES:
-        low, high = np.clip((low, high), 0.0, 1.0)
+    if name not in SIGNED:
+        low, high = np.clip((low, high), 0.0, np.inf if name in AMOUNTS else 1.0)
     found = {"value": numbers.mean(), "low": low, "high": high}
     return {"n": len(scored)} | {key: float(v) if np.isfinite(v) else None for key, v in found.items()}
 
