@@ -5,25 +5,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from clinical_r1.agent.consultation import Rules
+from clinical_r1.agent.forest import Shape
 
 # Stages of a comparison: patients of tuning, validation and test come from the clinic's splits of these names
 TRAINED_SPLIT, VALIDATION_SPLIT, TEST_SPLIT = "rl", "validation", "test"
-
-
-@dataclass(frozen=True)
-class Forest:
-    """Tree-GRPO's shape (companion paper, section 3): rounds in which `expand` nodes of each tree are continued, and leaves kept."""
-
-    expand: int = 3
-    rounds: int = 1
-    keep: int = 4
-
-    def __post_init__(self):
-        leaves = 1 + self.expand * self.rounds
-        if not 1 <= self.keep <= leaves:
-            raise ValueError(
-                f"got {self.keep} leaves to keep of a tree with {leaves}; expected 1 to 1 + expand * rounds = {leaves}."
-            )
 
 
 @dataclass(frozen=True)
@@ -39,18 +24,22 @@ class AgentArm:
     std: bool = True
     omega: float = 1.0
     gamma: float = 1.0
-    forest: Forest | None = None
+    forest: Shape | None = None
 
 
+TREES = Shape(trees=2, expand=3, rounds=1, keep=4)  # eight rows a patient, as many as the chains
 GAMMA = 0.95  # GiGPO's own; with 1 and a reward at the end alone, anchors compare whole returns
+LEAVES_PER_TOKEN = (
+    1.4  # of TREES against chains: leaves for a sampled token, horizon 5 (benchmarks/agent_tokens.py)
+)
 AGENT_ARMS = {
     arm.name: arm
     for arm in (
         AgentArm("grpo", "GRPO", "episode"),
         AgentArm("gigpo", "GiGPO", "anchor", gamma=GAMMA),
         AgentArm("gigpo_no_std", "GiGPO without std", "anchor", std=False, gamma=GAMMA),
-        AgentArm("tree_grpo", "Tree-GRPO", "tree", forest=Forest()),
-        AgentArm("tree_anchor", "Tree-GRPO + anchors", "tree+anchor", gamma=GAMMA, forest=Forest()),
+        AgentArm("tree_grpo", "Tree-GRPO", "tree", forest=TREES),
+        AgentArm("tree_anchor", "Tree-GRPO + anchors", "tree+anchor", gamma=GAMMA, forest=TREES),
     )
 }
 
@@ -89,6 +78,16 @@ class AgentSettings:
     def model_dir(self, arm: str, seed: int) -> Path:
         return self.run_dir / "models" / arm / f"seed{seed}"
 
+    def steps_of(self, arm: str) -> int:
+        """Optimiser steps of an arm: a forest goes on until it has sampled as many tokens as the chains have."""
+        return round(self.steps * (LEAVES_PER_TOKEN if AGENT_ARMS[arm].forest else 1))
+
     def to_json(self) -> dict:
         value = asdict(replace(self, rules=None)) | {"rules": self.rules.to_json()}
         return value | {"schedule": [[step, dict(costs)] for step, costs in self.schedule]}
+
+    @classmethod
+    def from_json(cls, value: dict) -> "AgentSettings":
+        schedule = tuple((step, dict(costs)) for step, costs in value["schedule"])
+        made = value | {"rules": Rules(**value["rules"]), "schedule": schedule}
+        return cls(**made | {name: tuple(value[name]) for name in ("seeds", "arms")})

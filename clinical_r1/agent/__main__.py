@@ -1,0 +1,58 @@
+"""`python -m clinical_r1.agent show` tells a consultation turn by turn, `start` rebuilds what the agent starts from."""
+
+import argparse
+import sys
+
+import numpy as np
+
+from clinical_r1.agent.consultation import Rules, draw_patients
+from clinical_r1.clinic.cases import phrase
+
+
+def main(argv=None) -> int:
+    """A consultation told turn by turn; the start rebuilt."""
+    parser = argparse.ArgumentParser(prog="python -m clinical_r1.agent", description=main.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    show = commands.add_parser("show", help="a consultation with one patient, as a reference policy holds it")
+    show.add_argument("--policy", default="expert", choices=("guess", "random", "greedy", "expert"))
+    show.add_argument("--index", type=int, default=0, help="number of the validation patient (default 0)")
+    show.add_argument("--open", action="store_true", help="all findings on offer, none named")
+    start = commands.add_parser("start", help="rebuild the start (minutes on one core)")
+    start.add_argument("--out", required=True, help="folder to write the model and its tokenizer to")
+    start.add_argument("--steps", type=int, help="training steps; default: the shipped start's")
+    arguments = parser.parse_args(argv)
+    return {"show": _show, "start": _start}[arguments.command](parser, arguments)
+
+
+def _show(parser, arguments) -> int:
+    from clinical_r1.agent import policies
+
+    if arguments.index < 0:
+        parser.error(f"--index: got {arguments.index}; expected 0 or more.")
+    rules = Rules(menu=None) if arguments.open else Rules()
+    patient = draw_patients("validation", arguments.index + 1, 0, rules.menu)[-1]
+    print(f"Complaint: {', '.join(phrase(finding, True) for finding in patient.complaint)}.")
+    print(f"On offer: {', '.join(f'{verb} {words}' for words, (_, verb) in patient.menu.items())}.")
+    played = policies.play(
+        patient, rules, policies.POLICIES[arguments.policy], np.random.default_rng(arguments.index)
+    )
+    for step in played.turns:
+        likely = "  ".join(f"{name} {p:.2f}" for name, p in step.posterior.items())
+        print(
+            f"\n{likely}\n> {step.text}\n  {step.observation.text or f'reward {step.observation.reward:g}'}"
+        )
+    print(f"\nThe patient has: {patient.gold}. Teaching material, not medical advice.")
+    return 0
+
+
+def _start(parser, arguments) -> int:
+    from clinical_r1.agent.start import STEPS, train_start
+
+    if arguments.steps is not None and arguments.steps < 1:
+        parser.error(f"--steps: got {arguments.steps}; expected 1 or more.")
+    train_start(arguments.out, arguments.steps or STEPS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
