@@ -58,7 +58,7 @@ from clinical_r1.pipeline.stages import (
     run_stages,
     set_aside,
 )
-from clinical_r1.settings import Settings, settings_for
+from clinical_r1.settings import CPU, Settings, settings_for
 
 
 def print_plan(run: Run, chosen: Sequence[Stage]) -> None:
@@ -89,17 +89,25 @@ def print_results(run: Run) -> None:
             print(f"  {path.stat().st_size / 1000:8.1f} kB  {run.shown(path)}")
 
 
+IN_NOTEBOOKS = CPU.profile  # whose outputs stand in notebooks/; of every other profile only figures and tables are published
+
+
 def publish(run: Run, stages: Sequence[Stage]) -> None:
-    """Copy what finished stages show into the repository: outputs into notebooks/, figures and tables into figures/published."""
+    """Copy what finished stages show into the repository: figures and tables into figures/published, and, of the profile that
+    the pages speak of, outputs into notebooks/.
+    """
     manifest = run.manifest()
     for stage in stages:
         if reason := run.why_run(stage, manifest):
             raise PipelineError(f"{stage.notebook} cannot be published ({reason}); run it first.")
         run.check_reads(stage, manifest)
+    shown = run.published.name == IN_NOTEBOOKS
     for stage in stages:
-        _publish_outputs(run, stage)
+        if shown:
+            _publish_outputs(run, stage)
         number = _publish_figures(run, stage, manifest["stages"][stage.notebook]["outputs"])
-        print(f"published {stage.notebook}: its outputs, and {number} files of figures and tables")
+        outputs = "its outputs, and" if shown else f"not its outputs (notebooks show {IN_NOTEBOOKS}'s), but"
+        print(f"published {stage.notebook}: {outputs} {number} files of figures and tables")
 
 
 def _publish_outputs(run, stage):

@@ -189,6 +189,20 @@ def test_changed_notebook_repeats_itself_and_what_reads_its_files(finished):
     assert finished.executed() == ["01", "04", "01", "01", "04"]
 
 
+@pytest.fixture
+def in_notebooks(monkeypatch):
+    """The profile of these tests stands for the one whose outputs the notebooks show."""
+    monkeypatch.setattr(command, "IN_NOTEBOOKS", "smoke")
+
+
+def test_another_profile_than_the_pages_leaves_the_notebooks_as_they_are(finished, capsys):
+    before = (finished.notebooks / "04_last.ipynb").read_bytes()
+    assert finished("--publish") == 0
+    assert (finished.notebooks / "04_last.ipynb").read_bytes() == before
+    assert "published 04_last: not its outputs (notebooks show cpu's), but 1 files" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("in_notebooks")
 def test_outputs_stored_in_a_notebook_do_not_repeat_it(finished):
     assert finished("--publish") == 0
     assert json.loads((finished.notebooks / "04_last.ipynb").read_text())["cells"][1]["execution_count"] == 3
@@ -196,6 +210,7 @@ def test_outputs_stored_in_a_notebook_do_not_repeat_it(finished):
     assert finished.executed() == ["01", "04"]
 
 
+@pytest.mark.usefixtures("in_notebooks")
 def test_publishing_leaves_progress_bars_out(finished):
     path = finished.run_dir / "notebooks" / "04_last.ipynb"
     executed = json.loads(path.read_text())
@@ -217,6 +232,7 @@ def test_publishing_leaves_progress_bars_out(finished):
     assert published["cells"][-1]["outputs"] == [said]
 
 
+@pytest.mark.usefixtures("in_notebooks")
 def test_a_run_writes_nothing_outside_its_folder_and_publishing_copies_what_it_made(finished, capsys):
     assert sorted(path.name for path in finished.notebooks.parent.iterdir()) == ["notebooks", "with space"]
     published = finished.notebooks.parent / "figures" / "published" / "smoke"
