@@ -87,9 +87,9 @@ def gate(
     found = {"return": earned, "at_once": right, "margin": margin, "patients": len(patients)}
     if earned < right + margin:
         raise PipelineError(
-            f"the start returns {earned:.3f} a consultation and {right:.3f} when it diagnoses at once ({len(patients)} patients); "
-            f"expected at least {margin} more for the consultation, or training teaches it to stop asking: lower the costs, raise "
-            "`earliest`, or teach the start to read what it is told."
+            f"the start returns {earned:.3f} a consultation and {right:.3f} when it diagnoses at once ({len(patients)} patients "
+            f"each); expected at least {margin} more for the consultation, or training teaches it to stop asking: lower the costs, "
+            "raise `earliest`, or teach the start to read what it is told."
         )
     return found
 
@@ -156,7 +156,7 @@ def _train_in_child(settings: AgentSettings, arm: str, seed: int) -> None:
 
 
 def policy_folder(settings: AgentSettings, arm: str | None, seed: int = 0, step: int | None = None) -> Path:
-    """Where a policy lies: the start (arm None), a finished arm, or its checkpoint at a step. FileNotFoundError where it is not."""
+    """Where a policy lies: the start (arm None), a finished arm, or its checkpoint at a step. FileNotFoundError where none is."""
     if arm is None:
         return start_folder(settings)
     folder = settings.model_dir(arm, seed)
@@ -216,7 +216,7 @@ class _Lazy:
 def tune(
     settings: AgentSettings, rates: Sequence[float], seed: int, workers: int = 2
 ) -> dict[str, dict[float, float]]:
-    """{arm: {rate: mean return on validation patients}} after training with each rate and one spare seed, the same for all arms."""
+    """{arm: {rate: mean return on validation patients}} after training with each rate and one spare seed, the same for all."""
     found: dict[str, dict[float, float]] = {arm: {} for arm in settings.arms}
     for rate in rates:
         one = replace(

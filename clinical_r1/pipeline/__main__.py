@@ -89,7 +89,9 @@ def print_results(run: Run) -> None:
             print(f"  {path.stat().st_size / 1000:8.1f} kB  {run.shown(path)}")
 
 
-IN_NOTEBOOKS = CPU.profile  # whose outputs stand in notebooks/; of every other profile only figures and tables are published
+IN_NOTEBOOKS = (
+    CPU.profile
+)  # whose outputs stand in notebooks/; of every other profile only figures and tables are published
 
 
 def publish(run: Run, stages: Sequence[Stage]) -> None:
