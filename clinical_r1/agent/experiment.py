@@ -88,8 +88,8 @@ def gate(
     if earned < right + margin:
         raise PipelineError(
             f"the start returns {earned:.3f} a consultation and {right:.3f} when it diagnoses at once ({len(patients)} patients "
-            f"each); expected at least {margin} more for the consultation, or training teaches it to stop asking: lower costs, raise "
-            "`earliest`, or teach the start to read what it is told."
+            f"each); expected at least {margin} more for the consultation, or training teaches it to stop asking: lower costs, "
+            "raise `earliest`, or teach the start to read what it is told."
         )
     return found
 
