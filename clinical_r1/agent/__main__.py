@@ -19,7 +19,7 @@ def main(argv=None) -> int:
     show.add_argument("--open", action="store_true", help="all findings on offer, none named")
     start = commands.add_parser("start", help="rebuild the start (minutes on one core)")
     start.add_argument("--out", required=True, help="folder to write the model and its tokenizer to")
-    start.add_argument("--steps", type=int, help="training steps; default: the shipped start's")
+    start.add_argument("--steps", type=int, help="training steps, in one phase; default: the shipped start's")
     arguments = parser.parse_args(argv)
     return {"show": _show, "start": _start}[arguments.command](parser, arguments)
 
@@ -46,11 +46,12 @@ def _show(parser, arguments) -> int:
 
 
 def _start(parser, arguments) -> int:
-    from clinical_r1.agent.start import STEPS, train_start
+    from clinical_r1.agent.start import PHASES, train_start
 
     if arguments.steps is not None and arguments.steps < 1:
         parser.error(f"--steps: got {arguments.steps}; expected 1 or more.")
-    train_start(arguments.out, arguments.steps or STEPS)
+    phases = PHASES if arguments.steps is None else ((arguments.steps, PHASES[0][1]),)
+    train_start(arguments.out, phases)
     return 0
 
 

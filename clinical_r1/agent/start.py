@@ -20,10 +20,10 @@ from clinical_r1.agent.consultation import (
     Patient,
     Rules,
     draw_patients,
-    information,
     verb_of,
 )
 from clinical_r1.agent.language import END, build_agent_tokenizer, observation_text, opening
+from clinical_r1.agent.policies import expected_gains
 from clinical_r1.clinic.base_model import BATCH, learned_tokens_trainer
 from clinical_r1.clinic.cases import phrase
 from clinical_r1.clinic.knowledge import knowledge_base
@@ -31,8 +31,9 @@ from clinical_r1.files import PACKAGE, compare_hashes, write_hashes
 from clinical_r1.models import clinic_base_path
 
 SEED = 20251202
-STEPS, LEARNING_RATE = 3_000, 2e-3
-TRANSCRIPTS, PATIENTS = 24_000, 6_000  # each is read four times
+# (steps, learning rate): each on consultations of its own. The second half of what is learned is to stay within the menu.
+PHASES = ((3_000, 2e-3), (4_000, 3e-3))
+TRANSCRIPTS, PATIENTS = 24_000, 6_000  # of a phase
 SHIPPED = PACKAGE / "data" / "agent_start"
 
 
@@ -58,20 +59,6 @@ SETTINGS = ((0.7, Rules()), (0.15, Rules(earliest=1)), (0.15, Rules(menu=None)))
 Transcript = tuple[list[dict], list[tuple[str, str]]]  # opening, and (turn, observation) of each turn
 
 
-def most_informative(consultation: Consultation) -> str:
-    """The open finding with the largest expected information gain; ValueError where none is open."""
-    p = np.array(list(consultation.posterior().values()))
-    gains = {f: expected_gain(p, consultation.patient.likelihoods(f)) for f in consultation.open()}
-    return max(gains, key=gains.get)
-
-
-def expected_gain(p: np.ndarray, likelihoods: np.ndarray) -> float:
-    """Bits that a finding is expected to tell: H(p) - sum over its two outcomes. p, likelihoods: (options,)."""
-    present = float(p @ likelihoods)
-    after = (p * likelihoods / present, p * (1 - likelihoods) / (1 - present))
-    return information(p) - present * information(after[0]) - (1 - present) * information(after[1])
-
-
 def consult(patient: Patient, rules: Rules, doctor: Doctor, rng: np.random.Generator) -> Transcript:
     """One consultation as this doctor holds it."""
     consultation, turns = Consultation(patient, rules), []
@@ -86,14 +73,17 @@ def consult(patient: Patient, rules: Rules, doctor: Doctor, rng: np.random.Gener
         if consultation.turns_left == 1 or (consultation.may_diagnose and stops):
             action = Action(hypothesis, DIAGNOSE, hypothesis)
         else:
-            finding = (
-                most_informative(consultation)
-                if rng.random() < doctor.informed
-                else str(rng.choice(consultation.open()))
-            )
+            finding = _inquiry(consultation, doctor, rng)
             action = Action(hypothesis, verb_of(finding), phrase(finding, True))
         turns.append((action.text, consultation.step(action.text).text))
     return opening(patient, rules), turns
+
+
+def _inquiry(consultation, doctor, rng) -> str:
+    if rng.random() < doctor.informed:
+        gains = expected_gains(consultation)
+        return max(gains, key=gains.get)
+    return str(rng.choice(consultation.open()))
 
 
 def _hypothesis(posterior, doctor, rng) -> str:
@@ -140,26 +130,50 @@ def extended_base(tokenizer):
     return model
 
 
-def train_start(out, steps: int = STEPS, seed: int = SEED, doctor: Doctor = Doctor()):
-    """Make the start in `out`: tokenizer, safetensors, and sha256.json over all of it. Returns (model, tokenizer)."""
+def train_start(out, phases=PHASES, seed: int = SEED, doctor: Doctor = Doctor()):
+    """Make the start in `out`: tokenizer, safetensors, and sha256.json over all of it. Returns (model, tokenizer).
+
+    About twenty minutes on one core. phases: as PHASES.
+    """
     import torch
-    from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq, TrainingArguments, set_seed
+    from transformers import set_seed
 
     torch.set_num_threads(1)  # the same weights on any number of cores
     set_seed(seed)
     tokenizer = build_agent_tokenizer()
     model = extended_base(tokenizer)
-    rows = Dataset.from_list(
-        encode(tokenizer, list(transcripts(min(TRANSCRIPTS, steps * BATCH), seed, doctor)))
+    for phase, (steps, rate) in enumerate(phases):
+        _train_phase(model, tokenizer, out, steps, rate, seed + phase, doctor)
+    model.generation_config.update(
+        do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    recipe = {
+        "phases": phases,
+        "seed": seed,
+        "doctor": asdict(doctor),
+        "knowledge_base": knowledge_base().sha256,
+    }
+    recipe["command"] = "python -m clinical_r1.agent start --out DIR"
+    write_hashes(Path(out), recipe)
+    return model, tokenizer
+
+
+def _train_phase(model, tokenizer, out, steps: int, rate: float, seed: int, doctor: Doctor) -> None:
+    import torch
+    from datasets import Dataset
+    from transformers import DataCollatorForSeq2Seq, TrainingArguments
+
+    count = min(TRANSCRIPTS, steps * BATCH)
+    rows = Dataset.from_list(encode(tokenizer, list(transcripts(count, seed, doctor))))
     arguments = TrainingArguments(
         output_dir=str(out),
         max_steps=steps,
         per_device_train_batch_size=BATCH,
         seed=seed,
         report_to=[],
-        learning_rate=LEARNING_RATE,
+        learning_rate=rate,
         lr_scheduler_type="cosine",
         warmup_steps=math.ceil(steps / 20),
         weight_decay=0.01,
@@ -169,20 +183,6 @@ def train_start(out, steps: int = STEPS, seed: int = SEED, doctor: Doctor = Doct
     )
     collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
     learned_tokens_trainer()(model, arguments, train_dataset=rows, data_collator=collator).train()
-    model.generation_config.update(
-        do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-    )
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    recipe = {
-        "steps": steps,
-        "seed": seed,
-        "doctor": asdict(doctor),
-        "knowledge_base": knowledge_base().sha256,
-    }
-    recipe["command"] = "python -m clinical_r1.agent start --out DIR"
-    write_hashes(Path(out), recipe)
-    return model, tokenizer
 
 
 def start_path() -> Path:
