@@ -297,7 +297,7 @@ class Consultation:
     def _reachable(self, state: Snapshot) -> bool:
         patient, complained = self.patient, len(self.patient.complaint)
         truth = {**patient.findings, **dict.fromkeys(patient.complaint, True)}
-        begun = tuple(finding for finding, _ in state.known[:complained]) == patient.complaint
+        begun = set(patient.complaint) <= {finding for finding, _ in state.known}  # a state has no order
         true = all(truth.get(f) is p for f, p in state.known) and len(dict(state.known)) == len(state.known)
         diagnosed = state.diagnosis is not None
         in_time = 0 <= len(state.known) - complained + diagnosed <= state.turn <= self.rules.horizon
