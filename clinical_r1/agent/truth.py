@@ -81,6 +81,25 @@ def compare(
     """
     if not estimates or (baseline is not None and baseline not in estimates):
         raise ValueError(f"got baseline {baseline!r}; expected one of the estimates: {', '.join(estimates)}.")
+    sums = _all_sums(estimates, truth, noise_variance, patients, rng)
+    counted = len(next(iter(sums.values())))  # patients
+    whole = {name: _measures(part.sum(axis=0)) for name, part in sums.items()}
+    draws = _draws(sums, counted, rng, reps) if rng is not None and counted > 1 else None
+    result = {}
+    for name, values in whole.items():
+        result[name] = {"n": len(truth), "patients": None if patients is None else counted}
+        result[name] |= {measure: _known(values[measure]) for measure in MEASURES}
+        result[name]["interval"] = draws and {
+            measure: _interval(values[measure], draws[name][measure], counted, level, _BOUNDS.get(measure))
+            for measure in MEASURES
+        }
+        if baseline is not None and name != baseline:
+            result[name]["difference"] = _difference(name, baseline, whole, draws, counted, level)
+    return result
+
+
+def _all_sums(estimates, truth, noise_variance, patients, rng) -> dict[str, np.ndarray]:
+    """{name: `_sums`} of arguments that have been checked; without labels all turns are one patient's."""
     truth, noise = _checked("truth", truth), _checked("noise_variance", noise_variance)
     if patients is None and rng is not None:
         raise ValueError(
@@ -100,21 +119,7 @@ def compare(
                 f"{name} has {len(values)} turns and the truth {len(truth)}; expected the same turns."
             )
         sums[name] = _sums(values, truth, noise, codes, len(labels))
-    whole = {name: _measures(part.sum(axis=0)) for name, part in sums.items()}
-    draws = _draws(sums, len(labels), rng, reps) if rng is not None and len(labels) > 1 else None
-    result = {}
-    for name, values in whole.items():
-        result[name] = {"n": len(truth), "patients": None if patients is None else len(labels)}
-        result[name] |= {measure: _known(values[measure]) for measure in MEASURES}
-        result[name]["interval"] = draws and {
-            measure: _interval(
-                values[measure], draws[name][measure], len(labels), level, _BOUNDS.get(measure)
-            )
-            for measure in MEASURES
-        }
-        if baseline is not None and name != baseline:
-            result[name]["difference"] = _difference(name, baseline, whole, draws, len(labels), level)
-    return result
+    return sums
 
 
 def _difference(name, baseline, whole, draws, patients, level) -> dict:
