@@ -244,7 +244,7 @@ def _solved(patient, rules, considered, outside):
     )
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # up to 5 MB each; a patient is played turn after turn
 def _solve(weights, likelihoods, costs, invalid, horizon, earliest):
     """values (horizon + 1, 3^F) by turns used, and weights (3^F, options), of all that can be known of F findings.
 

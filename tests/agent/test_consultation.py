@@ -418,6 +418,11 @@ def test_a_snapshot_that_no_turns_lead_to_is_refused():
         with pytest.raises(ValueError, match="none of its states"):
             Consultation(patient, RULES).restore(Snapshot(patient.id, *state))
     assert Consultation(patient, RULES).restore(Snapshot(patient.id, begun, 3, option, True)).done
+    learned = begun + ((f, present),)
+    turned = Consultation(patient, RULES).restore(Snapshot(patient.id, learned[::-1], 1, None, False))
+    assert (
+        turned.state_key() == after(patient, RULES, inquiries(patient)[0]).state_key()
+    )  # a state has no order
 
 
 def test_what_a_consultation_gives_away_cannot_change_it():
