@@ -12,6 +12,7 @@ agent/right, agent/answered       [0, 1], share of episodes with the right diagn
 agent/turns, agent/inquiries      of an episode
 agent/invalid, agent/cut          [0, 1], share of turns that were invalid, that had no end
 agent/cost_<verb>                 what an inquiry costs in this step, where a schedule is given
+agent/sampled_tokens, agent/trained_tokens   of the agent, in this step: as said, and in all rows (copies before a fork count)
 credit/<term>                     mean |term| over the turns: episode, tree, anchor
 credit/mean                       mean advantage over the agent's tokens: not 0 where winners and losers differ in length
 anchors/repeated, anchors/alone   [0, 1], share of valid turns beyond the first whose state another turn met, or none
@@ -105,6 +106,7 @@ class TurnAdvantageMixin:
             rollout.rules = rollout.rules.with_costs(**costs_at(self.cost_schedule, self.state.global_step))
         named = [row.get("patient") for row in inputs]
         rollout.patients_of_rows = named if all(named) else None
+        before = rollout.sampled, rollout.trained
         try:
             output = super()._generate_and_score_completions(inputs)
         finally:
@@ -112,8 +114,19 @@ class TurnAdvantageMixin:
         episodes = [row["episode"] for row in inputs]
         self._log_means(mode, episode_measures(episodes, rollout.rules if self.cost_schedule else None))
         if mode == "train":
+            self._log_sampled(rollout.sampled - before[0], rollout.trained - before[1])
             self._credit_turns(output, episodes)
         return output
+
+    def _log_sampled(self, sampled: int, trained: int) -> None:
+        """Sums over all processes, not means: what a step has cost."""
+        import torch
+
+        local = torch.tensor([[sampled, trained]], dtype=torch.float64, device=self.accelerator.device)
+        for name, value in zip(
+            ("sampled", "trained"), self.accelerator.gather(local).sum(dim=0), strict=True
+        ):
+            self._metrics["train"][f"agent/{name}_tokens"].append(value.item())
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         """TRL's (N, 1) of all processes, after this process's part was compared with its episodes."""
