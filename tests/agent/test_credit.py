@@ -629,7 +629,7 @@ def test_copies_of_one_turn_in_the_rows_of_a_tree_are_no_repeat():
     keys = [["root", "a", "b"], ["root", "a", "c"], ["root", "d", "b"]]
     nodes = [[0, 1, 2], [0, 1, 3], [0, 4, 5]]
     assert anchor_statistics(keys, GROUPS)["repeated"] == pytest.approx(4 / 6)
-    got = anchor_statistics(keys, GROUPS, nodes=nodes, advantages=[[0, 0, 0], [0, 0.5, 0], [0, 0, 0]])
+    got = anchor_statistics(keys, GROUPS, nodes=nodes, advantages=[[0, 0.5, 0], [0, 0, 0], [0, 0, 0]])
     assert got["turns"] == 5 and got["repeated"] == pytest.approx(2 / 5)
     assert got["informative"] == pytest.approx(1 / 5)
     with pytest.raises(ValueError, match="row 1, turn 1 is a copy of 1 with another state"):
