@@ -21,8 +21,8 @@ class Turn:
 
     text: the action as it was said. ids: its tokens, the end included where the agent came to one (ended). observation: what the
     agent was told; env_ids: the tokens of that, first the end where the turn was cut; () after a last turn that was not. key: the
-    state before the turn, as JSON. problem: why the turn was invalid, or None. node: name of the turn; copies of it in the episodes
-    that branch off later have the same.
+    state before the turn, as JSON. problem: why the turn was invalid, or None. node: a name, the same in all episodes of a tree
+    that share the turn.
     """
 
     text: str
@@ -150,14 +150,15 @@ def rescored(episode: Episode, patient: Patient, rules: Rules) -> Episode:
         )
     if len(turns) < len(episode.turns) or not consultation.done:
         raise ValueError(
-            f"episode {episode.id} has {len(episode.turns)} turns, and its consultation is {'over' if consultation.done else 'open'} "
-            f"after {len(turns)}; expected the rules that it was played with (costs may differ)."
+            f"episode {episode.id} has {len(episode.turns)} turns, and its consultation is "
+            f"{'over' if consultation.done else 'open'} after {len(turns)}; expected the rules it was played with (costs may "
+            "differ)."
         )
     return replace(episode, gold=patient.gold, diagnosis=consultation.diagnosis, turns=tuple(turns))
 
 
 def replay(episode: Episode, patient: Patient, rules: Rules) -> Episode:
-    """The episode again, after its actions have brought the same rewards, observations and states. ValueError where one differs."""
+    """The episode, after its actions have brought the same rewards, observations and states again; ValueError where not."""
     found = rescored(episode, patient, rules)
     for number, (before, now) in enumerate(zip(episode.turns, found.turns, strict=True), 1):
         for name in ("observation", "reward", "problem", "key"):
@@ -168,8 +169,8 @@ def replay(episode: Episode, patient: Patient, rules: Rules) -> Episode:
                 )
     if (episode.gold, episode.diagnosis) != (found.gold, found.diagnosis):
         raise ValueError(
-            f"episode {episode.id} ends with {episode.diagnosis!r} for {episode.gold!r}, played again with {found.diagnosis!r} for "
-            f"{found.gold!r}; expected the patient that it was played with."
+            f"episode {episode.id} ends with {episode.diagnosis!r} for {episode.gold!r}, played again with "
+            f"{found.diagnosis!r} for {found.gold!r}; expected the patient that it was played with."
         )
     return episode
 

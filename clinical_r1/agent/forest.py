@@ -76,8 +76,8 @@ def forest(
 ) -> Played:
     """Tree-GRPO's rollouts: trees * keep episodes of each patient, the leaves of a tree in the order in which they grew.
 
-    A round draws nodes with replacement, uniformly from the root and all turns of the tree that are no leaf, and continues each to
-    an end of its own. Leaves are kept at random, without replacement. ValueError as `Shape`.
+    A round draws nodes with replacement, uniformly from the root and all turns of the tree that are no leaf, and continues each
+    to an end of its own. Leaves are kept at random, without replacement. ValueError as `Shape`.
     """
     shape = Shape(trees, expand, rounds, keep)
     _check_patients(patients)

@@ -16,7 +16,8 @@ agent/sampled_tokens, agent/trained_tokens   of the agent, in this step: as said
 credit/<term>                     mean |term| over the turns: episode, tree, anchor
 credit/mean                       mean advantage over the agent's tokens: not 0 where winners and losers differ in length
 anchors/repeated, anchors/alone   [0, 1], share of valid turns beyond the first whose state another turn met, or none
-anchors/informative               [0, 1], share of them with an anchor term other than 0
+anchors/informative               [0, 1], share of those turns with an anchor term other than 0; what they are compared with may
+                                  be an invalid turn
 
 trl and torch are imported when called.
 """

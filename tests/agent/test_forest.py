@@ -56,7 +56,7 @@ def test_an_episode_is_the_same_in_any_batch():
 
 
 def test_a_patient_twice_would_get_the_same_draws_and_is_refused():
-    with pytest.raises(ValueError, match="rl-0-00000 comes twice"):
+    with pytest.raises(ValueError, match="rl-0-menu8-00000 comes twice"):
         chains(CARELESS, [*patients(), patients()[0]], PRICED)
 
 
