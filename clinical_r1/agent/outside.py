@@ -172,13 +172,17 @@ def one_word_off(patients: Sequence[FactPatient]) -> Player:
 
 
 def random_requests(patients: Sequence[FactPatient]) -> Player:
-    """Asks for topics of facts of the other patients, drawn at random, each once: who does not listen."""
+    """Asks for topics of facts of the other patients, drawn at random, none twice: who does not listen. A topic that many patients
+    have is drawn sooner."""
     pool = [(patient.id, fact["kind"], fact["topic"]) for patient in patients for fact in patient.facts]
 
     def play_them(consultation, rng):
+        asked = set()
         for place in rng.permutation(len(pool)):
             owner, kind, topic = pool[place]
-            if owner != consultation.patient.id:
+            key = kind, frozenset(content_words(topic))
+            if owner != consultation.patient.id and key not in asked:
+                asked.add(key)
                 yield Request(kind, topic)
 
     return play_them

@@ -4,6 +4,7 @@ Run: pytest tests/agent/test_outside.py   (the last part reads the files that CL
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -239,6 +240,19 @@ def test_the_threshold_is_a_share_of_the_requests_words():
     ]  # the whole topic
 
 
+def test_a_count_is_found_by_what_is_counted():
+    patient = patient_of("Platelet count 250,000/mm3.", "WBC count 9,800/mm3.")
+    assert matching_facts(patient.facts, "leukocyte count") == [1]
+    assert matching_facts(patient.facts, "complete blood count: platelets") == [0]
+
+
+def test_a_normal_examination_stays_a_fact(tmp_path):
+    facts = ["A man.", "Physical examination is within normal limits.", "Laboratory tests are performed."]
+    reading = read_mediq(write(tmp_path / "a.jsonl", changed(ROW, facts=facts)))
+    assert [fact["text"] for fact in reading.patients[0].facts] == facts[1:2]
+    assert reading.left_out == {"no content words": 1}
+
+
 def test_look_alike_letters_match_their_latin_ones():
     assert matching_facts(patient_of("He has раіn in the chest.").facts, "chest pain") == [0]  # noqa: RUF001
 
@@ -372,6 +386,8 @@ def test_random_requests_are_other_patients_topics_and_repeat_with_the_seed(medi
     first, again = play(mediq_patient, player, seed=3), play(mediq_patient, player, seed=3)
     assert first == again
     assert sorted(turn["request"] for turn in first["turns"]) == sorted(fact["topic"] for fact in other.facts)
+    twins = outside.random_requests([mediq_patient, other, replace(other, id="p-2")])
+    assert len(play(mediq_patient, twins)["turns"]) == len(other.facts)  # no topic twice
     orders = {tuple(t["request"] for t in play(mediq_patient, player, seed=s)["turns"]) for s in range(8)}
     assert len(orders) > 1
 
