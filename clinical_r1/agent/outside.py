@@ -172,8 +172,10 @@ def one_word_off(patients: Sequence[FactPatient]) -> Player:
 
 
 def random_requests(patients: Sequence[FactPatient]) -> Player:
-    """Asks for topics of facts of the other patients, drawn at random, none twice: who does not listen. A topic that many patients
-    have is drawn sooner."""
+    """Asks for topics of facts of the other patients, drawn at random, none twice: who does not listen.
+
+    A topic that many patients have is drawn sooner.
+    """
     pool = [(patient.id, fact["kind"], fact["topic"]) for patient in patients for fact in patient.facts]
 
     def play_them(consultation, rng):
