@@ -14,7 +14,7 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m clinical_r1.agent", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="a consultation with one patient, as a reference policy holds it")
-    show.add_argument("--policy", default="expert", choices=("guess", "random", "greedy", "expert"))
+    show.add_argument("--policy", default="expert", choices=("guess", "random_inquiry", "greedy", "expert"))
     show.add_argument("--index", type=int, default=0, help="number of the validation patient (default 0)")
     show.add_argument("--open", action="store_true", help="all findings on offer, none named")
     start = commands.add_parser("start", help="rebuild the start (minutes on one core)")

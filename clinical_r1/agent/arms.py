@@ -49,7 +49,8 @@ class AgentSettings:
     """One experiment. patients: of a step, with `episodes` rows each; steps: of training; learning_rates: arm -> rate.
 
     schedule: ((step, {verb: cost}), ...), between which costs change linearly; () keeps the rules' own. save_steps: distance of
-    checkpoints. test: patients that the trained agents see once. start: a folder; None: the shipped one.
+    checkpoints. test: patients that the trained agents see once. gate: by how much a
+    consultation must beat a diagnosis at once; None: no gate. start: a folder; None: the shipped one.
     """
 
     name: str
@@ -67,7 +68,7 @@ class AgentSettings:
     test: int = 1_000
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     arms: tuple[str, ...] = tuple(AGENT_ARMS)
-    gate: float = 0.05
+    gate: float | None = 0.05
     out: str = "."
     start: str | None = None
 
@@ -91,3 +92,28 @@ class AgentSettings:
         schedule = tuple((step, dict(costs)) for step, costs in value["schedule"])
         made = value | {"rules": Rules(**value["rules"]), "schedule": schedule}
         return cls(**made | {name: tuple(value[name]) for name in ("seeds", "arms")})
+
+
+RATES, SPARE_SEED = (1e-4, 3e-4, 1e-3), 101  # tried for every arm of the main setting, on validation patients
+_PRICES = {"ask": 0.05, "examine": 0.05, "test": 0.1, "invalid": 0.1}
+_FREE = dict.fromkeys(_PRICES, 0.0) | {"invalid": 0.1}
+_AT_ONCE = Rules(earliest=1, costs=_PRICES)
+EXPERIMENTS = {
+    settings.name: settings
+    for settings in (
+        AgentSettings("main"),
+        # Premature closure, on purpose: inquiries are priced from the first step, and no gate stands before it
+        AgentSettings("closure", rules=_AT_ONCE, arms=("grpo", "gigpo"), seeds=(0, 1, 2), gate=None),
+        # Its cure: the same prices in the end, but inquiries are free until the agent has learned what they are good for
+        AgentSettings(
+            "cured",
+            rules=_AT_ONCE,
+            schedule=((75, _FREE), (125, _PRICES)),
+            arms=("grpo", "gigpo"),
+            seeds=(0, 1, 2),
+            gate=None,
+        ),
+        # Where credit at the end alone might hurt: twice the turns
+        AgentSettings("long", rules=Rules(horizon=9, menu=12), arms=("grpo", "gigpo"), seeds=(0, 1, 2)),
+    )
+}

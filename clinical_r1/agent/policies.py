@@ -82,7 +82,7 @@ def expert(consultation: Consultation, rng: np.random.Generator) -> str:
 Policy = Callable[[Consultation, np.random.Generator], str]
 POLICIES: dict[str, Policy] = {
     "guess": guess,
-    "random": random_inquiry,
+    "random_inquiry": random_inquiry,
     "greedy": greedy,
     "expert": expert,
 }

@@ -53,8 +53,13 @@ class Doctor:
     sure: float = 0.3
 
 
-# (share, rules): the main setting, any diagnosis at once, and an open set of actions
-SETTINGS = ((0.7, Rules()), (0.15, Rules(earliest=1)), (0.15, Rules(menu=None)))
+# (share, rules): the main setting, a diagnosis at once allowed, an open set of actions, twice the turns
+SETTINGS = (
+    (0.6, Rules()),
+    (0.15, Rules(earliest=1)),
+    (0.1, Rules(menu=None)),
+    (0.15, Rules(horizon=9, menu=12)),
+)
 
 Transcript = tuple[list[dict], list[tuple[str, str]]]  # opening, and (turn, observation) of each turn
 

@@ -5,6 +5,7 @@
     python -m clinical_r1.pipeline readme                                 rewrite the pages' generated results
     python -m clinical_r1.pipeline rescore [cpu] [--name today]           score again, no model; what has changed
     python -m clinical_r1.pipeline ablations [--seeds 3]                  the ablations the paper leaves out
+    python -m clinical_r1.pipeline agent [--seeds 3]                      the diagnostic agents and the credit of their turns
     python -m clinical_r1.pipeline traces paper --teacher MODEL           traces for the cold start, from a model or a server
     python -m clinical_r1.pipeline export --method crpo --to DIR          a trained arm as a plain model with its card
 
@@ -44,7 +45,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from clinical_r1.arms import LABORATORY
-from clinical_r1.files import DATA_VARIABLE, ROOT, PipelineError, locked, write_text
+from clinical_r1.files import DATA_VARIABLE, PipelineError, locked, write_text
+from clinical_r1.pipeline.arguments import (
+    ABLATIONS,
+    AGENT,
+    AGENT_SEEDS,
+    AGENT_SETTINGS,
+    EVERYWHERE,
+    EXPLAIN,
+    EXPORT,
+    PROFILE_OPTION,
+    RESCORE,
+    RUN,
+    TRACES,
+)
 from clinical_r1.pipeline.machine import check_machine
 from clinical_r1.pipeline.manifest import git_state, read_manifest, seeds_line
 from clinical_r1.pipeline.shown import without_progress
@@ -89,9 +103,8 @@ def print_results(run: Run) -> None:
             print(f"  {path.stat().st_size / 1000:8.1f} kB  {run.shown(path)}")
 
 
-IN_NOTEBOOKS = (
-    CPU.profile
-)  # whose outputs stand in notebooks/; of every other profile only figures and tables are published
+# Whose outputs stand in notebooks/; of every other profile only figures and tables are published
+IN_NOTEBOOKS = CPU.profile
 
 
 def publish(run: Run, stages: Sequence[Stage]) -> None:
@@ -134,85 +147,6 @@ def _publish_figures(run, stage, outputs):
         if old.name not in kept:
             old.unlink()
     return len(files)
-
-
-# ------------------------------------------------------------------------------------------------------- the arguments
-
-
-def _argument(*flags, **keywords):
-    return flags, keywords
-
-
-_PROFILE = {"default": "cpu", "help": "smoke, cpu (default), laptop, colab, paper or published"}
-PROFILE_FIRST = _argument("profile", nargs="?", **_PROFILE)
-PROFILE_OPTION = _argument("--profile", **_PROFILE)
-WITH = _argument(
-    "--with", dest="own", type=Path, metavar="FILE", help="your own arms, rewards, questions, model"
-)
-EVERYWHERE = (
-    _argument(
-        "--out", type=Path, default=ROOT, help="folder for runs/ and figures/ (default: the repository)"
-    ),
-    _argument(
-        "--dry-run", action="store_true", help="check the arguments, say what would be done, write nothing"
-    ),
-)
-RUN = (
-    PROFILE_FIRST,
-    _argument(
-        "--only", action="append", metavar="NN", help="only this notebook, such as 03; may be repeated"
-    ),
-    _argument("--seeds", type=int, metavar="N", help="train with seeds 0..N-1; more seeds extend a run"),
-    _argument(
-        "--fresh", action="store_true", help="move runs/<profile> to runs/<profile>.old-<n> and start anew"
-    ),
-    _argument(
-        "--publish", action="store_true", help="copy a finished run into notebooks/ and figures/published"
-    ),
-    WITH,
-)
-EXPLAIN = (
-    _argument("cell", help="such as table1.medqa.crpo.accuracy or table1.clinic.crpo.accuracy; or: ledger"),
-    PROFILE_OPTION,
-    WITH,
-)
-RESCORE = (
-    PROFILE_FIRST,
-    _argument("--name", default="today", help="folder under runs/<profile>/rescored (default: today)"),
-    _argument("--seeds", type=int, metavar="N", help="seeds 0..N-1 (default: those of the run)"),
-    WITH,
-)
-ABLATIONS = (
-    _argument("--seeds", type=int, default=3, metavar="N", help="seeds 0..N-1 (default 3)"),
-    _argument("--full", action="store_true", help="seeds and questions of the published laboratory"),
-    _argument("--only", action="append", metavar="ARM", help="only this arm; may be repeated"),
-    _argument("--summary-only", action="store_true", help="summarise what is on disk; train nothing"),
-    _argument("--publish", action="store_true", help="copy the summary into the package"),
-)
-TRACES = (
-    PROFILE_FIRST,
-    _argument(
-        "--teacher", required=True, metavar="MODEL", help="Hub id or folder; with --server its name there"
-    ),
-    _argument(
-        "--server", metavar="URL", help="an OpenAI-compatible server, such as http://127.0.0.1:8000/v1"
-    ),
-    _argument("--key-variable", metavar="NAME", help="environment variable that holds the server's key"),
-    _argument("--tries", type=int, default=4, metavar="K", help="tries a question, at most (default 4)"),
-    _argument("--temperature", type=float, default=0.8, help="of every try (default 0.8)"),
-    _argument("--limit", type=int, metavar="N", help="only the first N questions of the SFT half"),
-    _argument("--to", type=Path, metavar="FILE", help="default: runs/<profile>/traces/<model>.jsonl"),
-    WITH,
-)
-EXPORT = (
-    PROFILE_OPTION,
-    _argument("--method", required=True, help="a trained arm, such as crpo, or cold_start"),
-    _argument("--seed", type=int, default=0),
-    _argument("--to", required=True, metavar="DIR", help="a new or empty folder"),
-    _argument("--push", metavar="ORG/NAME", help="upload to the Hub as well, private"),
-    _argument("--public", action="store_true", help="with --push: publish"),
-    WITH,
-)
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -341,6 +275,30 @@ def ablations_command(arguments, *_) -> None:
     ablations.reproduce(settings, arguments.summary_only, arguments.publish, arguments.full, git_state())
 
 
+def agent_command(arguments, *_) -> None:
+    """Train, evaluate and summarise the diagnostic agents."""
+    names = tuple(arguments.only or AGENT_SETTINGS)
+    if unknown := set(names) - set(AGENT_SETTINGS):
+        raise ValueError(
+            f"--only {', '.join(sorted(unknown))} names no setting; expected some of {', '.join(AGENT_SETTINGS)}."
+        )
+    if arguments.seeds is not None and not 1 <= arguments.seeds <= AGENT_SEEDS:
+        raise ValueError(f"got --seeds {arguments.seeds}; expected 1 to {AGENT_SEEDS}.")
+    if arguments.dry_run:
+        print(f"would train, evaluate and summarise agents in the settings: {', '.join(names)}")
+        return
+    from clinical_r1.agent import reproduce
+
+    reproduce.reproduce(
+        arguments.out.resolve(),
+        names,
+        arguments.seeds,
+        arguments.summary_only,
+        arguments.publish,
+        git_state(),
+    )
+
+
 def traces_command(arguments, *_) -> None:
     """Ask a teacher for traces of the SFT questions and keep those that are right."""
     settings = settings_of(arguments)
@@ -381,6 +339,7 @@ COMMANDS = {
     ),
     "rescore": ("score stored completions by today's rules, without a model", rescore_command, RESCORE),
     "ablations": ("train, answer and summarise what notebook 05 shows", ablations_command, ABLATIONS),
+    "agent": ("train, evaluate and summarise the agents that notebook 07 shows", agent_command, AGENT),
     "traces": (
         "ask a model or a server for the cold start's traces; keep those that are right",
         traces_command,

@@ -27,7 +27,7 @@ def tokenizer():
 
 def sometimes_wrong(consultation, rng):
     """Inquires at random, and diagnoses at random in one consultation of four."""
-    text = POLICIES["random"](consultation, rng)
+    text = POLICIES["random_inquiry"](consultation, rng)
     if " diagnose " in text and rng.random() < 0.25:
         return text.rpartition(" diagnose ")[0] + f" diagnose {rng.choice(consultation.patient.options)}"
     return text

@@ -1,0 +1,110 @@
+"""`./reproduce.sh agent`: learning rates on validation, the gate, every arm of every setting, evaluation, credit against the
+truth, and a summary small enough to commit. Resumable: what is finished on disk is kept.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from clinical_r1.agent import records, summary
+from clinical_r1.agent.arms import EXPERIMENTS, RATES, SPARE_SEED, AgentSettings
+from clinical_r1.agent.experiment import check_gate, train_all, tune
+from clinical_r1.agent.study import Plan
+from clinical_r1.files import PipelineError, read_json, write_json
+
+MAIN = "main"
+STAGED_ARM = "gigpo"  # whose start, half-way and trained policies credit is measured under
+MENUS = (8, None)
+PLAN = Plan()
+
+
+def settings_of(name: str, out: str | Path, seeds: int | None = None) -> AgentSettings:
+    """An experiment by name, kept under `out`. seeds: its first so many; None: all it has. ValueError for another name."""
+    if name not in EXPERIMENTS:
+        raise ValueError(f"got the setting {name!r}; expected one of {', '.join(EXPERIMENTS)}.")
+    found = replace(EXPERIMENTS[name], out=str(out))
+    if seeds is not None and not 1 <= seeds <= len(found.seeds):
+        raise ValueError(f"got --seeds {seeds}; expected 1 to {len(found.seeds)}, the seeds of {name}.")
+    return replace(found, seeds=found.seeds[:seeds])
+
+
+def reproduce(
+    out: str | Path,
+    names: Sequence[str] = tuple(EXPERIMENTS),
+    seeds: int | None = None,
+    summary_only: bool = False,
+    publish: bool = False,
+    git: Mapping | None = None,
+    plan: Plan = PLAN,
+    workers: int = 2,
+) -> list[Path]:
+    """Run the experiments, summarise them in runs/agent/summary; publish copies the summary into the package.
+
+    summary_only: train nothing; PipelineError where something is not trained yet. git: {"sha", "dirty"}, for the record.
+    """
+    begun = time.monotonic()
+    main = settings_of(MAIN, out, seeds)
+    rates, tuning = _rates(main, summary_only, workers)
+    chosen = [
+        replace(settings_of(name, out, seeds if name == MAIN else None), learning_rates=rates)
+        for name in names
+    ]
+    for settings in chosen if not summary_only else ():
+        if settings.gate is not None:
+            print(f"{settings.name}: {_said(check_gate(settings))}", flush=True)
+        train_all(settings, workers)
+    frames = _frames(chosen, tuning, plan)
+    record = {"git": dict(git or {"sha": None, "dirty": None}), "settings": [s.to_json() for s in chosen]}
+    record["seconds"] = round(time.monotonic() - begun, 1)
+    paths = records.write_agent(Path(out) / "runs" / "agent" / "summary", frames, record)
+    for path in paths:
+        print(f"  {path.stat().st_size / 1000:8.1f} kB  {path.name}")
+        if publish:
+            records.SHIPPED.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, records.SHIPPED / path.name)
+    return paths
+
+
+def _said(found: Mapping) -> str:
+    return (
+        f"the start returns {found['return']:.3f} a consultation, {found['at_once']:.3f} when it diagnoses at once "
+        f"({found['patients']} patients)"
+    )
+
+
+def _rates(main: AgentSettings, summary_only: bool, workers: int) -> tuple[dict[str, float], list[dict]]:
+    """(arm -> the rate with the largest return on validation, rows of tuning.csv); kept in tuning.json."""
+    path = main.run_dir / "tuning.json"
+    if not path.exists() and summary_only:
+        raise PipelineError(f"{path} is missing: no learning rate was tuned; run without --summary-only.")
+    if not path.exists():
+        every = replace(main, arms=EXPERIMENTS[MAIN].arms)
+        write_json(path, tune(every, RATES, SPARE_SEED, workers))
+    found = {
+        arm: {float(rate): value for rate, value in values.items()} for arm, values in read_json(path).items()
+    }
+    rows = [
+        {"setting": main.name, "arm": arm, "rate": rate, "value": value, "patients": main.validation}
+        for arm, values in found.items()
+        for rate, value in values.items()
+    ]
+    return {arm: max(values, key=values.get) for arm, values in found.items()}, rows
+
+
+def _frames(chosen: Sequence[AgentSettings], tuning: list[dict], plan: Plan) -> dict:
+    import pandas as pd
+
+    frames = {
+        "references": [row for settings in chosen for row in summary.reference_rows(settings)],
+        "consultations": [row for settings in chosen for row in summary.consultation_rows(settings)],
+        "training": [row for settings in chosen for row in summary.training_rows(settings)],
+        "tuning": tuning,
+    }
+    main = next((settings for settings in chosen if settings.name == MAIN), None)
+    if main is not None:
+        folders = summary.stages(main, STAGED_ARM, main.seeds[0])
+        frames["density"] = summary.density_rows(main, folders, MENUS)
+        frames["credit"] = summary.credit_table_rows(main, folders, MENUS, plan)
+    return {name: pd.DataFrame(rows) for name, rows in frames.items()}

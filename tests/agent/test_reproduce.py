@@ -1,0 +1,78 @@
+"""`./reproduce.sh agent`: what it would run, and a whole small experiment from learning rates to its summary."""
+
+from dataclasses import replace
+
+import pytest
+
+from clinical_r1.agent import records, reproduce
+from clinical_r1.agent.arms import EXPERIMENTS
+from clinical_r1.agent.study import Plan
+from clinical_r1.files import PipelineError, read_json
+from clinical_r1.pipeline.arguments import AGENT_SEEDS, AGENT_SETTINGS
+
+
+def test_the_command_line_knows_the_settings_without_importing_them():
+    assert AGENT_SETTINGS == tuple(EXPERIMENTS)
+    assert len(EXPERIMENTS["main"].seeds) == AGENT_SEEDS
+
+
+def test_every_setting_has_its_name_and_the_costs_of_its_schedule_end_in_its_rules():
+    for name, settings in EXPERIMENTS.items():
+        assert settings.name == name
+        if settings.schedule:
+            assert dict(settings.schedule[-1][1]) == dict(settings.rules.costs)
+
+
+@pytest.mark.parametrize(
+    "name, seeds, said", [("mian", None, "expected one of main"), ("main", 6, "expected 1 to 5")]
+)
+def test_unknown_settings_and_seeds_are_refused(name, seeds, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        reproduce.settings_of(name, tmp_path, seeds)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The main setting alone, with two arms, a seed, two steps and a handful of patients."""
+    tiny = {
+        "patients": 2,
+        "steps": 2,
+        "pool": 6,
+        "save_steps": 1,
+        "validation": 4,
+        "test": 6,
+        "seeds": (0,),
+        "gate": None,
+    }
+    main = replace(EXPERIMENTS["main"], arms=("gigpo", "tree_grpo"), **tiny)
+    monkeypatch.setitem(EXPERIMENTS, "main", main)
+    monkeypatch.setattr(reproduce, "RATES", (1e-3,))
+    monkeypatch.setattr(reproduce.summary, "DENSITY_PATIENTS", 4)
+
+
+PLAN = Plan(patients=2, pool=4, continuations=4, sizes=(2, 4), gammas=(1.0,), chunk=2)
+
+
+@pytest.mark.slow
+def test_a_whole_experiment_writes_every_frame_and_is_kept(small, tmp_path, capsys):
+    reproduce.reproduce(tmp_path, ("main",), plan=PLAN, git={"sha": "abc", "dirty": False})
+    found = records.read_agent(records.find_agent(tmp_path))
+    assert all(frame is not None for frame in found)
+    own = found.consultations
+    assert set(own["arm"]) == {"start", "gigpo", "tree_grpo"} and set(own["budget"]) == {
+        "start",
+        "sampled",
+        "trained",
+    }
+    assert len(own) == 6 * (1 + 2 * 2)
+    assert (found.training.groupby("arm")["sampled"].diff().dropna() > 0).all(), "tokens are summed up"
+    assert found.record["git"]["sha"] == "abc"
+    assert set(read_json(tmp_path / "runs/agent/main/tuning.json")) == {"gigpo", "tree_grpo"}
+    before = (tmp_path / "runs/agent/summary/credit.csv").read_bytes()
+    reproduce.reproduce(tmp_path, ("main",), summary_only=True, plan=PLAN)
+    assert (tmp_path / "runs/agent/summary/credit.csv").read_bytes() == before
+
+
+def test_a_summary_of_nothing_is_an_error(tmp_path):
+    with pytest.raises(PipelineError, match="no learning rate was tuned"):
+        reproduce.reproduce(tmp_path, ("main",), summary_only=True)
