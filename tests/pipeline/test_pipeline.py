@@ -813,10 +813,10 @@ def test_explain_without_a_cell_is_a_wrong_argument(capsys):
 
 
 def test_readme_without_a_ledger_gives_one_sentence(monkeypatch, capsys):
-    page = (command.ROOT / "docs/results.md").read_text()
+    page = (ROOT / "docs/results.md").read_text()
     assert command.main(["readme", "--profile", "paper"]) == 1
     assert "figures/published/paper/ledger.csv is missing" in capsys.readouterr().err
-    assert (command.ROOT / "docs/results.md").read_text() == page
+    assert (ROOT / "docs/results.md").read_text() == page
 
 
 def test_questions_can_be_checked_before_an_environment_is_made(capsys):
@@ -828,7 +828,7 @@ def test_questions_can_be_checked_before_an_environment_is_made(capsys):
     code += (
         "from clinical_r1.pipeline.__main__ import main; sys.exit(main(['explain', 'ledger', '--dry-run']))"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=command.ROOT).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_help_tells_of_the_questions(capsys):
