@@ -1,16 +1,21 @@
-"""`python -m clinical_r1.agent show` tells a consultation turn by turn, `start` rebuilds what the agent starts from."""
+"""`python -m clinical_r1.agent show` tells a consultation turn by turn, `start` rebuilds what the agent starts from, `outside` lets
+the patients of AgentClinic and mediQ answer from their facts.
+"""
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from clinical_r1.agent.consultation import Rules, draw_patients
 from clinical_r1.clinic.cases import phrase
+from clinical_r1.files import DATA_VARIABLE, write_text
 
 
 def main(argv=None) -> int:
-    """A consultation told turn by turn; the start rebuilt."""
+    """A consultation told turn by turn; the start rebuilt; real cases as patients."""
     parser = argparse.ArgumentParser(prog="python -m clinical_r1.agent", description=main.__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="a consultation with one patient, as a reference policy holds it")
@@ -20,8 +25,13 @@ def main(argv=None) -> int:
     start = commands.add_parser("start", help="rebuild the start (minutes on one core)")
     start.add_argument("--out", required=True, help="folder to write the model and its tokenizer to")
     start.add_argument("--steps", type=int, help="training steps, in one phase; default: the shipped start's")
+    outside = commands.add_parser("outside", help="how much of real cases' facts reference players uncover")
+    outside.add_argument("folder", nargs="?", help=f"folder of the files; default: {DATA_VARIABLE}")
+    outside.add_argument("--horizon", type=int, default=20, help="requests of a consultation (default 20)")
+    outside.add_argument("--seed", type=int, default=0)
+    outside.add_argument("--to", help="folder to write both tables to, as CSV")
     arguments = parser.parse_args(argv)
-    return {"show": _show, "start": _start}[arguments.command](parser, arguments)
+    return {"show": _show, "start": _start, "outside": _outside}[arguments.command](parser, arguments)
 
 
 def _show(parser, arguments) -> int:
@@ -52,6 +62,26 @@ def _start(parser, arguments) -> int:
         parser.error(f"--steps: got {arguments.steps}; expected 1 or more.")
     phases = PHASES if arguments.steps is None else ((arguments.steps, PHASES[0][1]),)
     train_start(arguments.out, phases)
+    return 0
+
+
+def _outside(parser, arguments) -> int:
+    from clinical_r1.agent.outside import outside_table, reading_table
+
+    folder = arguments.folder or os.environ.get(DATA_VARIABLE)
+    if not folder:
+        parser.error(f"no folder: name one that holds agentclinic/ or mediq/, or set {DATA_VARIABLE}.")
+    try:
+        tables = {
+            "agent_reading": reading_table(folder),
+            "agent_outside": outside_table(folder, arguments.horizon, arguments.seed),
+        }
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    for name, table in tables.items():
+        print(f"{table.to_string(index=False)}\n")
+        if arguments.to:
+            write_text(Path(arguments.to) / f"{name}.csv", table.to_csv(index=False, float_format="%.4f"))
     return 0
 
 

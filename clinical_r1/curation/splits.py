@@ -18,7 +18,7 @@ from clinical_r1.questions import Quarantined, Question, write_questions
 # Traps of files that are not questions, and the module that answers for them.
 ELSEWHERE = {
     23: "not loaded: mediQ's atomic facts serve only to test verifiers",
-    24: "not loaded: AgentClinic's cases are talks with an agent, and nothing here holds one",
+    24: "not loaded: AgentClinic's cases are talks with an agent; they are patients in agent/outside_patients.py",
     26: "score.score_all: completions must answer exactly the split's questions; no row drops out",
     27: "completions: degenerate text must parse to no letter",
     28: "completions.parse_mirage: letters with text, refusals and API errors",
