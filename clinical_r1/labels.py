@@ -72,6 +72,16 @@ FAMILY_LABELS = {
     "kl": "KL",
     "main": "The five methods",
 }
+# Arms of the diagnostic agent (`agent.arms`), and the policy that they start from
+AGENT_COLOURS = {
+    "start": "#6E6E6E",
+    "grpo": "#0072B2",
+    "gigpo": "#D55E00",
+    "gigpo_no_std": "#E69F00",
+    "tree_grpo": "#009E73",
+    "tree_anchor": "#CC79A7",
+}
+AGENT_MARKERS = dict(zip(AGENT_COLOURS, "os^vDP", strict=True))
 # Weight of a finding for an option, against to for; the sign is written in every cell
 WEIGHT_COLOURS = {-2: "#D55E00", -1: "#F2B285", 0: "#F4F4F4", 1: "#8CC5E8", 2: "#0072B2"}
 PAPER_COLOUR, QUIET_COLOUR = (

@@ -30,7 +30,7 @@ WINGS = {
     "laboratory": ("clinic", "curation", "engines"),
     "audit": ("clinic", "curation", "engines"),
     "causality": ("audit", "clinic", "curation", "engines", "findings"),
-    "findings": ("laboratory",),
+    "findings": ("agent", "laboratory"),
     "agent": ("clinic", "speed"),
     "workshop": ("agent", "clinic", "curation", "judges", "laboratory"),
     "pipeline": ("agent", "clinic", "curation", "engines", "judges", "laboratory", "audit", "causality", "findings"),
