@@ -14,7 +14,7 @@ from clinical_r1.curation.folding import similar_pairs
 from clinical_r1.curation.splits import curate
 from clinical_r1.laboratory.pareto import undominated
 from clinical_r1.metrics import PRIMARY_METRICS
-from clinical_r1.workshop import aggregator, break_reward, choose_k, collapse, judge, leak
+from clinical_r1.workshop import aggregator, break_reward, choose_k, collapse, credit_turns, judge, leak
 from clinical_r1.workshop import front as workshop_front
 from clinical_r1.workshop.notebooks import FOLDER, run_cells
 
@@ -32,6 +32,15 @@ COLLAPSE = {
 }
 FRONT = {"dominated": {"D", "E", "G"}, "hypervolume": 0.935, "most missed": {"B"}, "no weights": {"F"}}
 LEAKS = {name: {"near-duplicate": near, "rephrased": retold} for name, (near, retold) in leak.LEAKS.items()}
+CREDIT = {
+    "returns": {"A": [4, 8, 16], "B": [1, 2, 4, 16], "C": [-2, -4, 0, 0]},
+    "groups": [["A1", "B1", "C1"], ["A2", "C2"], ["A3", "B3"]],
+    "anchor": {"A": [3, 6, 6], "B": [0, 0, -6, 0], "C": [-3, -6, 0, 0]},
+    "alone": "e",
+    "episode": {"A": 8, "B": 4, "C": -12},
+    "opposite": "B3",
+    "row B": [4, 0, 4, 0, -2, 0, 4],
+}
 JUDGES = {
     "faithfulness": ["claim counter", "length judge", "noisy judge"],
     "hallucination": ["noisy judge"],
@@ -72,6 +81,7 @@ def right():
         workshop_front.check_front: FRONT,
         leak.check_leaks: LEAKS,
         judge.check_judges: JUDGES,
+        credit_turns.check_credit: CREDIT,
     }
 
 
@@ -83,6 +93,7 @@ ANSWERED = (
     workshop_front.check_front,
     leak.check_leaks,
     judge.check_judges,
+    credit_turns.check_credit,
 )
 CHECKS = (
     *ANSWERED,

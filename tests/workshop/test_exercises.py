@@ -14,7 +14,7 @@ import pytest
 from clinical_r1.clinic.cases import DATA_SEED, load_set
 from clinical_r1.files import PipelineError
 from clinical_r1.workshop import break_reward, choose_k, judge, leak, notebooks
-from clinical_r1.workshop.notebooks import EXERCISES, FOLDER, SLOT, run_cells
+from clinical_r1.workshop.notebooks import EXERCISES, EXTRAS, FOLDER, PLANNED, SLOT, run_cells
 
 each_exercise = pytest.mark.parametrize("name", EXERCISES)
 
@@ -157,14 +157,26 @@ def test_solution_passes_on_other_cases(name, other_cases, capsys):
 
 
 def test_eighty_minutes_are_planned_and_ten_left():
-    assert sum(EXERCISES.values()) == SLOT - 10 == 80
+    assert sum(PLANNED.values()) == SLOT - 10 == 80
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_an_extra_says_that_it_is_one(name):
+    """It does not fit into the eighty minutes: whoever opens it, and whoever teaches, is told."""
+    assert name not in PLANNED and PLANNED | EXTRAS == EXERCISES
+    opening = json.loads(notebooks.make_notebook(name, solved=False))["cells"][0]["source"]
+    assert f"*About {EXTRAS[name]} minutes, an extra if there is time.*\n" in opening
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"**{int(name[:2])}** is an extra of {EXTRAS[name]} minutes" in page
+    same = [int(other[:2]) for other, minutes in PLANNED.items() if minutes == EXTRAS[name]]
+    assert f"in place of {same[0]}, which takes as long" in page
 
 
 def test_the_instructors_page_plans_the_same_minutes():
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (\d+) \| (?:\*\*(\d)\*\*)?", page, re.M)
     spans = {int(number): int(end) - int(start) for start, end, number in rows if number}
-    assert spans == {int(name[:2]): minutes for name, minutes in EXERCISES.items()}
+    assert spans == {int(name[:2]): minutes for name, minutes in PLANNED.items()}
     assert all(before[1] == after[0] for before, after in zip(rows, rows[1:], strict=False))
     assert (rows[0][0], rows[-1][1]) == ("0", str(SLOT))
 
