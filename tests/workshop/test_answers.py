@@ -1,4 +1,4 @@
-"""Exercises 1, 4, 5, 6 and 7: answers that a participant plausibly gives are refused for their reason, rubbish in words.
+"""Exercises 1, 4, 5, 6 and 7: answers that a participant plausibly gives are refused for their reason; of all, rubbish in words.
 
 python -m pytest tests/workshop/test_answers.py
 """
