@@ -33,7 +33,7 @@ def test_unknown_settings_and_seeds_are_refused(name, seeds, said, tmp_path):
 
 @pytest.fixture
 def small(monkeypatch):
-    """The main setting alone, with two arms, a seed, two steps and a handful of patients."""
+    """The main setting alone, with one arm, a seed, two steps and a handful of patients."""
     tiny = {
         "patients": 2,
         "steps": 2,
@@ -44,9 +44,10 @@ def small(monkeypatch):
         "seeds": (0,),
         "gate": None,
     }
-    main = replace(EXPERIMENTS["main"], arms=("gigpo", "tree_grpo"), **tiny)
+    main = replace(EXPERIMENTS["main"], arms=("tree_grpo",), **tiny)
     monkeypatch.setitem(EXPERIMENTS, "main", main)
     monkeypatch.setattr(reproduce, "RATES", (1e-3,))
+    monkeypatch.setattr(reproduce, "STAGED_ARM", "tree_grpo")
     monkeypatch.setattr(reproduce.summary, "DENSITY_PATIENTS", 4)
 
 
@@ -59,15 +60,15 @@ def test_a_whole_experiment_writes_every_frame_and_is_kept(small, tmp_path, caps
     found = records.read_agent(records.find_agent(tmp_path))
     assert all(frame is not None for frame in found)
     own = found.consultations
-    assert set(own["arm"]) == {"start", "gigpo", "tree_grpo"} and set(own["budget"]) == {
+    assert set(own["arm"]) == {"start", "tree_grpo"} and set(own["budget"]) == {
         "start",
         "sampled",
         "trained",
     }
-    assert len(own) == 6 * (1 + 2 * 2)
+    assert len(own) == 6 * (1 + 2)
     assert (found.training.groupby("arm")["sampled"].diff().dropna() > 0).all(), "tokens are summed up"
     assert found.record["git"]["sha"] == "abc"
-    assert set(read_json(tmp_path / "runs/agent/main/tuning.json")) == {"gigpo", "tree_grpo"}
+    assert set(read_json(tmp_path / "runs/agent/main/tuning.json")) == {"tree_grpo"}
     before = (tmp_path / "runs/agent/summary/credit.csv").read_bytes()
     reproduce.reproduce(tmp_path, ("main",), summary_only=True, plan=PLAN)
     assert (tmp_path / "runs/agent/summary/credit.csv").read_bytes() == before
