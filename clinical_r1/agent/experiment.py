@@ -24,6 +24,7 @@ from clinical_r1.agent.consultation import (
 from clinical_r1.agent.episodes import Episode
 from clinical_r1.agent.forest import chains
 from clinical_r1.agent.language import opening
+from clinical_r1.agent.policies import check_costs
 from clinical_r1.agent.rollouts import record
 from clinical_r1.agent.speaking import Speaker, seed_of
 from clinical_r1.agent.train import is_trained, start_folder, train_agent
@@ -35,6 +36,7 @@ from clinical_r1.trainer import whole_checkpoints
 from clinical_r1.workers import start_child
 
 EVALUATION_SEED, GATE_SEED, GATE_PATIENTS = 20251203, 20251204, 200
+COSTS_PATIENTS = 40  # whose exact best and guessed returns are compared
 
 
 def speaker_of(folder: Path | str, temperature: float = 1.0) -> Speaker:
@@ -95,8 +97,12 @@ def gate(
 
 
 def check_gate(settings: AgentSettings) -> dict:
-    """`gate` of the settings' start, on validation patients that nothing else sees; kept in gate.json."""
+    """`gate` of the settings' start, on validation patients that nothing else sees; kept in gate.json.
+
+    ValueError where even the best agent would earn no more than by guessing: the costs are too high for anybody.
+    """
     patients = draw_patients(VALIDATION_SPLIT, GATE_PATIENTS, GATE_SEED, settings.rules.menu)
+    check_costs(settings.rules, patients[:COSTS_PATIENTS])
     found = gate(
         speaker_of(start_folder(settings), settings.temperature), patients, settings.rules, settings.gate
     )

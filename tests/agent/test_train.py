@@ -8,6 +8,7 @@ import pytest
 from clinical_r1.agent.arms import AGENT_ARMS, AgentSettings
 from clinical_r1.agent.consultation import DIAGNOSE, Rules, draw_patients
 from clinical_r1.agent.experiment import (
+    check_gate,
     evaluate,
     forced_diagnoses,
     gate,
@@ -142,6 +143,15 @@ def test_the_gate_lets_a_doctor_pass_who_inquires_and_stops_one_who_guesses(monk
         PipelineError, match=r"returns 0\.\d+ a consultation and 0\.500 when it diagnoses at once"
     ):
         gate(Scripted(POLICIES["guess"], tokenizer), patients, Rules(), 0.05)
+
+
+def test_costs_that_make_guessing_best_are_refused_before_anything_is_played(tmp_path):
+    dear = replace(
+        TINY, out=str(tmp_path), rules=Rules(earliest=1, costs={"ask": 0.5, "examine": 0.5, "test": 0.5})
+    )
+    with pytest.raises(ValueError, match="lower the costs"):
+        check_gate(dear)
+    assert not list(tmp_path.rglob("gate.json"))
 
 
 def test_a_forced_diagnosis_is_the_models_own_word_after_its_own_hypothesis():
