@@ -67,7 +67,7 @@ class ConsultationRollout:
         self._by_prompt: dict[str, list[str]] = {}
         for patient in patients:
             self._by_prompt.setdefault(_text(opening(patient, rules)), []).append(patient.id)
-        self._calls = (None, 0)
+        self._calls = {}
 
     def __call__(self, prompts: Sequence, trainer) -> dict:
         """prompt_ids, completion_ids, logprobs (None), env_mask, episode: N rows, in the order of the prompts.
@@ -102,7 +102,7 @@ class ConsultationRollout:
                 f"{self.forest.rows} generations."
             )
         seed = seed_of(
-            trainer.args.seed, "train" if training else "eval", *self._call(trainer.state.global_step)
+            trainer.args.seed, *self._call("train" if training else "eval", trainer.state.global_step)
         )
         with _generating(trainer) as model:
             speaker = self.speaker(model, trainer)
@@ -117,10 +117,11 @@ class ConsultationRollout:
         tokenizer = trainer.processing_class
         return Speaker(model, tokenizer, trainer.temperature, self.tokens, self.draws, settings=settings)
 
-    def _call(self, step: int) -> tuple[int, int]:
-        """(step, number of the call within it): a checkpoint lies between two steps."""
-        self._calls = (step, self._calls[1] + 1 if self._calls[0] == step else 0)
-        return self._calls
+    def _call(self, mode: str, step: int) -> tuple[str, int, int]:
+        """(mode, step, number of the call within it): a checkpoint lies between two steps, and so may an evaluation."""
+        last, number = self._calls.get(mode, (None, 0))
+        self._calls[mode] = (step, number + 1 if last == step else 0)
+        return mode, *self._calls[mode]
 
     def _patients(self, prompts, group: int) -> list[Patient]:
         """One patient for each run of G equal prompts."""

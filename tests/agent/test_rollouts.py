@@ -165,6 +165,14 @@ def test_two_calls_of_one_step_differ(rollout):
     assert [again(prompts(patients(), 3), trainer)["episode"] for _ in range(2)] == [first, second]
 
 
+def test_an_evaluation_between_two_steps_changes_no_draw(rollout):
+    """A run that goes on from a checkpoint may not have made it."""
+    trainer, validation = trainer_like(step=4), trainer_like(step=4, training=False)
+    first = ScriptedRollout(patients(), PRICED)(prompts(patients(), 3), trainer)["episode"]
+    rollout(prompts(patients(), 1), validation)
+    assert rollout(prompts(patients(), 3), trainer)["episode"] == first
+
+
 def test_evaluation_plays_chains():
     rollout = ScriptedRollout(patients(), PRICED, Shape(2, 2, 1, 3))
     found = rollout(prompts(patients(), 1), trainer_like(6, training=False))["episode"]
