@@ -190,6 +190,10 @@ class Consultation:
     """One patient and one agent. `step` until it is done; `snapshot` and `restore` to go on from a state more than once."""
 
     def __init__(self, patient: Patient, rules: Rules):
+        if rules.menu not in (None, len(patient.findings)):
+            raise ValueError(
+                f"got a menu of {rules.menu} for {patient.id}, drawn with {len(patient.findings)}; expected the same number."
+            )
         self.patient, self.rules = patient, rules
         self._known: dict[str, bool] = {finding: True for finding in patient.complaint}
         self._turn, self._diagnosis, self._done = 0, None, False

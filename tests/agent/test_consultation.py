@@ -427,3 +427,8 @@ def test_what_a_consultation_gives_away_cannot_change_it():
     consultation.known.clear()
     consultation.open().clear()
     assert len(consultation.known) == 2 and len(consultation.open()) == 8
+
+
+def test_rules_of_another_menu_than_the_patients_are_refused():
+    with pytest.raises(ValueError, match="got a menu of 6 for .* drawn with 8; expected the same number"):
+        Consultation(patient_of_menu(), Rules(menu=6))
