@@ -1,5 +1,5 @@
-"""`python -m clinical_r1.agent show` tells a consultation turn by turn, `start` rebuilds what the agent starts from, `outside` lets
-the patients of AgentClinic and mediQ answer from their facts.
+"""`python -m clinical_r1.agent show` tells a consultation turn by turn, `start` rebuilds what the agent starts from, `outside`
+lets the patients of AgentClinic and mediQ answer from their facts.
 """
 
 import argparse
