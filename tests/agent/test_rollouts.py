@@ -13,14 +13,15 @@ from clinical_r1.agent.credit import check_groups
 from clinical_r1.agent.episodes import read_transcripts
 from clinical_r1.agent.forest import Shape, chains, forest
 from clinical_r1.agent.rollouts import ConsultationRollout, consultation_reward, record, rows_of
+from clinical_r1.agent.speaking import Speaker, seed_of
 from clinical_r1.files import PipelineError, locked
 
 SPEAKER = Cut(careless, 0.1)
 
 
-def trainer_like(group=3, step=0, seed=1, training=True, limit=100):
+def trainer_like(group=3, step=0, seed=1, training=True, limit=100, model=None):
     """What a rollout reads of a trainer."""
-    model = model_of()
+    model = model_of() if model is None else model
     model.train(training)
     accelerator = SimpleNamespace(
         unwrap_model=lambda model, **_: model, state=SimpleNamespace(deepspeed_plugin=None)
@@ -196,6 +197,21 @@ def test_a_models_rollout_leaves_the_model_as_it_was():
     assert len(found["episode"]) == 4 and trainer.model.training
     assert "generate" not in vars(trainer.model)
     assert all(torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())
+
+
+def test_an_adapter_speaks_as_the_model_that_it_is_merged_into():
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    torch.manual_seed(0)
+    adapted = get_peft_model(model_of(torch.float64), config)
+    trainer = trainer_like(2, model=adapted)
+    found = ConsultationRollout(patients(), PRICED)(prompts(patients()[:2], 2), trainer)["episode"]
+    merged = adapted.merge_and_unload()
+    seed = seed_of(trainer.args.seed, "train", 0, 0)
+    alone = chains(Speaker(merged, tokenizer()), patients()[:2], PRICED, 2, seed)
+    plain = chains(Speaker(model_of(torch.float64), tokenizer()), patients()[:2], PRICED, 2, seed)
+    assert tuple(found) == alone.episodes != plain.episodes
 
 
 # --------------------------------------------------------------------------------------------------------- on disk
