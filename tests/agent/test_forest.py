@@ -45,6 +45,7 @@ def test_chains_are_n_a_patient_in_order():
     assert [e.patient for e in played.episodes] == [p.id for p in patients() for _ in range(3)]
     assert len({e.id for e in played.episodes}) == len(played.episodes)
     assert {(e.tree, e.parent, e.depth) for e in played.episodes} == {(None, None, 0)}
+    assert len({tuple(turn.text for turn in e.turns) for e in played.episodes}) == len(played.episodes)
     assert played.sampled == played.trained == sum(e.agent_tokens for e in played.episodes)
 
 

@@ -6,15 +6,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import trl
-from agent_cases import OPTIONS, PRICED, ScriptedRollout, careless, model_of, patients, tokenizer, trainer_of
+from agent_cases import OPTIONS, PRICED, ScriptedRollout, careless, model_of, patients, trainer_of
 
-from clinical_r1.agent.consultation import Consultation, Rules
+from clinical_r1.agent.consultation import Rules
 from clinical_r1.agent.credit import anchor_advantages, credit, returns_to_go
 from clinical_r1.agent.episodes import Episode, Turn
 from clinical_r1.agent.forest import Shape, chains
-from clinical_r1.agent.language import opening
 from clinical_r1.agent.rollouts import ConsultationRollout, consultation_reward, rows_of
-from clinical_r1.agent.start import encode
 from clinical_r1.agent.trainer import (
     TurnAdvantageMixin,
     build_agent_trainer_class,
@@ -418,66 +416,6 @@ def test_evaluation_logs_the_agent_and_trains_nothing(tmp_path):
     logged = made.state.log_history[-1]
     assert logged["eval_agent/answered"] > 0 and "eval_credit/episode" not in logged
     assert all(torch.equal(p, before[n]) for n, p in made.model.named_parameters())
-
-
-# ---------------------------------------------------------------------------------------------------------- a whole run
-
-
-def test_a_model_speaks_and_is_trained(tmp_path):
-    """From end to end without a script: taught two consultations by heart, it goes on from what it says itself."""
-    model, people = model_of(), patients()[:2]
-    heart = [taught(patient) for patient in people]
-    rows = encode(tokenizer(), heart)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in range(25):
-        for row in rows:
-            ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
-            model(input_ids=ids, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    rollout = ConsultationRollout(patients(), PRICED)
-    made = trainer_of(
-        tmp_path, rollout, model, n=2, options={"estimator": "anchor", **OPTIONS}, temperature=1.0
-    )
-    before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
-    made.train()
-    logged = made.state.log_history[0]
-    assert logged["agent/invalid"] < 0.7 and logged["agent/turns"] > 1
-    assert logged["grad_norm"] > 0 and logged["shared_prefix/tokens"] < 1
-    assert any((p - before[n]).abs().max() > 0 for n, p in made.model.named_parameters())
-
-
-def taught(patient):
-    consultation, turns = Consultation(patient, PRICED), []
-    inquiries = [f"suspect {patient.gold} {verb} {words}" for words, (_, verb) in patient.menu.items()][:2]
-    for text in [*inquiries, f"suspect {patient.gold} diagnose {patient.gold}"]:
-        turns.append((text, consultation.step(text).text))
-    return opening(patient, PRICED), turns
-
-
-def test_a_run_that_was_killed_ends_with_the_same_weights(tmp_path):
-    def build(folder, steps=4, rollout=None):
-        changes = dict(
-            max_steps=steps, save_strategy="steps", save_steps=2, optim="adamw_torch", learning_rate=1e-3
-        )
-        return agent(tmp_path / folder, "tree+anchor", rollout=rollout, **changes)
-
-    class Killed(ScriptedRollout):
-        def __call__(self, prompts, trainer):
-            if trainer.state.global_step == 3:
-                raise KeyboardInterrupt
-            return super().__call__(prompts, trainer)
-
-    whole = build("whole")
-    whole.train()
-    broken = build("broken", rollout=Killed(patients(), PRICED, FOREST))
-    with pytest.raises(KeyboardInterrupt):
-        broken.train()
-    again = build("broken")
-    again.train(resume_from_checkpoint=str(tmp_path / "broken" / "checkpoint-2"))
-    assert again.state.global_step == 4
-    expected = dict(whole.model.named_parameters())
-    assert all(torch.equal(p, expected[n]) for n, p in again.model.named_parameters())
 
 
 def test_the_order_of_the_bases_is_that_of_the_documentation():
