@@ -8,7 +8,7 @@ import numpy as np
 
 from clinical_r1.agent.arms import GAMMA
 from clinical_r1.agent.records import STAGES
-from clinical_r1.agent.tables import ESTIMATOR_ARMS, ESTIMATOR_LABELS
+from clinical_r1.agent.tables import ANCHORED, ESTIMATOR_ARMS, ESTIMATOR_LABELS, credit_at, largest_group
 from clinical_r1.labels import AGENT_COLOURS, AGENT_MARKERS, REWARD_COLOURS, REWARD_HATCHES
 from clinical_r1.plots import SLIDE, SMALL, legend_below, note_above
 from clinical_r1.tables import whole
@@ -18,7 +18,6 @@ LABELS = {
     "correlation": "Correlation with the true advantage",
     "error": "Share of the true advantage left unexplained",
 }
-ANCHORED = ("anchor", "tree+anchor")  # the estimators on which gamma has a bearing
 
 
 def credit_by_group(rows, gamma=GAMMA):
@@ -26,7 +25,7 @@ def credit_by_group(rows, gamma=GAMMA):
 
     rows: `tables.credit_table` of one menu, measure and std. gamma: of the anchors' returns-to-go.
     """
-    own = rows[~rows["estimator"].isin(ANCHORED) | np.isclose(rows["gamma"], gamma)]
+    own = credit_at(rows, gamma)
     sizes = sorted(own["group"].unique())
     fig, axes = _panels(own)
     for ax, stage in zip(axes.flat, _stages(own), strict=True):
@@ -71,12 +70,6 @@ def credit_by_gamma(rows, group=None):
     )
     legend_below(fig, *axes.flat)
     return fig
-
-
-def largest_group(rows):
-    """The largest group size that every estimator of the rows has; the largest of any where they share none."""
-    shared = set.intersection(*(set(own["group"]) for _, own in rows.groupby("estimator")))
-    return max(shared or set(rows["group"]))
 
 
 def _stages(rows):

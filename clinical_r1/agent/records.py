@@ -71,9 +71,9 @@ COLUMNS = {
 _RANGES = {
     **dict.fromkeys(("right", "answered", "covered", "premature", "std", "gamma"), _SHARE),
     **dict.fromkeys(("repeated", "alone", "informative"), _SHARE),
-    **dict.fromkeys(("seed", "step", "asks", "examinations", "tests", "inquiries", "cost"), _COUNT),
+    **dict.fromkeys(("seed", "step", "n", "asks", "examinations", "tests", "inquiries", "cost"), _COUNT),
     **dict.fromkeys(("invalid", "repeats", "rate"), _COUNT),
-    **dict.fromkeys(("n", "turns", "group", "size", "patients", "sampled", "trained"), _SIZE),
+    **dict.fromkeys(("turns", "group", "size", "patients", "sampled", "trained"), _SIZE),
     **dict.fromkeys(("reward", "gain", "value", "low", "high"), _REAL),
 }
 # What may be missing: an interval, a measure that is not defined, what a step or a patient does not have
@@ -103,12 +103,12 @@ class AgentSummary(NamedTuple):
     tuning: object = None
     record: dict | None = None
 
-    def of(self, kind: str, setting: str | None = None):
-        """A frame, its rows of one setting where one is named; None without such a frame or any such row."""
+    def of(self, kind: str, *settings: str):
+        """A frame, its rows of some settings where these are named; None without such a frame or any such row."""
         frame = getattr(self, kind)
-        if frame is None or setting is None:
+        if frame is None or not settings:
             return frame
-        own = frame[frame["setting"] == setting]
+        own = frame[frame["setting"].isin(settings)]
         return own if len(own) else None
 
 

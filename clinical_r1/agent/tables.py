@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clinical_r1.agent.arms import AGENT_ARMS
+from clinical_r1.agent.arms import AGENT_ARMS, GAMMA
 from clinical_r1.agent.records import BUDGETS, FIX, SETTINGS, STAGES, START, AgentSummary
 from clinical_r1.intervals import DRAWS, interval_of, share_interval, two_sided_p, two_way
 from clinical_r1.metrics import EXPLORATORY, PRIMARY, TESTED_COLUMNS, with_holm
@@ -27,6 +27,7 @@ ARM_LABELS = {START: "Start"} | {name: arm.label for name, arm in AGENT_ARMS.ite
 
 # The arm that credits by each estimator gives it its name, colour and marker
 ESTIMATOR_ARMS = {"episode": "grpo", "anchor": "gigpo", "tree": "tree_grpo", "tree+anchor": "tree_anchor"}
+ANCHORED = ("anchor", "tree+anchor")  # the estimators on which gamma has a bearing
 ESTIMATOR_LABELS = {
     "episode": "Episode (GRPO)",
     "anchor": "Anchor (GiGPO)",
@@ -140,6 +141,7 @@ def reference_lines(summary: AgentSummary, setting: str):
     frame = summary.of("references", setting)
     if frame is None:
         return None
+    frame = _with_inquiries(frame[~frame["measure"].isin(_OF_TURNS)].replace({"measure": _AS_MEASURED}))
     frame = frame[frame["measure"].isin(MEASURES)]
     scale = frame["measure"].map({name: what.scale for name, what in MEASURES.items()})
     numbers = {
@@ -149,6 +151,29 @@ def reference_lines(summary: AgentSummary, setting: str):
     order = table["policy"].map(list(POLICY_LABELS).index)
     table = table.assign(order=order).sort_values("order", kind="stable", ignore_index=True)
     return table[["policy", "label", "measure", "value", "ci_low", "ci_high", "n"]]
+
+
+# Names of `measures.summary` that consultations call otherwise; and what there is a share of turns, here a number of turns
+_AS_MEASURED = {
+    "return": "reward",
+    "information_gain": "gain",
+    "coverage": "covered",
+    "premature_closure": "premature",
+}
+_OF_TURNS = ("invalid", "repeats")
+
+
+def _with_inquiries(frame):
+    """The rows, with each policy's mean number of inquiries where only its parts are there; the sum has no interval."""
+    import pandas as pd
+
+    parts = frame[frame["measure"].isin(("asks", "examinations", "tests"))]
+    if "inquiries" in set(frame["measure"]):
+        return frame
+    by_policy = parts.groupby(["setting", "policy"])
+    sums = by_policy.agg(value=("value", "sum"), n=("n", "min"), parts=("value", "size")).reset_index()
+    sums = sums[sums["parts"] == 3].assign(measure="inquiries", low=np.nan, high=np.nan)
+    return pd.concat([frame, sums[list(frame.columns)]], ignore_index=True) if len(sums) else frame
 
 
 def arms_table(summary: AgentSummary, setting: str, budget: str = "sampled", measures=tuple(MEASURES)):
@@ -381,3 +406,22 @@ def credit_table(summary: AgentSummary, menu: str = "8", measure: str = "correla
     own = own.assign(place=own["estimator"].map(list(ESTIMATOR_LABELS).index))
     own = own.sort_values(["order", "place", "group", "gamma"], ignore_index=True)
     return own.drop(columns=["order", "place"]) if len(own) else None
+
+
+def largest_group(rows) -> int:
+    """The largest group size that every estimator of the rows has; the largest of any where they share none."""
+    shared = set.intersection(*(set(own["group"]) for _, own in rows.groupby("estimator")))
+    return int(max(shared or set(rows["group"])))
+
+
+def credit_at(rows, gamma: float = GAMMA, group: int | None = None):
+    """Rows of `credit_table` with one gamma for the anchors, and one group size where one is named; None without rows."""
+    if rows is None:
+        return None
+    own = rows[~rows["estimator"].isin(ANCHORED) | np.isclose(rows["gamma"], gamma)]
+    return own if group is None else own[own["group"] == group]
+
+
+def nearest(rows):
+    """`credit_at` the largest group of all estimators; None without rows."""
+    return None if rows is None else credit_at(rows, group=largest_group(rows))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from clinical_r1.agent.records import BUDGETS, SETTINGS, START
 from clinical_r1.agent.tables import POLICY_LABELS, SEEDS_ONLY, TESTED
-from clinical_r1.findings.agent_credit import MADE_BY, credit, density, gamma, not_measured, rows_of
+from clinical_r1.findings.agent_credit import MADE_BY, by_hand, credit, density, gamma, not_measured, rows_of
 from clinical_r1.findings.claims import LEVEL
 from clinical_r1.findings.wording import (
     ONE_SEED,
@@ -34,6 +34,7 @@ __all__ = [
     "answer",
     "arms",
     "behind",
+    "by_hand",
     "closure",
     "comparison",
     "credit",
@@ -42,6 +43,7 @@ __all__ = [
     "gamma",
     "learning",
     "references",
+    "story",
 ]
 
 # measure -> (what a difference in it is counted in, digits)
@@ -187,8 +189,8 @@ def comparison(table) -> str:
         lines += [f"{BUDGETS[budget].capitalize()}, {said}." for said in _outcomes(rows)]
     missing = [words for name, words in BUDGETS.items() if name not in set(table["budget"])]
     lacks = f"Not measured: {listed(missing)}." if missing else ""
-    extent = f"Paired, n = {size(table['n'], table['seeds'], 'test patients')}."
     primary = table[table["measure"].isin(TESTED)]
+    extent = f"Paired, n = {size(primary['n'], primary['seeds'], 'test patients')}."
     holm = f"Holm over {from_to(primary['tests'], 0)} tests a budget." if primary["tests"].max() > 0 else ""
     return finding(heading, bullets(lines), sentences(lacks, extent, holm))
 
@@ -228,21 +230,27 @@ def _brackets(text) -> str:
 
 
 def _verdict(table) -> str:
-    """In accuracy, under equal sampled tokens where these were measured."""
-    budget = next(name for name in BUDGETS if name in set(table["budget"]))
-    own = table[(table["budget"] == budget) & (table["measure"] == "right")]
+    """In accuracy, under each budget that was measured."""
+    own = table[table["measure"] == "right"]
     if own["p_holm"].isna().all():
         reason = ONE_SEED if own["seeds"].max() == 1 else untested(own["seeds"])
         return f"whether any arm differs from GRPO in accuracy is open: {reason}"
-    better, worse = better_and_worse(own)
+    return "; ".join(_under(own[own["budget"] == budget], words) for budget, words in _budgets(own))
+
+
+def _budgets(rows) -> list[tuple[str, str]]:
+    return [(name, words) for name, words in BUDGETS.items() if name in set(rows["budget"])]
+
+
+def _under(rows, words) -> str:
     parts = [
         f"{listed(map(plain, labels))} {verb(len(labels), 'is', 'are')} {word} accurate than GRPO"
-        for word, labels in (("more", better), ("less", worse))
+        for word, labels in zip(("more", "less"), better_and_worse(rows), strict=True)
         if labels
     ]
-    if not parts:
-        return f"no difference from GRPO is found in accuracy, at {BUDGETS[budget]}{_brackets(_largest(own))}"
-    return f"{listed(parts)}, at {BUDGETS[budget]}"
+    if parts:
+        return f"{listed(parts)}, at {words}"
+    return f"no difference from GRPO is found in accuracy, at {words}{_brackets(_largest(rows))}"
 
 
 def better_and_worse(rows) -> tuple[list[str], list[str]]:
@@ -345,17 +353,44 @@ def _short(what, text) -> str:
 def _answered(table) -> str:
     if table is None or table.empty:
         return "what a turn should be credited with was not measured yet"
-    budget = next(name for name in BUDGETS if name in set(table["budget"]))
-    own = table[(table["budget"] == budget) & (table["measure"] == "right")]
+    own = table[table["measure"] == "right"]
     if own["p_holm"].isna().all():
-        return f"what a turn should be credited with is open: {ONE_SEED if own['seeds'].max() == 1 else untested(own['seeds'])}"
-    better, worse = better_and_worse(own)
-    if better:
-        names, do = listed(map(plain, better)), verb(len(better), "does", "do")
-        return f"a turn should be credited as {names} {do}: more right diagnoses than with GRPO"
-    tie = "a turn may be credited with the whole consultation's return: no finer credit is found to diagnose better"
-    if worse:
-        return (
-            f"{tie}, and {listed(map(plain, worse))} {verb(len(worse), 'is', 'are')} found to diagnose worse"
-        )
-    return tie
+        reason = ONE_SEED if own["seeds"].max() == 1 else untested(own["seeds"])
+        return f"what a turn should be credited with is open: {reason}"
+    by_budget = [(words, better_and_worse(own[own["budget"] == name])) for name, words in _budgets(own)]
+    better = [(words, names) for words, (names, _) in by_budget if names]
+    worse = list(dict.fromkeys(name for _, (_, names) in by_budget for name in names))
+    below = (
+        f"{listed(map(plain, worse))} {verb(len(worse), 'is', 'are')} found to diagnose worse"
+        if worse
+        else ""
+    )
+    if not better:
+        tie = "a turn may be credited with the whole consultation's return: no finer credit is found to diagnose better"
+        return tie + (f", and {below}" if below else "")
+    parts = [
+        f"as {listed(map(plain, names))} {verb(len(names), 'does', 'do')} at {words}"
+        for words, names in better
+    ]
+    other = [words for words, (names, _) in by_budget if not names]
+    said = f"a turn should be credited {listed(parts)}: more right diagnoses than with GRPO"
+    return said + (f"; at {listed(other)} none is found" if other else "") + (f"; {below}" if below else "")
+
+
+def story(rows, gold: str) -> str:
+    """How one consultation went. rows: as for `plots.consultation_story`; gold: the patient's diagnosis."""
+    first, last = rows[0][2], rows[-1][2]
+    best = max(first, key=first.get)
+    heading = f"after the complaint {plain(best)} is likeliest, with {written(first[best], 2)}"
+    if len(rows) > 1:
+        end = max(last, key=last.get)
+        heading += f"; at the end {'still ' if end == best else ''}{plain(end)}, with {written(last[end], 2)}"
+    moves = [abs(after[2][gold] - before[2][gold]) for before, after in zip(rows, rows[1:], strict=False)]
+    told = ""
+    if moves and max(moves) > 0:
+        turn = moves.index(max(moves)) + 1
+        before, after = rows[turn - 1][2][gold], rows[turn][2][gold]
+        told = f"Turn {turn} moves its probability most: {written(before, 2)} becomes {written(after, 2)}."
+    return finding(
+        heading, sentences(f"The patient has {plain(gold)}.", told, "n = 1 patient, drawn by a seed.")
+    )

@@ -85,12 +85,12 @@ def _nearest(rows, when) -> str:
 
 
 def gamma(rows) -> str:
-    """What gamma does to the anchors. rows: of the anchor estimator, one stage and group, a row for each gamma; or None."""
-    own = (
-        None
-        if rows is None
-        else rows[(rows["estimator"] == "anchor") & rows["value"].notna()].sort_values("gamma")
-    )
+    """What gamma does to anchors, at the first stage and in the largest group. rows: `tables.credit_table`, or None."""
+    own = None if rows is None else rows[(rows["estimator"] == "anchor") & rows["value"].notna()]
+    if own is not None and len(own):
+        own = own[(own["stage"] == own["stage"].iloc[0]) & (own["group"] == own["group"].max())].sort_values(
+            "gamma"
+        )
     if own is None or own["gamma"].nunique() < 2:
         return not_measured("more than one gamma")
     told = [f"{row['gamma']:g}: {level(row['value'], row['low'], row['high'], 2)}" for row in rows_of(own)]
@@ -127,3 +127,28 @@ def density(frame) -> str:
 
 def _menu(menu) -> str:
     return "in the open world" if menu == "open" else f"with a menu of {plain(menu)}"
+
+
+def by_hand(table) -> str:
+    """What anchors change, on episodes that one can follow. table: of `by_hand`, or None."""
+    if table is None:
+        made = "`python -m clinical_r1.agent start --out DIR` makes one."
+        return finding("not shown: consultations of the start, which this package does not hold", made)
+    moved = table[(table["credit"] - table["grpo"]).abs() > 1e-9]
+    turns, again = len(table), int((table["met"] > 1).sum())
+    heading = f"turns that GiGPO credits otherwise than GRPO: {len(moved)} of {turns}; in a state met again: {again}"
+    most = ""
+    if len(moved):
+        row = moved.loc[(moved["credit"] - moved["grpo"]).abs().idxmax()]
+        most = (
+            f"The most, at turn {row['turn']} of episode {plain(row['episode'])}: {written(row['grpo'], 2, '+')} becomes "
+            f"{written(row['credit'], 2, '+')}, for what others did in the same state."
+        )
+    lone = int((table["met"] == 1).sum())
+    alone = (
+        f"{counted(lone, 'turn')} {verb(lone, 'was', 'were')} taken in a state met once: there the anchors add 0."
+        if lone
+        else ""
+    )
+    alone = alone if lone else ""
+    return finding(heading, sentences(most, alone, f"n = {counted(table['episode'].nunique(), 'episode')}."))

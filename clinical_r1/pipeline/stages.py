@@ -399,6 +399,13 @@ STAGES = (
         writes=("figures/{profile}/audit_*.*",),
         minutes={"smoke": 0.2, "cpu": 0.2, "published": 0.2, "laptop": 0.2, "colab": 0.2, "paper": 0.2},
     ),
+    Stage(
+        "07_diagnostic_agent",
+        reads=("clinical_r1/data/agent*/*",),  # the start, and the summary
+        may_read=("runs/agent/summary/*",),  # read instead, where it is whole
+        writes=("figures/{profile}/agent_*.*",),
+        minutes={"smoke": 0.3, "cpu": 0.3, "published": 0.3, "laptop": 0.3, "colab": 0.5, "paper": 0.3},
+    ),
 )
 
 

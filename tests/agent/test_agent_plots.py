@@ -120,9 +120,9 @@ def test_credit_by_group_has_a_panel_a_stage_and_says_its_n(summary):
 
 def test_credit_by_gamma_takes_the_largest_group_of_all(summary):
     rows = tables.credit_table(summary, measure="error")
-    assert credit_plots.largest_group(rows) == 16
+    assert tables.largest_group(rows) == 16
     short = rows[(rows["estimator"] != "tree") | (rows["group"] < 16)]
-    assert credit_plots.largest_group(short) == 8
+    assert tables.largest_group(short) == 8
     figure = credit_plots.credit_by_gamma(rows)
     assert "Groups of 16 episodes" in note(figure) and len(figure.axes[0].containers) == 2
     assert_legible(figure)

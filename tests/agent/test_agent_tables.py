@@ -5,10 +5,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clinical_r1.agent import tables
+from clinical_r1.agent import measures, policies, records, tables
+from clinical_r1.agent.consultation import Rules, draw_patients
 from clinical_r1.agent.records import AgentSummary
 from clinical_r1.intervals import holm, minimum_detectable_effect, paired_difference
 from clinical_r1.metrics import PRIMARY
+
+PATIENTS, RNG = draw_patients("validation", 12, 0), np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,26 @@ def test_reference_lines_stand_in_the_order_of_what_they_know(summary):
     right = lines[lines["measure"] == "right"].set_index("policy")
     assert right.loc["expert", ["value", "ci_low", "ci_high"]].tolist() == pytest.approx([91, 89, 93])
     assert tables.reference_lines(AgentSummary(), "main") is None
+
+
+def test_reference_lines_read_the_measures_of_consultations():
+    """`measures.summary` names what it measures otherwise, and shares of turns are no numbers of turns."""
+    history = [
+        (p, Rules(), [t.text for t in policies.play(p, Rules(), policies.guess, RNG).turns]) for p in PATIENTS
+    ]
+    rows = [
+        {"setting": "main", "policy": "guess", **row} for row in measures.summary(measures.measures(history))
+    ]
+    records.check(pd.DataFrame(rows), "references", "references.csv")
+    lines = tables.reference_lines(AgentSummary(references=pd.DataFrame(rows)), "main").set_index("measure")[
+        "value"
+    ]
+    assert {"right", "reward", "gain", "covered", "inquiries", "turns"} <= set(lines.index)
+    assert not {"invalid", "repeats"} & set(lines.index)
+    assert lines["inquiries"] == pytest.approx(2.0) and lines["turns"] == pytest.approx(3.0)
+    assert lines["right"] == pytest.approx(
+        100 * np.mean([row["value"] for row in rows if row["measure"] == "right"])
+    )
 
 
 # ---- fronts

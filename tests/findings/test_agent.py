@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clinical_r1.agent import tables
+from clinical_r1.agent import by_hand, tables
 from clinical_r1.agent.records import AgentSummary
 from clinical_r1.findings import agent as findings
 from clinical_r1.findings.wording import POWER
@@ -52,7 +52,9 @@ def test_an_arm_that_is_better_is_named_with_its_difference():
     assert "Tree-GRPO: no difference found in accuracy (a difference of 5.0 points of accuracy would" in said
     assert "Not measured: equal trained tokens. Paired, n = 1,000 test patients, 5 training seeds." in said
     end = clean(findings.answer(table))
-    assert heading(end) == "A turn should be credited as GiGPO does: more right diagnoses than with GRPO"
+    assert heading(end) == (
+        "A turn should be credited as GiGPO does at equal sampled tokens: more right diagnoses than with GRPO"
+    )
 
 
 def test_two_that_are_better_and_one_that_is_worse():
@@ -65,7 +67,25 @@ def test_two_that_are_better_and_one_that_is_worse():
     assert heading(said).startswith(
         "GiGPO and Tree-GRPO + anchors are more accurate than GRPO and Tree-GRPO is less"
     )
-    assert "credited as GiGPO and Tree-GRPO + anchors do:" in findings.answer(table)
+    assert "credited as GiGPO and Tree-GRPO + anchors do at equal sampled" in findings.answer(table)
+    assert heading(clean(findings.answer(table))).endswith(
+        "than with GRPO; Tree-GRPO is found to diagnose worse"
+    )
+
+
+def test_budgets_that_disagree_are_both_told():
+    table = rows(row("GiGPO", "right", 1.0), row("GiGPO", "right", 8.0, 0.001, budget="trained"))
+    said = heading(clean(findings.comparison(table)))
+    assert said.startswith(
+        "No difference from GRPO is found in accuracy, at equal sampled tokens (a difference of 5.0"
+    )
+    assert said.endswith("; GiGPO is more accurate than GRPO, at equal trained tokens")
+    assert heading(clean(findings.answer(table))) == (
+        "A turn should be credited as GiGPO does at equal trained tokens: more right diagnoses than with GRPO; at equal sampled "
+        "tokens none is found"
+    )
+    both = findings.answer(pd.concat([table[1:], table[1:].assign(budget="sampled")]))
+    assert "as GiGPO does at equal sampled tokens and as GiGPO does at equal trained tokens:" in both
 
 
 def test_arms_that_are_only_worse():
@@ -283,3 +303,29 @@ def test_the_end_has_the_headings_of_its_sections(summary):
     for part in ("In training", "Against the truth", "What the world allows", "Premature closure"):
         assert f"- **{part}**: " in said
     assert "not measured" not in said and "A tie is a result" in said
+
+
+# ---- by hand, and one consultation
+
+
+def test_credit_by_hand_names_the_turn_that_moves_most():
+    said = clean(findings.by_hand(by_hand.example()))
+    assert heading(said) == "Turns that GiGPO credits otherwise than GRPO: 8 of 10; in a state met again: 8"
+    assert re.search(r"The most, at turn \d of episode b: −1.15 becomes −2.31", said)
+    assert "2 turns were taken in a state met once: there the anchors add 0. n = 3 episodes." in said
+    table = by_hand.example().query("episode == 'a'").assign(met=1, anchor=0.0)
+    alone = clean(findings.by_hand(table.assign(credit=table["grpo"])))
+    assert (
+        heading(alone).startswith("Turns that GiGPO credits otherwise than GRPO: 0 of 3")
+        and "The most" not in alone
+    )
+
+
+def test_a_story_says_how_the_likeliest_option_moved():
+    rows = [("", "cough", {"A": 0.5, "B": 0.5}), ("ask x", "no x.", {"A": 0.2, "B": 0.8})]
+    said = clean(findings.story([*rows, ("diagnose B", "reward 1", {"A": 0.2, "B": 0.8})], "B"))
+    assert heading(said) == "After the complaint A is likeliest, with 0.50; at the end B, with 0.80"
+    assert "The patient has B. Turn 1 moves its probability most: 0.50 becomes 0.80." in said
+    assert heading(clean(findings.by_hand(None))).startswith("Not shown: consultations of the start")
+    short = clean(findings.story(rows[:1], "A"))
+    assert "at the end" not in short and "Turn" not in short
