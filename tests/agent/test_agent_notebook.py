@@ -92,9 +92,8 @@ def test_it_shows_every_section_of_a_whole_summary(tmp_path, monkeypatch, capsys
     records.write_agent(tmp_path / "runs" / "agent" / "summary", frames, {"git": {"sha": "0123456"}})
     said, figures = run(tmp_path, monkeypatch, capsys)
     assert figures == FIGURES
-    assert [text for text in said if "ot measured" in text] == [
-        findings.by_hand(None)
-    ]  # the start is not here
+    assert not [text for text in said if "ot measured" in text]
+    assert findings.by_hand(None) in said  # the start is not here
 
 
 @pytest.mark.slow
