@@ -33,9 +33,11 @@ def credited(episodes: Sequence[Episode], arm: str = "gigpo"):
     episode; to_go: discounted from this turn on. grpo: what GRPO credits the turn with. anchor: what the arm's anchors add.
     credit: their sum.
     """
+    patients = [episode.patient for episode in episodes]
+    one = len(set(patients)) == 1  # then the part of the id after the patient's name says all
     return _table(
-        [episode.id for episode in episodes],
-        [episode.patient for episode in episodes],
+        [episode.id.rsplit("/", 1)[-1] if one else episode.id for episode in episodes],
+        patients,
         [[turn.text for turn in episode.turns] for episode in episodes],
         [[turn.key for turn in episode.turns] for episode in episodes],
         [list(episode.rewards) for episode in episodes],
@@ -66,7 +68,7 @@ def _table(names, groups, texts, keys, rewards, arm):
             of_turn = {"episode": name, "turn": t + 1, "text": texts[i][t], "state": numbers[group, key]}
             of_turn |= {
                 "met": met[group, key],
-                "reward": rewards[i][t],
+                "reward": rewards[i][t] + 0.0,  # no -0
                 "return": returns[i],
                 "to_go": to_go[i][t],
             }

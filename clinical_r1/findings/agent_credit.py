@@ -46,9 +46,12 @@ def credit(rows) -> str:
     ]
     undefined = int(rows["value"].isna().sum())
     lost = f"{counted(undefined, 'value')} {verb(undefined, 'is', 'are')} not defined." if undefined else ""
+    beyond = "A correlation beyond 1 is noise: its truth takes more continuations." * bool(
+        (rows["value"].abs() > 1).any()
+    )
     extent = f"Groups of {from_to(rows['group'], 0)}, n = {_turns(rows)}."
     first = stages[0]
-    return finding(_nearest(own[first], STAGES[first]), bullets(lines), sentences(extent, lost))
+    return finding(_nearest(own[first], STAGES[first]), bullets(lines), sentences(extent, lost, beyond))
 
 
 def _agreement(row) -> str:
@@ -95,12 +98,12 @@ def gamma(rows) -> str:
         return not_measured("more than one gamma")
     told = [f"{row['gamma']:g}: {level(row['value'], row['low'], row['high'], 2)}" for row in rows_of(own)]
     best, worst = own.loc[own["value"].idxmax()], own.loc[own["value"].idxmin()]
-    apart = best["low"] > worst["high"]
-    heading = (
-        f"a gamma of {best['gamma']:g} brings GiGPO's credit nearer to the truth than one of {worst['gamma']:g}"
-        if apart
-        else f"no gamma from {own['gamma'].min():g} to {own['gamma'].max():g} is told apart from another: the intervals overlap"
-    )
+    ends = f"no gamma from {own['gamma'].min():g} to {own['gamma'].max():g} is told apart from another"
+    heading = f"{ends}: the intervals overlap"
+    if pd.isna(best["low"]) or pd.isna(worst["high"]):
+        heading = f"{ends}: there are no intervals"
+    elif best["low"] > worst["high"]:
+        heading = f"a gamma of {best['gamma']:g} brings GiGPO's credit nearer to the truth than one of {worst['gamma']:g}"
     stage, group = STAGES[own["stage"].iloc[0]], whole(own["group"].iloc[0])
     return finding(heading, f"Correlation {listed(told)} ({stage}, groups of {group}, n = {_turns(own)}).")
 

@@ -244,6 +244,7 @@ def test_a_credit_that_is_not_defined_is_counted_and_not_told(summary):
     undefined = table.assign(value=table["value"].where(table["stage"] != "trained"))
     said = clean(findings.credit(undefined))
     assert "4 values are not defined." in said and "Trained:" not in said
+    assert "beyond 1 is noise" in clean(findings.credit(table.assign(value=1.2))) and "beyond 1" not in said
     without = table.assign(low=np.nan, high=np.nan)
     assert "without intervals nothing tells them apart" in clean(findings.credit(without))
 
@@ -259,6 +260,8 @@ def test_gamma_is_told_apart_only_by_intervals_that_leave_each_other():
     assert heading(clean(findings.gamma(table))).startswith("A gamma of 0.8 brings GiGPO's credit nearer")
     tied = table.assign(low=0.4, high=0.7)
     assert heading(clean(findings.gamma(tied))).startswith("No gamma from 0.8 to 1 is told apart")
+    bare = table.assign(low=np.nan, high=np.nan)
+    assert heading(clean(findings.gamma(bare))).endswith("is told apart from another: there are no intervals")
     assert heading(findings.gamma(table[:1])).startswith("Not measured yet")
 
 
