@@ -33,7 +33,17 @@ WINGS = {
     "findings": ("agent", "laboratory"),
     "agent": ("clinic", "speed"),
     "workshop": ("agent", "clinic", "curation", "judges", "laboratory"),
-    "pipeline": ("agent", "clinic", "curation", "engines", "judges", "laboratory", "audit", "causality", "findings"),
+    "pipeline": (
+        "agent",
+        "clinic",
+        "curation",
+        "engines",
+        "judges",
+        "laboratory",
+        "audit",
+        "causality",
+        "findings",
+    ),
 }
 # What the root takes from wings: exact verdicts and scripted traces, faster training, who answers, the reward variants.
 ROOT_FROM_WINGS = {
