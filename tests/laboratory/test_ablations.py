@@ -78,7 +78,8 @@ def test_a_question_without_key_is_never_right():
 
 def test_the_published_laboratory_trains_an_arm_for_as_many_seeds_as_it_needs(monkeypatch):
     """8 seeds for k, terms, aggregators, grounded and the paper's arms, 5 for the rest; whole seeds one after the other."""
-    trained, answered = [], []
+    trained, answered, traced = [], [], []
+    monkeypatch.setattr(ablations, "trace", lambda one, arm, seed: traced.append((seed, arm, len(answered))))
     monkeypatch.setattr(ablations, "ensure_splits", lambda settings: None)
     monkeypatch.setattr(
         ablations, "train_all", lambda one: trained.extend((*one.seeds, arm) for arm in one.methods)
@@ -93,6 +94,11 @@ def test_the_published_laboratory_trains_an_arm_for_as_many_seeds_as_it_needs(mo
     times = {arm: [seed for seed, one in trained if one == arm] for arm in arms}
     assert times == {arm: list(range(5 if arm in ("g2", "no_kl", "quantised") else 8)) for arm in arms}
     assert answered == trained and [seed for seed, _ in trained] == sorted(seed for seed, _ in trained)
+    assert [(seed, arm) for seed, arm, _ in traced] == [(seed, "crpo") for seed in range(8)]
+    done = [sum(seed <= last for seed, _ in answered) for last in range(8)]
+    assert [before for *_, before in traced] == done, (
+        "traced seed by seed, so that a run can be stopped after any"
+    )
     trained.clear()
     ablations.run(laboratory_settings("somewhere", (0, 1), ("g2", "k0")))
     assert trained == [(0, "g2"), (0, "k0"), (1, "g2"), (1, "k0")]

@@ -183,7 +183,7 @@ def ablations(lab):
 def test_ablation_forest_fills_what_survives_holm(ablations):
     figure = laboratory_plots.ablation_forest(ablations)
     tested = ablations.dropna(subset="difference")
-    assert [ax.get_title(loc="left") for ax in figure.axes][0] == "Accuracy (%)"
+    assert [ax.get_title(loc="left") for ax in figure.axes][0] == "Δ Accuracy (points)"
     for ax, metric in zip(figure.axes, records.OBJECTIVES, strict=True):
         rows = tested[tested["metric"] == metric]
         marks = [bars.lines[0] for bars in ax.containers]
