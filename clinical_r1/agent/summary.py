@@ -87,6 +87,8 @@ def _evaluated(settings, patients, episodes, arm, seed, budget) -> list[dict]:
     rows = []
     for episode in episodes:
         record = measured(episode, patients[episode.patient], settings.rules)
+        for share in ("invalid", "repeats"):  # the table counts turns
+            record[share] = round(record[share] * record["turns"])
         row = {
             "setting": settings.name,
             "arm": arm,

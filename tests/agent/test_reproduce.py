@@ -66,6 +66,9 @@ def test_a_whole_experiment_writes_every_frame_and_is_kept(small, tmp_path, caps
         "trained",
     }
     assert len(own) == 6 * (1 + 2)
+    assert (own["invalid"] == own["invalid"].round()).all() and (own["repeats"] <= own["invalid"]).all(), (
+        "turns, no shares"
+    )
     assert (found.training.groupby("arm")["sampled"].diff().dropna() > 0).all(), "tokens are summed up"
     assert found.record["git"]["sha"] == "abc"
     assert set(read_json(tmp_path / "runs/agent/main/tuning.json")) == {"tree_grpo"}
