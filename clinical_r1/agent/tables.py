@@ -58,7 +58,7 @@ MEASURES = {
     "invalid": Measure("Invalid turns"),
     "repeats": Measure("Repeated inquiries"),
 }
-TESTED = ("right", "reward", "tests", "gain")  # named before looking; the others are exploratory
+TESTED = ("right",)  # accuracy, named before looking (docs/agent.md); the others are exploratory
 
 
 # ---------------------------------------------------------------------------------------------- consultations as arrays

@@ -36,9 +36,9 @@ def test_a_difference_is_that_of_paired_difference(summary):
     assert row["p"] == pytest.approx(known.p)
     assert (row["n"], row["seeds"]) == (60, 3)
     primary = table[table["status"] == PRIMARY]
-    assert set(primary["measure"]) == set(tables.TESTED) and (primary["tests"] == 16).all()
+    assert set(primary["measure"]) == set(tables.TESTED) and (primary["tests"] == 4).all()
     assert primary["p_holm"].tolist() == pytest.approx(holm(primary["p"]).tolist())
-    assert row["mde_holm"] == pytest.approx(minimum_detectable_effect(known.standard_error, known.df, 16))
+    assert row["mde_holm"] == pytest.approx(minimum_detectable_effect(known.standard_error, known.df, 4))
 
 
 def test_every_other_arm_is_compared_and_both_budgets_stand_apart(summary):
