@@ -113,7 +113,12 @@ EXPERIMENTS = {
             seeds=(0, 1, 2),
             gate=None,
         ),
-        # Where credit at the end alone might hurt: twice the turns
-        AgentSettings("long", rules=Rules(horizon=9, menu=12), arms=("grpo", "gigpo"), seeds=(0, 1, 2)),
+        # Where credit at the end alone might hurt: twice the turns. A wasted turn costs less, or the start would not pass the gate
+        AgentSettings(
+            "long",
+            rules=Rules(horizon=9, menu=12, costs={"invalid": 0.02}),
+            arms=("grpo", "gigpo"),
+            seeds=(0, 1, 2),
+        ),
     )
 }
