@@ -113,7 +113,7 @@ EXPERIMENTS = {
             seeds=(0, 1, 2),
             gate=None,
         ),
-        # Where credit at the end alone might hurt: twice the turns. A wasted turn costs less, or the start would not pass the gate
+        # Where credit at the end alone might hurt: twice the turns. A wasted one costs less, or the start would fail the gate
         AgentSettings(
             "long",
             rules=Rules(horizon=9, menu=12, costs={"invalid": 0.02}),
