@@ -3,12 +3,12 @@
     python benchmarks/simulated_tests.py [--runs 10000] [--save]
 
 Two arms answer the same questions with several training seeds, and `clinical_r1.intervals` compares them as `metrics.compare`
-does. The spreads are about those of the clinic, from the shipped laboratory (three seeds, 500 questions): accuracy near 80 %;
-the probability of a right answer varies between questions with variance .07, and the difference of two arms' probabilities on
-one question with variance .01; standard deviation between seeds 1.0 points after reinforcement learning, 2.3 after a cold
-start. True claims: 1.75 a response, standard deviation between seeds .23. A right answer is a latent normal variable above 0
-(probit), so the true accuracy over all questions and seeds is known; a count is Poisson. Points are kept one by one; --save
-writes results/statistics.json, of which docs/statistics.md speaks.
+does. The spreads are about those of an earlier laboratory (three seeds, 500 questions, before the clinic was corrected):
+accuracy near 80 %; the probability of a right answer varies between questions with variance .07, and the difference of two
+arms' probabilities on one question with variance .01; standard deviation between seeds 1.0 points after reinforcement
+learning, 2.3 after a cold start. True claims: 1.75 a response, standard deviation between seeds .23. A right answer is a
+latent normal variable above 0 (probit), so the true accuracy over all questions and seeds is known; a count is Poisson. Points
+are kept one by one; --save writes results/statistics.json, of which docs/statistics.md speaks.
 """
 
 import argparse

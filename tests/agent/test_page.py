@@ -1,13 +1,15 @@
 """docs/agent.md: its numbers are those of the tables they speak of, and its rules those of the code."""
 
 import csv
+import json
+import math
 import re
 
 import pytest
 
 from clinical_r1.agent.arms import AGENT_ARMS, EXPERIMENTS, RATES, SPARE_SEED
 from clinical_r1.agent.consultation import AMBIGUOUS, PRESENT, Rules
-from clinical_r1.agent.start import Doctor
+from clinical_r1.agent.start import SHIPPED, Doctor
 from clinical_r1.files import ROOT
 
 PAGE = (ROOT / "docs" / "agent.md").read_text(encoding="utf-8")
@@ -90,3 +92,27 @@ def test_the_doctors_are_as_bad_as_the_page_says():
     doctor = Doctor()
     assert doctor.informed == 0.25 and "three quarters of their inquiries are drawn at random" in PAGE
     assert doctor.anchored == 0.1 and "one in ten keeps the first impression" in PAGE
+
+
+def test_the_agent_has_as_many_weights_as_the_page_says():
+    with open(SHIPPED / "model.safetensors", "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    weights = sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    assert f"the agent has {weights / 1e6:.1f} million weights" in PAGE
+
+
+def test_the_smaller_settings_are_those_that_run_and_only_they_have_no_gate():
+    closure, cured, long = (EXPERIMENTS[name] for name in ("closure", "cured", "long"))
+    assert set(EXPERIMENTS) == {"main", "closure", "cured", "long"}
+    assert all((each.arms, each.seeds) == (("grpo", "gigpo"), (0, 1, 2)) for each in (closure, cured, long))
+    assert "Three smaller settings train GRPO and GiGPO with seeds 0 to 2" in PAGE
+    assert [name for name, each in EXPERIMENTS.items() if each.gate is None] == ["closure", "cured"]
+    costs, (free, prices) = closure.rules.costs, cured.schedule
+    assert closure.rules == cured.rules and closure.rules.earliest == 1 and not closure.schedule
+    said = f"asking and examining cost {costs['ask']:g}, testing {costs['test']:g}"
+    assert said in PAGE and costs["ask"] == costs["examine"] and dict(prices[1]) == dict(costs)
+    assert f"free until step {free[0]}, and reach these prices at step {prices[0]}" in PAGE
+    assert {name for name, cost in free[1].items() if cost} == {"invalid"}
+    assert (
+        f"{long.rules.horizon} turns, {long.rules.menu} findings, {long.rules.costs['invalid']:g} for" in PAGE
+    )
