@@ -13,6 +13,8 @@ from clinical_r1.agent.consultation import Rules, draw_patients
 from clinical_r1.clinic.cases import phrase
 from clinical_r1.files import DATA_VARIABLE, write_text
 
+MOST_SHOWN = 10_000  # patients are drawn one after the other: a later one would be waited for
+
 
 def main(argv=None) -> int:
     """A consultation told turn by turn; the start rebuilt; real cases as patients."""
@@ -37,8 +39,8 @@ def main(argv=None) -> int:
 def _show(parser, arguments) -> int:
     from clinical_r1.agent import policies
 
-    if arguments.index < 0:
-        parser.error(f"--index: got {arguments.index}; expected 0 or more.")
+    if not 0 <= arguments.index < MOST_SHOWN:
+        parser.error(f"--index: got {arguments.index}; expected 0 to {MOST_SHOWN - 1}.")
     rules = Rules(menu=None) if arguments.open else Rules()
     patient = draw_patients("validation", arguments.index + 1, 0, rules.menu)[-1]
     print(f"Complaint: {', '.join(phrase(finding, True) for finding in patient.complaint)}.")
@@ -71,6 +73,8 @@ def _outside(parser, arguments) -> int:
     folder = arguments.folder or os.environ.get(DATA_VARIABLE)
     if not folder:
         parser.error(f"no folder: name one that holds agentclinic/ or mediq/, or set {DATA_VARIABLE}.")
+    if arguments.seed < 0:
+        parser.error(f"--seed: got {arguments.seed}; expected 0 or more.")
     try:
         tables = {
             "agent_reading": reading_table(folder),

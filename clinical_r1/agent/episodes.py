@@ -184,5 +184,13 @@ def write_transcripts(path: str | Path, episodes: Sequence[Episode], made_from: 
 
 
 def read_transcripts(path: str | Path) -> list[Episode]:
-    """The episodes of a finished file. ValueError when it was changed since it was made."""
-    return [Episode.from_json(row) for row in read_stamped(path, AGAIN)]
+    """The episodes of a finished file. ValueError when it was changed since it was made, and for rows that are no episodes."""
+    found = []
+    for number, row in enumerate(read_stamped(path, AGAIN), 1):
+        try:
+            found.append(Episode.from_json(row))
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} has no episode in row {number} ({error}); expected what `Episode.to_json` gives: {AGAIN} again."
+            ) from error
+    return found

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from clinical_r1.agent.arms import AGENT_ARMS, TEST_SPLIT, VALIDATION_SPLIT, AgentSettings
+from clinical_r1.agent.checks import check_settings, check_start, is_number
 from clinical_r1.agent.consultation import (
     DIAGNOSE,
     SUSPECT,
@@ -82,6 +83,10 @@ def gate(
     A diagnosis at once costs nothing, and is right or not. PipelineError, with both numbers, unless the first is ahead by
     `margin`.
     """
+    if not patients or not is_number(margin):
+        raise ValueError(
+            f"got a margin of {margin!r} and {len(patients)} patients; expected a finite number, and at least one patient."
+        )
     episodes = chains(speaker, patients, rules, 1, seed).episodes
     earned = sum(episode.reward for episode in episodes) / len(episodes)
     at_once = forced_diagnoses(speaker, patients, rules, seed)
@@ -101,6 +106,8 @@ def check_gate(settings: AgentSettings) -> dict:
 
     ValueError where even the best agent would earn no more than by guessing: the costs are too high for anybody.
     """
+    check_settings(settings)
+    check_start(start_folder(settings))
     patients = draw_patients(VALIDATION_SPLIT, GATE_PATIENTS, GATE_SEED, settings.rules.menu)
     check_costs(settings.rules, patients[:COSTS_PATIENTS])
     found = gate(
@@ -116,10 +123,12 @@ def check_gate(settings: AgentSettings) -> dict:
 def train_all(settings: AgentSettings, workers: int = 2) -> None:
     """Every arm and seed that is not finished, seed by seed, each in a process of its own.
 
-    RuntimeError names the arm, its log file and the log's last lines; arms that finished stay finished.
+    PipelineError names the arm, its log file and the log's last lines; arms that finished stay finished.
     """
     from tqdm.auto import tqdm
 
+    check_settings(settings)
+    check_start(start_folder(settings))  # once, before any process is started
     jobs = [(arm, seed) for seed in settings.seeds for arm in settings.arms]
     waiting = [job for job in jobs if not is_trained(settings, *job)]
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(jobs), desc="agents trained", unit="arm") as bar:
@@ -152,7 +161,7 @@ def _train_in_child(settings: AgentSettings, arm: str, seed: int) -> None:
             code = child.wait()
     if code:
         tail = (folder / "train.log").read_text(encoding="utf-8").splitlines()[-12:] or ["nothing was said"]
-        raise RuntimeError(
+        raise PipelineError(
             f"training {arm} with seed {seed} ended with exit status {code} ({tail[-1]}); see {folder / 'train.log'}:\n"
             + "\n".join(tail)
         )
@@ -166,8 +175,11 @@ def policy_folder(settings: AgentSettings, arm: str | None, seed: int = 0, step:
     if arm is None:
         return start_folder(settings)
     folder = settings.model_dir(arm, seed)
+    finished = is_trained(
+        settings, arm, seed
+    )  # a checkpoint that was made from something else is refused too
     if step is None:
-        if not is_trained(settings, arm, seed):
+        if not finished:
             raise FileNotFoundError(
                 f"{arm} with seed {seed} is not trained in {settings.run_dir}; train it first."
             )
@@ -187,7 +199,10 @@ def evaluate(
 
     All policies meet the same patients, and draw with the same seeds.
     """
+    check_settings(settings)
     folder = policy_folder(settings, arm, seed, step)
+    if arm is None:
+        check_start(folder)
     n = settings.test if split == TEST_SPLIT else settings.validation
     patients = draw_patients(split, n, EVALUATION_SEED, settings.rules.menu)
     name = f"{arm or 'start'}.seed{seed}" + (f".step{step}" if step is not None else "")
@@ -223,6 +238,8 @@ def tune(
     settings: AgentSettings, rates: Sequence[float], seed: int, workers: int = 2
 ) -> dict[str, dict[float, float]]:
     """{arm: {rate: mean return on validation patients}} after training with each rate and one spare seed, the same for all."""
+    if not rates or len(set(rates)) < len(rates):
+        raise ValueError(f"got the learning rates {rates}; expected at least one, each once.")
     found: dict[str, dict[float, float]] = {arm: {} for arm in settings.arms}
     for rate in rates:
         one = replace(

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from clinical_r1.agent.checks import is_number, is_whole
 from clinical_r1.agent.consultation import Observation, left
 from clinical_r1.agent.outside_patients import (
     KINDS,
@@ -44,10 +45,10 @@ class FactRules:
     costs: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self):
-        if self.horizon < 1:
-            raise ValueError(f"got a horizon of {self.horizon}; expected at least one turn.")
+        if not is_whole(self.horizon, 1):
+            raise ValueError(f"got a horizon of {self.horizon!r}; expected at least one turn.")
         for name, cost in self.costs.items():
-            if name not in (*KINDS, "invalid") or not (np.isfinite(cost) and cost >= 0):
+            if name not in (*KINDS, "invalid") or not is_number(cost) or cost < 0:
                 raise ValueError(
                     f"got a cost of {cost!r} for {name!r}; expected a finite number >= 0 for one of "
                     f"{', '.join((*KINDS, 'invalid'))}."

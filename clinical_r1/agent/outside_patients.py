@@ -355,7 +355,8 @@ def _mediq_patient(name: str, row: dict, left_out: Counter) -> FactPatient:
     texts = tuple(str(text).strip() for text in options.values())
     if len(set(map(plain, texts))) < len(texts):
         raise Refused("two options read the same")
-    gold = str(options.get(row.get("answer_idx"), "")).strip()
+    letter = row.get("answer_idx")
+    gold = str(options.get(letter, "")).strip() if isinstance(letter, str) else ""
     if not gold or plain(gold) != plain(str(row.get("answer"))):
         raise Refused("the answer is not the option of its letter")
     if not isinstance(row.get("question"), str) or not row["question"].strip():

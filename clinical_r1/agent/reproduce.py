@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clinical_r1.agent import records, summary
 from clinical_r1.agent.arms import EXPERIMENTS, RATES, SPARE_SEED, AgentSettings
+from clinical_r1.agent.checks import is_number, is_whole
 from clinical_r1.agent.experiment import check_gate, train_all, tune
 from clinical_r1.agent.study import Plan
 from clinical_r1.files import PipelineError, read_json, write_json
@@ -25,8 +26,8 @@ def settings_of(name: str, out: str | Path, seeds: int | None = None) -> AgentSe
     if name not in EXPERIMENTS:
         raise ValueError(f"got the setting {name!r}; expected one of {', '.join(EXPERIMENTS)}.")
     found = replace(EXPERIMENTS[name], out=str(out))
-    if seeds is not None and not 1 <= seeds <= len(found.seeds):
-        raise ValueError(f"got --seeds {seeds}; expected 1 to {len(found.seeds)}, the seeds of {name}.")
+    if seeds is not None and not is_whole(seeds, 1, len(found.seeds)):
+        raise ValueError(f"got --seeds {seeds!r}; expected 1 to {len(found.seeds)}, the seeds of {name}.")
     return replace(found, seeds=found.seeds[:seeds])
 
 
@@ -44,6 +45,11 @@ def reproduce(
 
     summary_only: train nothing; PipelineError where something is not trained yet. git: {"sha", "dirty"}, for the record.
     """
+    names = tuple(dict.fromkeys(names))  # named twice, run once
+    if not names:
+        raise ValueError(f"got no settings; expected some of {', '.join(EXPERIMENTS)}.")
+    for name in names:
+        check_checkpoints(settings_of(name, out))  # a name that is none, too, before anything is tuned
     begun = time.monotonic()
     main = settings_of(MAIN, out, seeds)
     rates, tuning = _rates(main, summary_only, workers)
@@ -67,6 +73,21 @@ def reproduce(
     return paths
 
 
+def check_checkpoints(settings: AgentSettings) -> None:
+    """ValueError where a checkpoint that is evaluated in the end would never be saved."""
+    steps, every = settings.steps, settings.save_steps
+    if settings.name == MAIN and every > steps // 2:
+        raise ValueError(
+            f"{settings.name} makes {steps} steps and saves every {every}; expected a checkpoint half-way: lower save_steps."
+        )
+    forests = [arm for arm in settings.arms if settings.steps_of(arm) != steps]
+    if forests and steps % every:
+        raise ValueError(
+            f"{settings.name} makes {steps} steps, saves every {every} and compares {', '.join(forests)} at step {steps}; "
+            "expected steps that are a multiple of save_steps."
+        )
+
+
 def _said(found: Mapping) -> str:
     return (
         f"the start returns {found['return']:.3f} a consultation, {found['at_once']:.3f} when it diagnoses at once "
@@ -82,15 +103,24 @@ def _rates(main: AgentSettings, summary_only: bool, workers: int) -> tuple[dict[
     if not path.exists():
         every = replace(main, arms=EXPERIMENTS[MAIN].arms)
         write_json(path, tune(every, RATES, SPARE_SEED, workers))
-    found = {
-        arm: {float(rate): value for rate, value in values.items()} for arm, values in read_json(path).items()
-    }
+    _check_tuning(path, kept := read_json(path))
+    found = {arm: {float(rate): value for rate, value in values.items()} for arm, values in kept.items()}
     rows = [
         {"setting": main.name, "arm": arm, "rate": rate, "value": value, "patients": main.validation}
         for arm, values in found.items()
         for rate, value in values.items()
     ]
     return {arm: max(values, key=values.get) for arm, values in found.items()}, rows
+
+
+def _check_tuning(path: Path, kept: Mapping) -> None:
+    """ValueError unless every arm of the main setting has returns by rate, as `tune` gives them."""
+    for arm in EXPERIMENTS[MAIN].arms:
+        values = kept.get(arm)
+        if not isinstance(values, dict) or not values or not all(map(is_number, values.values())):
+            raise ValueError(
+                f"{path} has {values!r} for {arm}; expected a finite return for each rate: move it away to tune again."
+            )
 
 
 def _frames(chosen: Sequence[AgentSettings], tuning: list[dict], plan: Plan) -> dict:

@@ -197,6 +197,10 @@ def record(
     another process writes it.
     """
     path = Path(path)
+    if n < 1 or batch < 1:
+        raise ValueError(
+            f"got {n} episodes of each patient and batches of {batch} patients; expected at least 1 of each."
+        )
     asked = {"rules": rules.to_json(), "n": n, "seed": seed, "forest": shape and vars(shape), "batch": batch}
     digest = hashlib.sha256(json.dumps([patient.to_json() for patient in patients]).encode()).hexdigest()
     stamp = json.loads(json.dumps({**made_from, **asked, "patients": digest[:16]}))

@@ -191,7 +191,12 @@ def _train_phase(model, tokenizer, out, steps: int, rate: float, seed: int, doct
 
 
 def start_path() -> Path:
-    """Folder of the shipped start, after its sha256 has been checked. ValueError when a file differs."""
+    """Folder of the shipped start, after its sha256 has been checked. FileNotFoundError; ValueError when a file differs."""
+    if not (SHIPPED / "sha256.json").is_file():
+        raise FileNotFoundError(
+            f"{SHIPPED} holds no start (sha256.json is missing); reinstall the package, or rebuild it with "
+            "`python -m clinical_r1.agent start --out DIR` and name that folder."
+        )
     compare_hashes(
         SHIPPED, "Reinstall the package, or rebuild it: python -m clinical_r1.agent start --out DIR."
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clinical_r1.agent.arms import TREES
+from clinical_r1.agent.checks import is_number, is_whole
 from clinical_r1.agent.consultation import Patient, Rules
 from clinical_r1.agent.credit import credit
 from clinical_r1.agent.episodes import Episode
@@ -44,7 +45,17 @@ class Plan:
     seed: int = 20251206
 
     def __post_init__(self):
-        if odd := [size for size in self.sizes if self.pool % size or size < 2]:
+        whole = {"patients": 1, "pool": 1, "continuations": 2, "chunk": 1, "seed": 0}  # two: for a variance
+        for name, least in whole.items():
+            if not is_whole(value := getattr(self, name), least):
+                raise ValueError(f"got {name} {value!r}; expected a whole number >= {least}.")
+        for name in ("sizes", "gammas"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not values or len(set(values)) < len(values):
+                raise ValueError(f"got {name} {values!r}; expected a tuple of at least one, each once.")
+        if odd := [gamma for gamma in self.gammas if not is_number(gamma) or not 0 <= gamma <= 1]:
+            raise ValueError(f"got gammas {odd}; expected numbers from 0 to 1.")
+        if odd := [size for size in self.sizes if not is_whole(size, 2) or self.pool % size]:
             raise ValueError(
                 f"got groups of {odd} from a pool of {self.pool}; expected divisors of it, at least 2."
             )
@@ -122,7 +133,14 @@ def true_advantages(rows: Sequence[Mapping]) -> tuple[dict[str, float], dict[str
 def estimates(
     rows: Sequence[Mapping], estimator: str, size: int, std: bool, gamma: float, omega: float = 1.0
 ) -> dict[str, float]:
-    """{node: credit}, each patient's episodes cut into groups of `size` in their order; a node in several rows has their mean."""
+    """{node: credit}, each patient's episodes cut into groups of `size` in their order; a node in several rows has their mean.
+
+    ValueError for a size that leaves a patient a smaller group, or cuts a tree.
+    """
+    if not isinstance(estimator, str) or not is_whole(size, 1):
+        raise ValueError(
+            f"got the estimator {estimator!r} and groups of {size!r}; expected a name and a whole number >= 1."
+        )
     kind = "tree" if "tree" in estimator else "chain"
     by_patient: dict[str, list[Episode]] = {}
     for row in rows:
@@ -131,6 +149,7 @@ def estimates(
             by_patient.setdefault(episode.patient, []).append(episode)
     episodes = [episode for several in by_patient.values() for episode in several]
     groups = [f"{name}#{i // size}" for name, several in by_patient.items() for i in range(len(several))]
+    _check_groups(by_patient, size)
     credited = credit(
         estimator,
         [episode.rewards for episode in episodes],
@@ -146,6 +165,15 @@ def estimates(
         for turn, value in zip(episode.turns, values, strict=True):
             several.setdefault(turn.node, []).append(value)
     return {node: float(np.mean(values)) for node, values in several.items()}
+
+
+def _check_groups(by_patient: Mapping[str, Sequence[Episode]], size: int) -> None:
+    for name, several in by_patient.items():
+        ends = [i for i in range(size, len(several), size) if several[i].tree is not None]
+        if len(several) % size or any(several[i].tree == several[i - 1].tree for i in ends):
+            raise ValueError(
+                f"got groups of {size} for {name}, who has {len(several)} episodes; expected whole groups of whole trees."
+            )
 
 
 def credit_rows(rows: Sequence[Mapping], plan: Plan, rng: np.random.Generator) -> list[dict]:

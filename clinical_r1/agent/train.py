@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clinical_r1.agent.arms import AGENT_ARMS, TRAINED_SPLIT, AgentSettings
+from clinical_r1.agent.checks import check_arm, check_seed, check_settings, check_start
 from clinical_r1.agent.consultation import draw_patients
 from clinical_r1.agent.language import TURN_TOKENS
 from clinical_r1.agent.rollouts import ConsultationRollout, consultation_reward, rows_of
@@ -40,7 +41,10 @@ def start_folder(settings: AgentSettings) -> Path:
 
 
 def made_from(settings: AgentSettings, arm: str, seed: int) -> dict:
-    """All that a trained agent depends on, as JSON."""
+    """All that a trained agent depends on, as JSON. ValueError as `checks`, for settings, an arm or a seed that cannot be."""
+    check_settings(settings)
+    check_arm(arm)
+    check_seed(seed)
     values = settings.to_json()
     kept = ("rules", "patients", "episodes", "pool", "temperature", "beta", "schedule")
     stamp = {name: values[name] for name in kept}
@@ -137,6 +141,7 @@ def train_agent(settings: AgentSettings, arm: str, seed: int) -> Path:
     with locked(folder.with_name(f"{folder.name}.lock"), f"{arm} with seed {seed} in {settings.run_dir}"):
         if is_trained(settings, arm, seed):
             return folder
+        check_start(start_folder(settings))
         trainer = build_trainer(settings, arm, seed)
         stamp = made_from(settings, arm, seed)
         write_json(folder / BEGUN, stamp)
@@ -166,7 +171,13 @@ def main(argv=None) -> int:
     import torch
 
     torch.set_num_threads(1)
-    train_agent(AgentSettings.from_json(json.loads(arguments.settings)), arguments.arm, arguments.seed)
+    try:
+        settings = AgentSettings.from_json(json.loads(arguments.settings))
+    except (ValueError, KeyError, TypeError) as error:
+        parser.error(
+            f"--settings: got no settings ({error}); expected the JSON that `AgentSettings.to_json` gives."
+        )
+    train_agent(settings, arguments.arm, arguments.seed)
     return 0
 
 

@@ -277,7 +277,7 @@ def ablations_command(arguments, *_) -> None:
 
 def agent_command(arguments, *_) -> None:
     """Train, evaluate and summarise the diagnostic agents."""
-    names = tuple(arguments.only or AGENT_SETTINGS)
+    names = tuple(dict.fromkeys(arguments.only or AGENT_SETTINGS))  # named twice, run once
     if unknown := set(names) - set(AGENT_SETTINGS):
         raise ValueError(
             f"--only {', '.join(sorted(unknown))} names no setting; expected some of {', '.join(AGENT_SETTINGS)}."

@@ -24,7 +24,9 @@ def test_the_open_set_is_told_as_well(capsys):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["show", "--index", "-1"], "--index: got -1; expected 0 or more"),
+        (["show", "--index", "-1"], "--index: got -1; expected 0 to 9999"),
+        (["show", "--index", "10000"], "--index: got 10000; expected 0 to 9999"),
+        (["outside", ".", "--seed", "-1"], "--seed: got -1; expected 0 or more"),
         (["start", "--out", "x", "--steps", "0"], "--steps: got 0; expected 1 or more"),
         (["outside"], f"no folder: name one that holds agentclinic/ or mediq/, or set {DATA_VARIABLE}"),
         (["outside", "nowhere"], "nowhere"),
