@@ -36,12 +36,12 @@ class Plan:
     sizes: groups that the pool is cut into. gammas: of the returns-to-go of anchors. chunk: patients a file.
     """
 
-    patients: int = 60
+    patients: int = 24
     pool: int = 16
-    continuations: int = 32
+    continuations: int = 64
     sizes: tuple[int, ...] = (2, 4, 8, 16)
     gammas: tuple[float, ...] = (1.0, 0.95, 0.8)
-    chunk: int = 10
+    chunk: int = 4
     seed: int = 20251206
 
     def __post_init__(self):
