@@ -61,10 +61,6 @@ def check_settings(settings: AgentSettings) -> None:
 def _check_rules(name: str, rules: Rules) -> None:
     if not isinstance(rules, Rules):
         raise ValueError(f"{name} has rules of type {type(rules).__name__}; expected Rules(...).")
-    whole = {"horizon": (rules.horizon, 1), "earliest": (rules.earliest, 1), "menu": (rules.menu, 0)}
-    for key, (value, least) in whole.items():
-        if not is_whole(value, least) and not (key == "menu" and value is None):
-            raise ValueError(f"{name} has rules with {key} {value!r}; expected a whole number >= {least}.")
     if rules.horizon > MOST_TURNS:
         raise ValueError(
             f"{name} has a horizon of {rules.horizon}; expected at most {MOST_TURNS}, the most the tokenizer can say."

@@ -12,21 +12,19 @@ knowledge base and are ours. Teaching material, not medical advice.
 """
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from itertools import combinations
-from types import MappingProxyType
 
 import numpy as np
 
+from clinical_r1.agent.rules import VERBS, Rules, whole
 from clinical_r1.clinic.cases import phrase
 from clinical_r1.clinic.drawing import SPLIT_SHARES
 from clinical_r1.clinic.knowledge import PRESENTING, knowledge_base
 from clinical_r1.questions import LETTERS
 
-VERBS = ("ask", "examine", "test")
 VERB_OF = {"symptom": "ask", "risk": "ask", "sign": "examine", "vital": "examine", "test": "test"}
 DIAGNOSE, SUSPECT = "diagnose", "suspect"
 
@@ -36,52 +34,6 @@ AMBIGUOUS = (0.3, 0.55)  # posterior of the likeliest option after the complaint
 OPTIONS, COMPLAINTS = 4, 2
 SEPARATORS = 2  # findings of a menu that are there to tell two options apart; the others are drawn
 TRIES = 20_000  # draws in a row without a patient, after which a split is called empty
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a consultation allows, and what it costs.
-
-    horizon: turns, the diagnosis included. menu: findings on offer, named in the prompt; None: all that concern the options, none
-    of them named. earliest: first turn (from 1) at which a diagnosis is accepted. costs: reward taken by each verb and by an
-    "invalid" turn, >= 0; a right diagnosis pays 1.
-    """
-
-    horizon: int = 5
-    menu: int | None = 8
-    earliest: int = 3
-    costs: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({"invalid": 0.1}))
-
-    def __post_init__(self):
-        if not 1 <= self.earliest <= self.horizon:
-            raise ValueError(
-                f"got earliest {self.earliest} and horizon {self.horizon}; expected 1 <= earliest <= horizon, or nobody may "
-                "ever diagnose."
-            )
-        if self.menu is not None and self.menu < self.horizon - 1:
-            raise ValueError(
-                f"got a menu of {self.menu} for a horizon of {self.horizon}; expected at least {self.horizon - 1} findings, "
-                "one for each turn before the last."
-            )
-        known = (*VERBS, "invalid")
-        for name, cost in self.costs.items():
-            if name not in known or not (math.isfinite(cost) and cost >= 0):
-                raise ValueError(
-                    f"got a cost of {cost!r} for {name!r}; expected a finite number >= 0 for one of {', '.join(known)}."
-                )
-        object.__setattr__(self, "costs", MappingProxyType(dict(self.costs)))
-
-    def with_costs(self, **costs: float) -> "Rules":
-        """The same rules with other costs, those that are not named unchanged."""
-        return replace(self, costs={**self.costs, **costs})
-
-    def to_json(self) -> dict:
-        return {
-            "horizon": self.horizon,
-            "menu": self.menu,
-            "earliest": self.earliest,
-            "costs": dict(self.costs),
-        }
 
 
 @dataclass(frozen=True)
@@ -241,6 +193,8 @@ class Consultation:
 
         ValueError once the consultation is over.
         """
+        if not isinstance(text, str):
+            raise ValueError(f"got a turn of type {type(text).__name__}; expected its text.")
         if self._done:
             raise ValueError(f"the consultation of {self.patient.id} is over; expected no further turn.")
         self._turn += 1
@@ -342,10 +296,13 @@ def draw_patients(split: str, n: int, seed: int, menu: int | None = Rules.menu) 
     """n different patients of one split; the first m of n are the m that a smaller call gives.
 
     A split holds whole beginnings (options and complaint), so no consultation begins alike in two of them. The menu is drawn
-    before the diagnosis and does not depend on it: the posterior stays exact. ValueError for an unknown split.
+    before the diagnosis and does not depend on it: the posterior stays exact. ValueError for an unknown split, and for what is
+    no whole number: n >= 1, seed >= 0, menu >= 1.
     """
     if split not in SPLIT_SHARES:
         raise ValueError(f"got split {split!r}; expected one of {', '.join(SPLIT_SHARES)}.")
+    for name, value, least in (("n", n, 1), ("seed", seed, 0), ("menu", 1 if menu is None else menu, 1)):
+        whole(name, value, least)
     kb = knowledge_base()
     rng = np.random.default_rng([seed, *f"agent/{split}".encode()])
     patients, seen, tries = [], set(), 0
@@ -360,7 +317,8 @@ def draw_patients(split: str, n: int, seed: int, menu: int | None = Rules.menu) 
             tries = 0
         elif tries > TRIES:
             raise ValueError(
-                f"{split} yields only {len(patients)} different patients, expected {n}: ask for fewer."
+                f"{split} yields only {len(patients)} different patients with a menu of {size.removeprefix('menu')}, expected "
+                f"{n}: ask for fewer, or for a smaller menu."
             )
     return patients
 

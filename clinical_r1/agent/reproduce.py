@@ -2,6 +2,7 @@
 truth, and a summary small enough to commit. Resumable: what is finished on disk is kept.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from clinical_r1.agent.arms import EXPERIMENTS, RATES, SPARE_SEED, AgentSettings
 from clinical_r1.agent.checks import is_number, is_whole
 from clinical_r1.agent.experiment import check_gate, train_all, tune
 from clinical_r1.agent.study import Plan
+from clinical_r1.agent.train import made_from
+from clinical_r1.artifacts import digest
 from clinical_r1.files import PipelineError, read_json, write_json
 
 MAIN = "main"
@@ -100,10 +103,16 @@ def _rates(main: AgentSettings, summary_only: bool, workers: int) -> tuple[dict[
     path = main.run_dir / "tuning.json"
     if not path.exists() and summary_only:
         raise PipelineError(f"{path} is missing: no learning rate was tuned; run without --summary-only.")
+    every = replace(main, arms=EXPERIMENTS[MAIN].arms)
+    stamp = _tuned_from(every)
     if not path.exists():
-        every = replace(main, arms=EXPERIMENTS[MAIN].arms)
-        write_json(path, tune(every, RATES, SPARE_SEED, workers))
-    _check_tuning(path, kept := read_json(path))
+        write_json(path, {"made_from": stamp, "returns": tune(every, RATES, SPARE_SEED, workers)})
+    read = read_json(path)
+    if read.get("made_from") != stamp:
+        raise ValueError(
+            f"{path} was tuned with another start, code or settings; expected today's: move it away to tune again."
+        )
+    _check_tuning(path, kept := read.get("returns") or {})
     found = {arm: {float(rate): value for rate, value in values.items()} for arm, values in kept.items()}
     rows = [
         {"setting": main.name, "arm": arm, "rate": rate, "value": value, "patients": main.validation}
@@ -111,6 +120,13 @@ def _rates(main: AgentSettings, summary_only: bool, workers: int) -> tuple[dict[
         for rate, value in values.items()
     ]
     return {arm: max(values, key=values.get) for arm, values in found.items()}, rows
+
+
+def _tuned_from(settings: AgentSettings) -> str:
+    """A digest of all that the tuned returns depend on; which rates were tried is in the file itself."""
+    rated = replace(settings, learning_rates=dict.fromkeys(settings.arms, RATES[0]))
+    parts = [made_from(rated, arm, SPARE_SEED) for arm in settings.arms]
+    return digest(json.dumps([*parts, settings.validation, list(RATES)]))
 
 
 def _check_tuning(path: Path, kept: Mapping) -> None:

@@ -46,8 +46,6 @@ def test_the_experiments_of_the_package_pass(name):
         ({"beta": NAN}, "beta of nan; expected a finite number >= 0"),
         ({"gate": NAN}, "gate nan; expected a finite margin"),
         ({"rules": {"horizon": 5}}, "rules of type dict; expected Rules"),
-        ({"rules": Rules(horizon=5.5)}, "horizon 5.5; expected a whole"),
-        ({"rules": Rules(menu=NAN)}, "menu nan; expected a whole"),
         ({"rules": Rules(horizon=13, menu=None)}, "expected at most 12"),
         ({"name": "../elsewhere"}, "expected the name of one folder"),
         ({"name": ""}, "expected the name of one folder"),
@@ -151,10 +149,18 @@ def test_no_setting_and_an_unknown_one_are_refused_before_anything_is_tuned(tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_returns_that_were_tuned_with_something_else_decide_on_no_rate(tmp_path):
+    kept = {arm: {"0.001": 0.5} for arm in EXPERIMENTS["main"].arms}
+    write_json(tmp_path / "runs/agent/main/tuning.json", {"made_from": "another start", "returns": kept})
+    with pytest.raises(ValueError, match="tuned with another start, code or settings"):
+        reproduce.reproduce(tmp_path, ("main",), summary_only=True)
+
+
 @pytest.mark.parametrize("values", [None, {}, {"0.001": NAN}, {"0.001": "0.5"}, [0.5]])
 def test_kept_returns_that_decide_on_no_rate_are_refused(values, tmp_path):
     kept = {arm: {"0.001": 0.5} for arm in EXPERIMENTS["main"].arms} | {"gigpo": values}
-    write_json(tmp_path / "runs/agent/main/tuning.json", kept)
+    stamp = reproduce._tuned_from(reproduce.settings_of("main", tmp_path))
+    write_json(tmp_path / "runs/agent/main/tuning.json", {"made_from": stamp, "returns": kept})
     with pytest.raises(ValueError, match="for gigpo; expected a finite return for each rate"):
         reproduce.reproduce(tmp_path, ("main",), summary_only=True)
 

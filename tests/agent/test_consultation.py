@@ -432,3 +432,44 @@ def test_what_a_consultation_gives_away_cannot_change_it():
 def test_rules_of_another_menu_than_the_patients_are_refused():
     with pytest.raises(ValueError, match="got a menu of 6 for .* drawn with 8; expected the same number"):
         Consultation(patient_of_menu(), Rules(menu=6))
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"horizon": 5.5}, "got horizon 5.5; expected a whole number of at least 1"),
+        ({"earliest": 2.5}, "got earliest 2.5"),
+        ({"earliest": 0}, "got earliest 0"),
+        ({"menu": 8.0}, "got menu 8.0"),
+        ({"menu": True}, "got menu True"),
+        ({"horizon": "5"}, "got horizon '5'"),
+        ({"costs": None}, "got the costs None"),
+        ({"costs": {"ask": "1"}}, "got a cost of '1' for 'ask'"),
+        ({"costs": {"ask": True}}, "got a cost of True for 'ask'"),
+    ],
+)
+def test_rules_that_are_no_numbers_are_refused(values, said):
+    with pytest.raises(ValueError, match=said):
+        Rules(**values)
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"n": -1}, "got n -1; expected a whole number of at least 1"),
+        ({"n": 1.5}, "got n 1.5"),
+        ({"seed": -1}, "got seed -1; expected a whole number of at least 0"),
+        ({"seed": None}, "got seed None"),
+        ({"menu": 0}, "got menu 0"),
+        ({"menu": 2.5}, "got menu 2.5"),
+    ],
+)
+def test_patients_that_cannot_be_counted_are_refused(values, said):
+    with pytest.raises(ValueError, match=said):
+        draw_patients("rl", **{"n": 1, "seed": 0} | values)
+
+
+@pytest.mark.parametrize("turn", [None, 3, b"suspect"])
+def test_a_turn_that_is_no_text_is_refused(turn):
+    with pytest.raises(ValueError, match="expected its text"):
+        Consultation(patient_of_menu(), Rules()).step(turn)

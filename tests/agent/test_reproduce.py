@@ -71,7 +71,7 @@ def test_a_whole_experiment_writes_every_frame_and_is_kept(small, tmp_path, caps
     )
     assert (found.training.groupby("arm")["sampled"].diff().dropna() > 0).all(), "tokens are summed up"
     assert found.record["git"]["sha"] == "abc"
-    assert set(read_json(tmp_path / "runs/agent/main/tuning.json")) == {"tree_grpo"}
+    assert set(read_json(tmp_path / "runs/agent/main/tuning.json")["returns"]) == {"tree_grpo"}
     before = (tmp_path / "runs/agent/summary/credit.csv").read_bytes()
     reproduce.reproduce(tmp_path, ("main",), summary_only=True, plan=PLAN)
     assert (tmp_path / "runs/agent/summary/credit.csv").read_bytes() == before
