@@ -12,7 +12,7 @@ from pathlib import Path
 from clinical_r1.agent import records, summary
 from clinical_r1.agent.arms import EXPERIMENTS, RATES, SPARE_SEED, AgentSettings
 from clinical_r1.agent.checks import is_number, is_whole
-from clinical_r1.agent.experiment import check_gate, train_all, tune
+from clinical_r1.agent.experiment import check_gate, policy_folder, train_all, tune
 from clinical_r1.agent.study import Plan
 from clinical_r1.agent.train import made_from
 from clinical_r1.artifacts import digest
@@ -64,7 +64,35 @@ def reproduce(
         if settings.gate is not None:
             print(f"{settings.name}: {_said(check_gate(settings))}", flush=True)
         train_all(settings, workers)
-    frames = _frames(chosen, tuning, plan)
+    return _written(out, _frames(chosen, tuning, plan), chosen, begun, publish, git)
+
+
+def reproduce_start(
+    out: str | Path,
+    names: Sequence[str] = tuple(EXPERIMENTS),
+    publish: bool = False,
+    git: Mapping | None = None,
+    plan: Plan = PLAN,
+) -> list[Path]:
+    """What can be measured before any arm is trained: reference policies, how often states come again, and credit against the
+    truth, both under the start. Written, and published, as a summary without the rest.
+    """
+    begun, chosen = time.monotonic(), [settings_of(name, out) for name in dict.fromkeys(names)]
+    frames = {"references": _frame(row for settings in chosen for row in summary.reference_rows(settings))}
+    main = settings_of(MAIN, out)
+    folders = {"start": policy_folder(main, None)}
+    frames["density"] = _frame(summary.density_rows(main, folders, MENUS))
+    frames["credit"] = _frame(summary.credit_table_rows(main, folders, MENUS, plan))
+    return _written(out, frames, chosen, begun, publish, git)
+
+
+def _frame(rows):
+    import pandas as pd
+
+    return pd.DataFrame(list(rows))
+
+
+def _written(out, frames, chosen, begun: float, publish: bool, git) -> list[Path]:
     record = {"git": dict(git or {"sha": None, "dirty": None}), "settings": [s.to_json() for s in chosen]}
     record["seconds"] = round(time.monotonic() - begun, 1)
     paths = records.write_agent(Path(out) / "runs" / "agent" / "summary", frames, record)
@@ -140,8 +168,6 @@ def _check_tuning(path: Path, kept: Mapping) -> None:
 
 
 def _frames(chosen: Sequence[AgentSettings], tuning: list[dict], plan: Plan) -> dict:
-    import pandas as pd
-
     frames = {
         "references": [row for settings in chosen for row in summary.reference_rows(settings)],
         "consultations": [row for settings in chosen for row in summary.consultation_rows(settings)],
@@ -153,4 +179,4 @@ def _frames(chosen: Sequence[AgentSettings], tuning: list[dict], plan: Plan) -> 
         folders = summary.stages(main, STAGED_ARM, main.seeds[0])
         frames["density"] = summary.density_rows(main, folders, MENUS)
         frames["credit"] = summary.credit_table_rows(main, folders, MENUS, plan)
-    return {name: pd.DataFrame(rows) for name, rows in frames.items()}
+    return {name: _frame(rows) for name, rows in frames.items()}

@@ -284,11 +284,19 @@ def agent_command(arguments, *_) -> None:
         )
     if arguments.seeds is not None and not 1 <= arguments.seeds <= AGENT_SEEDS:
         raise ValueError(f"got --seeds {arguments.seeds}; expected 1 to {AGENT_SEEDS}.")
+    if arguments.start_only and (arguments.summary_only or arguments.seeds):
+        raise ValueError(
+            "--start-only trains no seed and reads no trained arm; leave --summary-only and --seeds out."
+        )
+    does = "measure the start of" if arguments.start_only else "train, evaluate and summarise agents in"
     if arguments.dry_run:
-        print(f"would train, evaluate and summarise agents in the settings: {', '.join(names)}")
+        print(f"would {does} the settings: {', '.join(names)}")
         return
     from clinical_r1.agent import reproduce
 
+    if arguments.start_only:
+        reproduce.reproduce_start(arguments.out.resolve(), names, arguments.publish, git_state())
+        return
     reproduce.reproduce(
         arguments.out.resolve(),
         names,

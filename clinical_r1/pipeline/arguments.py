@@ -65,6 +65,7 @@ AGENT = (
     _argument("--only", action="append", metavar="SETTING", help="only this setting; may be repeated"),
     _argument("--summary-only", action="store_true", help="summarise what is on disk; train nothing"),
     _argument("--publish", action="store_true", help="copy the summary into the package"),
+    _argument("--start-only", action="store_true", help="measure only what needs no training"),
 )
 TRACES = (
     PROFILE_FIRST,

@@ -80,3 +80,17 @@ def test_a_whole_experiment_writes_every_frame_and_is_kept(small, tmp_path, caps
 def test_a_summary_of_nothing_is_an_error(tmp_path):
     with pytest.raises(PipelineError, match="no learning rate was tuned"):
         reproduce.reproduce(tmp_path, ("main",), summary_only=True)
+
+
+def test_what_needs_no_training_is_a_summary_of_its_own(small, tmp_path, capsys):
+    from clinical_r1.pipeline.__main__ import main
+
+    reproduce.reproduce_start(tmp_path, ("main",), plan=PLAN)
+    found = records.read_agent(tmp_path / "runs/agent/summary")
+    assert set(found.credit["stage"]) == set(found.density["stage"]) == {"start"}
+    assert set(found.density["menu"]) == {"8", "open"}
+    assert found.consultations is None and found.training is None and found.tuning is None
+    assert main(["agent", "--start-only", "--dry-run"]) == 0
+    assert "would measure the start of the settings: main, closure" in capsys.readouterr().out
+    assert main(["agent", "--start-only", "--seeds", "2"]) == 2
+    assert "--start-only trains no seed" in capsys.readouterr().err
