@@ -85,7 +85,7 @@ def _outside(parser, arguments) -> int:
     for name, table in tables.items():
         print(f"{table.to_string(index=False)}\n")
         if arguments.to:
-            write_text(Path(arguments.to) / f"{name}.csv", table.to_csv(index=False, float_format="%.4f"))
+            write_text(Path(arguments.to) / f"{name}.csv", table.to_csv(index=False, float_format="%.6f"))
     return 0
 
 
