@@ -5,12 +5,12 @@ consultation has one outcome for each action, so a transcript can be played agai
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from clinical_r1.agent.consultation import Consultation, Observation, Patient, Rules, Snapshot, read_action
-from clinical_r1.files import read_stamped, write_stamped
+from clinical_r1.files import read_stamped
 
 AGAIN = "record the episodes"  # how a file of transcripts is made anew
 
@@ -176,11 +176,6 @@ def replay(episode: Episode, patient: Patient, rules: Rules) -> Episode:
 
 
 # ---------------------------------------------------------------------------------------------------------- on disk
-
-
-def write_transcripts(path: str | Path, episodes: Sequence[Episode], made_from: Mapping) -> Path:
-    """JSON Lines, an episode a line, with a stamp of what they were made from."""
-    return write_stamped(path, (episode.to_json() for episode in episodes), made_from)
 
 
 def read_transcripts(path: str | Path) -> list[Episode]:

@@ -8,31 +8,29 @@ import json
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
-from clinical_r1.agent.arms import AGENT_ARMS, TEST_SPLIT, VALIDATION_SPLIT, AgentSettings
+from clinical_r1.agent.arms import TEST_SPLIT, VALIDATION_SPLIT, AgentSettings
 from clinical_r1.agent.checks import check_settings, check_start, is_number
 from clinical_r1.agent.consultation import (
     DIAGNOSE,
     SUSPECT,
-    Consultation,
     Patient,
     Rules,
     draw_patients,
     read_action,
 )
 from clinical_r1.agent.episodes import Episode
-from clinical_r1.agent.forest import chains
-from clinical_r1.agent.language import opening
+from clinical_r1.agent.forest import chains, prompt_ids
 from clinical_r1.agent.policies import check_costs
 from clinical_r1.agent.rollouts import record
 from clinical_r1.agent.speaking import Speaker, seed_of
-from clinical_r1.agent.train import is_trained, start_folder, train_agent
+from clinical_r1.agent.train import is_trained, start_folder
 from clinical_r1.artifacts import digest, hashes_of
 from clinical_r1.files import PipelineError, write_json
 from clinical_r1.models import load_tokenizer
-from clinical_r1.prompts import render_chat
 from clinical_r1.trainer import whole_checkpoints
 from clinical_r1.workers import start_child
 
@@ -57,22 +55,15 @@ def forced_diagnoses(
 ) -> list[str | None]:
     """What the agent diagnoses when it is made to at once: its own hypothesis, then "diagnose", then its own word for what."""
     tokenizer = speaker.tokenizer
-    contexts = [
-        tokenizer(render_chat(tokenizer, opening(patient, rules)), add_special_tokens=False)["input_ids"]
-        for patient in patients
-    ]
-    word = replace_tokens(speaker, 1)
+    contexts = [list(prompt_ids(tokenizer, patient, rules)) for patient in patients]
+    word = copy(speaker)
+    word.tokens = 1
     for given in (SUSPECT, DIAGNOSE):
         contexts = [c + tokenizer(given, add_special_tokens=False)["input_ids"] for c in contexts]
         seeds = [seed_of(seed, patient.id, given) for patient in patients]
         contexts = [c + said for c, said in zip(contexts, word(contexts, seeds), strict=True)]
     texts = [tokenizer.decode(c[-4:], skip_special_tokens=True) for c in contexts]
     return [action.object if (action := read_action(text)) else None for text in texts]
-
-
-def replace_tokens(speaker: Speaker, tokens: int) -> Speaker:
-    """The same speaker with another most of tokens a turn."""
-    return Speaker(speaker.model, speaker.tokenizer, speaker.temperature, tokens, speaker.draws, speaker.rows)
 
 
 def gate(
@@ -253,6 +244,3 @@ def tune(
             episodes = evaluate(one, arm, seed, split=VALIDATION_SPLIT)
             found[arm][rate] = sum(episode.reward for episode in episodes) / len(episodes)
     return found
-
-
-__all__ = ["AGENT_ARMS", "Consultation", "check_gate", "evaluate", "gate", "train_agent", "train_all", "tune"]

@@ -6,7 +6,6 @@ wrong is for that to put right. Shipped in data/agent_start with hashes; `python
 it.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from clinical_r1.agent.consultation import (
 )
 from clinical_r1.agent.language import END, build_agent_tokenizer, observation_text, opening
 from clinical_r1.agent.policies import expected_gains
-from clinical_r1.clinic.base_model import BATCH, learned_tokens_trainer
+from clinical_r1.clinic.base_model import BATCH, teach
 from clinical_r1.clinic.cases import phrase
 from clinical_r1.clinic.knowledge import knowledge_base
 from clinical_r1.files import PACKAGE, compare_hashes, write_hashes
@@ -148,7 +147,9 @@ def train_start(out, phases=PHASES, seed: int = SEED, doctor: Doctor = Doctor())
     tokenizer = build_agent_tokenizer()
     model = extended_base(tokenizer)
     for phase, (steps, rate) in enumerate(phases):
-        _train_phase(model, tokenizer, out, steps, rate, seed + phase, doctor)
+        told = transcripts(min(TRANSCRIPTS, steps * BATCH), seed + phase, doctor)
+        rows, options = encode(tokenizer, list(told)), {"learning_rate": rate, "lr_scheduler_type": "cosine"}
+        teach(model, tokenizer, rows, out, steps, seed + phase, **options)
     model.generation_config.update(
         do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
@@ -163,31 +164,6 @@ def train_start(out, phases=PHASES, seed: int = SEED, doctor: Doctor = Doctor())
     recipe["command"] = "python -m clinical_r1.agent start --out DIR"
     write_hashes(Path(out), recipe)
     return model, tokenizer
-
-
-def _train_phase(model, tokenizer, out, steps: int, rate: float, seed: int, doctor: Doctor) -> None:
-    import torch
-    from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq, TrainingArguments
-
-    count = min(TRANSCRIPTS, steps * BATCH)
-    rows = Dataset.from_list(encode(tokenizer, list(transcripts(count, seed, doctor))))
-    arguments = TrainingArguments(
-        output_dir=str(out),
-        max_steps=steps,
-        per_device_train_batch_size=BATCH,
-        seed=seed,
-        report_to=[],
-        learning_rate=rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(steps / 20),
-        weight_decay=0.01,
-        logging_steps=50,
-        save_strategy="no",
-        use_cpu=not torch.cuda.is_available(),
-    )
-    collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
-    learned_tokens_trainer()(model, arguments, train_dataset=rows, data_collator=collator).train()
 
 
 def start_path() -> Path:

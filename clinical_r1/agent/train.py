@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from clinical_r1.agent.arms import AGENT_ARMS, TRAINED_SPLIT, AgentSettings
@@ -48,15 +49,10 @@ def made_from(settings: AgentSettings, arm: str, seed: int) -> dict:
     values = settings.to_json()
     kept = ("rules", "patients", "episodes", "pool", "temperature", "beta", "schedule")
     stamp = {name: values[name] for name in kept}
-    stamp |= {"arm": vars_of(AGENT_ARMS[arm]), "seed": seed, "steps": settings.steps_of(arm)}
+    stamp |= {"arm": asdict(AGENT_ARMS[arm]), "seed": seed, "steps": settings.steps_of(arm)}
     stamp |= {"learning_rate": learning_rate(settings, arm), "code": code_hash(*CODE)[:16]}
     stamp["start"] = digest(json.dumps(hashes_of(start_folder(settings))))
     return json.loads(json.dumps(stamp))
-
-
-def vars_of(arm) -> dict:
-    forest = arm.forest and vars(arm.forest)
-    return {**vars(arm), "forest": forest}
 
 
 def learning_rate(settings: AgentSettings, arm: str) -> float:

@@ -171,8 +171,7 @@ def shorter_phases(steps: int, phases=PHASES):
     return tuple((n, *phase[1:]) for n, phase in zip([*shares, steps - sum(shares)], phases, strict=True))
 
 
-def learned_tokens_trainer():
-    """The class of trainer for rows of `encode_supervised`. A function, so that nothing heavy is imported before it is called."""
+def _trainer_class():
     from torch.nn.functional import cross_entropy
     from transformers import Trainer
 
@@ -187,14 +186,37 @@ def learned_tokens_trainer():
     return LearnedTokensTrainer
 
 
+def teach(model, tokenizer, rows: list[dict], out, steps: int, seed: int, **options) -> None:
+    """Train a model in place on rows of input_ids and labels, BATCH at a time. options: more TrainingArguments."""
+    import torch
+    from datasets import Dataset
+    from transformers import DataCollatorForSeq2Seq, TrainingArguments
+
+    arguments = TrainingArguments(
+        output_dir=str(out),
+        max_steps=steps,
+        per_device_train_batch_size=BATCH,
+        seed=seed,
+        report_to=[],
+        warmup_steps=math.ceil(steps / 20),
+        weight_decay=0.01,
+        logging_steps=50,
+        save_strategy="no",
+        use_cpu=not torch.cuda.is_available(),
+        **options,
+    )
+    collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
+    dataset = Dataset.from_list(rows)
+    _trainer_class()(model, arguments, train_dataset=dataset, data_collator=collator).train()
+
+
 def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
     """Make the clinic base model in `out`: tokenizer, safetensors, and sha256.json over all of it.
 
     About twelve minutes on one core. phases: as in PHASES. Returns (model, tokenizer).
     """
     import torch
-    from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq, TrainingArguments, set_seed
+    from transformers import set_seed
 
     torch.set_num_threads(1)  # the same weights on any number of cores
     set_seed(seed)
@@ -202,24 +224,18 @@ def pretrain_clinic_base(out, phases=PHASES, seed=SEED, habits=BASE):
     model = build_clinic_model(tokenizer, seed)
     for phase, (steps, shares, mix) in enumerate(phases):
         lessons = list(pretraining_corpus(steps * BATCH, seed + phase, shares, mix, habits))
-        arguments = TrainingArguments(
-            output_dir=str(out),
-            max_steps=steps,
-            per_device_train_batch_size=BATCH,
-            seed=seed,
-            report_to=[],
+        last = phase == len(phases) - 1
+        teach(
+            model,
+            tokenizer,
+            encode_supervised(tokenizer, lessons),
+            out,
+            steps,
+            seed,
             learning_rate=LEARNING_RATE,
-            lr_scheduler_type="cosine" if phase == len(phases) - 1 else "constant_with_warmup",
-            warmup_steps=math.ceil(steps / 20),
-            weight_decay=0.01,
-            logging_steps=50,
-            save_strategy="no",
+            lr_scheduler_type="cosine" if last else "constant_with_warmup",
             train_sampling_strategy="group_by_length",
-            use_cpu=not torch.cuda.is_available(),
         )
-        collator = DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100)
-        rows = Dataset.from_list(encode_supervised(tokenizer, lessons))
-        learned_tokens_trainer()(model, arguments, train_dataset=rows, data_collator=collator).train()
     model.generation_config.update(
         do_sample=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )

@@ -13,11 +13,11 @@ from clinical_r1.agent.episodes import (
     replay,
     rescored,
     state_of,
-    write_transcripts,
 )
 from clinical_r1.agent.forest import chains
 from clinical_r1.agent.language import ASSISTANT, END, USER
 from clinical_r1.agent.speaking import Scripted
+from clinical_r1.files import write_stamped
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +169,13 @@ def test_other_costs_change_the_rewards_alone(episodes):
 
 
 def test_transcripts_survive_the_disk(episodes, tmp_path):
-    path = write_transcripts(tmp_path / "some.jsonl", episodes, {"policy": "careless"})
+    path = write_stamped(tmp_path / "some.jsonl", [e.to_json() for e in episodes], {"policy": "careless"})
     assert read_transcripts(path) == list(episodes)
     assert all(isinstance(each, Episode) for each in read_transcripts(path))
 
 
 def test_a_transcript_that_was_changed_is_refused(episodes, tmp_path):
-    path = write_transcripts(tmp_path / "some.jsonl", episodes, {"policy": "careless"})
+    path = write_stamped(tmp_path / "some.jsonl", [e.to_json() for e in episodes], {"policy": "careless"})
     path.write_text(path.read_text().replace('"reward": 1.0', '"reward": 2.0', 1))
     with pytest.raises(ValueError, match="was changed after it was made"):
         read_transcripts(path)
