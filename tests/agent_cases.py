@@ -9,7 +9,7 @@ from tiny import QUIET
 from clinical_r1.agent.consultation import DIAGNOSE, Rules, draw_patients
 from clinical_r1.agent.language import build_agent_tokenizer
 from clinical_r1.agent.rollouts import ConsultationRollout, consultation_reward, rows_of
-from clinical_r1.agent.speaking import Scripted
+from clinical_r1.agent.speaking import Forgetful, Scripted
 from clinical_r1.agent.trainer import build_agent_trainer_class
 from clinical_r1.clinic.base_model import build_clinic_model
 
@@ -46,7 +46,7 @@ def careless(consultation, rng):
     return f"suspect {guess} {DIAGNOSE} {guess}" if draw < 0.4 else random_inquiry(consultation, rng)
 
 
-class Cut:
+class Cut(Forgetful):
     """A scripted speaker of which some turns are cut before their end."""
 
     def __init__(self, policy, share):

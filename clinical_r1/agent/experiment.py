@@ -218,6 +218,13 @@ class _Lazy:
     def tokenizer(self):
         return self._loaded().tokenizer
 
+    @property
+    def rows(self):
+        return self._loaded().rows
+
+    def dialogue(self):
+        return self._loaded().dialogue()
+
     def __call__(self, *arguments):
         return self._loaded()(*arguments)
 

@@ -191,14 +191,16 @@ def prompt_ids(tokenizer, patient: Patient, rules: Rules) -> tuple[int, ...]:
 def _play(speaker, courses: Sequence[_Course]) -> int:
     """All courses to their ends. Returns how many tokens the agent said."""
     sampled = 0
-    while live := [course for course in courses if not course.consultation.done]:
-        turns = speaker(
-            [course.context for course in live],
-            [course.turn_seed() for course in live],
-            [course.consultation for course in live],
-        )
-        _take(speaker.tokenizer, live, turns)
-        sampled += sum(map(len, turns))
+    for start in range(0, len(courses), speaker.rows):
+        block, speak = courses[start : start + speaker.rows], speaker.dialogue()
+        while live := [course for course in block if not course.consultation.done]:
+            turns = speak(
+                [course.context for course in live],
+                [course.turn_seed() for course in live],
+                [course.consultation for course in live],
+            )
+            _take(speaker.tokenizer, live, turns)
+            sampled += sum(map(len, turns))
     return sampled
 
 

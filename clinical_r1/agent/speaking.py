@@ -7,6 +7,8 @@ contexts: R lists of token ids, the begin of each transcript. seeds: R whole num
 own alone, so that it is the same in any batch (up to the rounding of matrix products). consultations: R, what a script looks at.
 turns: R lists of token ids that end with the end token, or are cut.
 
+    speaker.dialogue() -> such a function for consultations that go on, turn after turn, up to speaker.rows of them at once
+
 torch and transformers are imported when called.
 """
 
@@ -17,6 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from clinical_r1.agent.consultation import Consultation
+from clinical_r1.agent.dialogue import Dialogue, can_keep
 from clinical_r1.agent.language import TURN_TOKENS
 from clinical_r1.speed.prefill import shared_prefill
 
@@ -62,6 +65,12 @@ class Speaker:
             turns += self._generated(contexts[part], list(seeds[part]))
         return turns
 
+    def dialogue(self):
+        """Who speaks in consultations that go on: one that keeps what it has encoded, where that draws the same turns."""
+        if can_keep(self.model, self.draws, self.temperature, self.settings):
+            return Dialogue(self.model, self.tokenizer, self.temperature, self.tokens)
+        return self
+
     def _config(self):
         from transformers import GenerationConfig
 
@@ -94,7 +103,17 @@ class Speaker:
         return row[: row.index(end) + 1] if end in row else row
 
 
-class Scripted:
+class Forgetful:
+    """A speaker that keeps nothing between two turns."""
+
+    rows = 256
+
+    def dialogue(self):
+        """Itself."""
+        return self
+
+
+class Scripted(Forgetful):
     """A policy as a speaker: policy(consultation, generator) -> text of the action."""
 
     def __init__(self, policy: Callable[[Consultation, np.random.Generator], str], tokenizer):

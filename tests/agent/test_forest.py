@@ -12,13 +12,13 @@ from clinical_r1.agent.credit import anchor_statistics
 from clinical_r1.agent.episodes import replay
 from clinical_r1.agent.forest import Shape, chains, continuations, forest, prompt_ids
 from clinical_r1.agent.language import TURN_TOKENS
-from clinical_r1.agent.speaking import Scripted, Speaker, seed_of
+from clinical_r1.agent.speaking import Forgetful, Scripted, Speaker, seed_of
 
 RANDOM = Scripted(random_inquiry, tokenizer())
 CARELESS = Cut(careless, 0.1)
 
 
-class Counting:
+class Counting(Forgetful):
     """A speaker that counts what it says."""
 
     def __init__(self, inner):

@@ -13,7 +13,7 @@ from clinical_r1.agent.credit import check_groups
 from clinical_r1.agent.episodes import read_transcripts
 from clinical_r1.agent.forest import Shape, chains, forest
 from clinical_r1.agent.rollouts import ConsultationRollout, consultation_reward, record, rows_of
-from clinical_r1.agent.speaking import Speaker, seed_of
+from clinical_r1.agent.speaking import Forgetful, Speaker, seed_of
 from clinical_r1.files import PipelineError, locked
 
 SPEAKER = Cut(careless, 0.1)
@@ -217,7 +217,7 @@ def test_an_adapter_speaks_as_the_model_that_it_is_merged_into():
 # --------------------------------------------------------------------------------------------------------- on disk
 
 
-class Dies:
+class Dies(Forgetful):
     """A speaker whose process is killed in its n-th call."""
 
     def __init__(self, n):
