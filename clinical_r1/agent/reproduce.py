@@ -19,6 +19,9 @@ from clinical_r1.artifacts import digest
 from clinical_r1.files import PipelineError, read_json, write_json
 
 MAIN = "main"
+TUNING = (
+    "tuning.json"  # of the main setting's run; in the package, what its published agents were trained with
+)
 STAGED_ARM = "gigpo"  # whose start, half-way and trained policies credit is measured under
 MENUS = (8, None)
 PLAN = Plan()
@@ -93,7 +96,8 @@ def _frame(rows):
 
 
 def _written(out, frames, chosen, begun: float, publish: bool, git) -> list[Path]:
-    record = {"git": dict(git or {"sha": None, "dirty": None}), "settings": [s.to_json() for s in chosen]}
+    told = [{key: value for key, value in s.to_json().items() if key != "out"} for s in chosen]
+    record = {"git": dict(git or {"sha": None, "dirty": None}), "settings": told}
     record["seconds"] = round(time.monotonic() - begun, 1)
     paths = records.write_agent(Path(out) / "runs" / "agent" / "summary", frames, record)
     for path in paths:
@@ -128,12 +132,19 @@ def _said(found: Mapping) -> str:
 
 def _rates(main: AgentSettings, summary_only: bool, workers: int) -> tuple[dict[str, float], list[dict]]:
     """(arm -> the rate with the largest return on validation, rows of tuning.csv); kept in tuning.json."""
-    path = main.run_dir / "tuning.json"
-    if not path.exists() and summary_only:
-        raise PipelineError(f"{path} is missing: no learning rate was tuned; run without --summary-only.")
+    path = main.run_dir / TUNING
     every = replace(main, arms=EXPERIMENTS[MAIN].arms)
     stamp = _tuned_from(every)
+    if not path.exists() and (given := _given_tuning(stamp)):
+        print(
+            f"learning rates: those that came with the package, tuned with this very code ({given})",
+            flush=True,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(given, path)
     if not path.exists():
+        if summary_only:
+            raise PipelineError(f"{path} is missing: no learning rate was tuned; run without --summary-only.")
         write_json(path, {"made_from": stamp, "returns": tune(every, RATES, SPARE_SEED, workers)})
     read = read_json(path)
     if read.get("made_from") != stamp:
@@ -148,6 +159,26 @@ def _rates(main: AgentSettings, summary_only: bool, workers: int) -> tuple[dict[
         for rate, value in values.items()
     ]
     return {arm: max(values, key=values.get) for arm, values in found.items()}, rows
+
+
+def _given_tuning(stamp: str) -> Path | None:
+    """The package's own tuning, if it was made with this code, start and settings."""
+    path = records.SHIPPED / TUNING
+    return path if path.exists() and read_json(path).get("made_from") == stamp else None
+
+
+def tune_rates(out: str | Path, publish: bool = False, workers: int = 2) -> dict[str, float]:
+    """arm -> its learning rate, each of RATES tried with the spare seed; publish copies the returns into the package."""
+    main = settings_of(MAIN, out)
+    check_checkpoints(main)
+    rates, rows = _rates(main, False, workers)
+    for row in rows:
+        chosen = " (taken)" if rates[row["arm"]] == row["rate"] else ""
+        print(f"{row['arm']:14} rate {row['rate']:g}: returns {row['value']:.3f} on validation{chosen}")
+    if publish:
+        records.SHIPPED.mkdir(parents=True, exist_ok=True)
+        shutil.copy(main.run_dir / TUNING, records.SHIPPED / TUNING)
+    return rates
 
 
 def _tuned_from(settings: AgentSettings) -> str:

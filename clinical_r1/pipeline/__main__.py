@@ -288,12 +288,22 @@ def agent_command(arguments, *_) -> None:
         raise ValueError(
             "--start-only trains no seed and reads no trained arm; leave --summary-only and --seeds out."
         )
+    if arguments.tune_only and (
+        arguments.start_only or arguments.summary_only or arguments.seeds or arguments.only
+    ):
+        raise ValueError(
+            "--tune-only tries every arm of the main setting; leave all but --publish and --out out."
+        )
     does = "measure the start of" if arguments.start_only else "train, evaluate and summarise agents in"
     if arguments.dry_run:
-        print(f"would {does} the settings: {', '.join(names)}")
+        tried = "would try the learning rates of the main setting"
+        print(tried if arguments.tune_only else f"would {does} the settings: {', '.join(names)}")
         return
     from clinical_r1.agent import reproduce
 
+    if arguments.tune_only:
+        reproduce.tune_rates(arguments.out.resolve(), arguments.publish)
+        return
     if arguments.start_only:
         reproduce.reproduce_start(arguments.out.resolve(), names, arguments.publish, git_state())
         return

@@ -66,6 +66,7 @@ AGENT = (
     _argument("--summary-only", action="store_true", help="summarise what is on disk; train nothing"),
     _argument("--publish", action="store_true", help="copy the summary into the package"),
     _argument("--start-only", action="store_true", help="measure only what needs no training"),
+    _argument("--tune-only", action="store_true", help="only try the learning rates, on validation patients"),
 )
 TRACES = (
     PROFILE_FIRST,

@@ -77,7 +77,8 @@ def test_a_whole_experiment_writes_every_frame_and_is_kept(small, tmp_path, caps
     assert (tmp_path / "runs/agent/summary/credit.csv").read_bytes() == before
 
 
-def test_a_summary_of_nothing_is_an_error(tmp_path):
+def test_a_summary_of_nothing_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "SHIPPED", tmp_path / "shipped")
     with pytest.raises(PipelineError, match="no learning rate was tuned"):
         reproduce.reproduce(tmp_path, ("main",), summary_only=True)
 
@@ -87,6 +88,7 @@ def test_what_needs_no_training_is_a_summary_of_its_own(small, tmp_path, capsys)
 
     reproduce.reproduce_start(tmp_path, ("main",), plan=PLAN)
     found = records.read_agent(tmp_path / "runs/agent/summary")
+    assert "out" not in found.record["settings"][0], "a folder of this machine"
     assert set(found.credit["stage"]) == set(found.density["stage"]) == {"start"}
     assert set(found.density["menu"]) == {"8", "open"}
     assert found.consultations is None and found.training is None and found.tuning is None
@@ -94,3 +96,43 @@ def test_what_needs_no_training_is_a_summary_of_its_own(small, tmp_path, capsys)
     assert "would measure the start of the settings: main, closure" in capsys.readouterr().out
     assert main(["agent", "--start-only", "--seeds", "2"]) == 2
     assert "--start-only trains no seed" in capsys.readouterr().err
+
+
+def _tuned(monkeypatch, returns):
+    """Counts how often rates are tried."""
+    tried = []
+    monkeypatch.setattr(reproduce, "tune", lambda *given: tried.append(given) or returns)
+    return tried
+
+
+def test_rates_that_came_with_the_package_are_taken_if_code_and_start_are_the_same(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(records, "SHIPPED", tmp_path / "shipped")
+    returns = {arm: {1e-4: 0.5, 3e-4: 0.6, 1e-3: 0.4} for arm in EXPERIMENTS["main"].arms}
+    tried = _tuned(monkeypatch, returns)
+    rates = reproduce.tune_rates(tmp_path / "a", publish=True)
+    assert set(rates.values()) == {3e-4} and len(tried) == 1
+    assert "grpo           rate 0.0003: returns 0.600 on validation (taken)" in capsys.readouterr().out
+    assert reproduce.tune_rates(tmp_path / "b") == rates and len(tried) == 1
+    assert "tuned with this very code" in capsys.readouterr().out
+    monkeypatch.setattr(reproduce, "RATES", (1e-3, 3e-4))
+    assert reproduce.tune_rates(tmp_path / "c") == rates and len(tried) == 2
+
+
+def test_the_packages_own_rates_were_tuned_with_todays_code_and_start():
+    path = records.SHIPPED / reproduce.TUNING
+    if not path.exists():
+        pytest.skip("no learning rate was published")
+    every = EXPERIMENTS["main"]
+    assert read_json(path)["made_from"] == reproduce._tuned_from(every)
+    assert set(read_json(path)["returns"]) == set(every.arms)
+
+
+def test_trying_rates_takes_no_setting(capsys):
+    from clinical_r1.pipeline.__main__ import main
+
+    assert main(["agent", "--tune-only", "--dry-run"]) == 0
+    assert "would try the learning rates" in capsys.readouterr().out
+    assert main(["agent", "--tune-only", "--only", "long"]) == 2
+    assert "--tune-only tries every arm" in capsys.readouterr().err
