@@ -13,18 +13,20 @@ from pathlib import Path
 from statistics import mean, median
 
 from measuring import RESULTS
+from scipy.stats import ttest_ind
 
 from clinical_r1.arms import ARMS
 from clinical_r1.artifacts import LOG
 from clinical_r1.bases.folders import hub_name
-from clinical_r1.files import read_csv, read_json, read_jsonl, replace_block, write_json, write_text
+from clinical_r1.files import ROOT, read_csv, read_json, read_jsonl, replace_block, write_json, write_text
 from clinical_r1.models import resolve_base
+from clinical_r1.pipeline.ledger import read_ledger
 from clinical_r1.prompts import render_question
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import PROFILES, settings_from_json
 from clinical_r1.tables import markdown
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "real-model.md"
+PAGE, SMALL = ROOT / "docs" / "real-model.md", ROOT / "figures" / "published" / "cpu" / "ledger.csv"
 FILE = RESULTS / "real_model.json"
 BEGIN, END = "<!-- real-model -->", "<!-- /real-model -->"
 SHOWN = (
@@ -32,6 +34,7 @@ SHOWN = (
     "lora_rank", "max_completion_tokens", "n_test",
 )  # fmt: skip
 MEASURES = ("accuracy", "faithfulness", "hallucination", "drc")
+CHANCE = {"clinic": 25.0, "clinic-shift": 25.0, "clinic-expert": 10.0}  # per cent: four options, and ten
 
 
 def facts_of(run: Path) -> dict:
@@ -56,6 +59,7 @@ def facts_of(run: Path) -> dict:
         "arms": {name: _arm(settings, name) for name in settings.methods if ARMS[name].stage == "rl"},
         # None where notebook 04 has not finished: a run of which only the training is told
         "table": _table(run) if (run / "tables" / "table1.csv").is_file() else None,
+        "differences": _differences(run),
         "example": _example(settings),
     }
 
@@ -83,10 +87,15 @@ def _arm(settings, name: str) -> dict:
         key: [round(mean(row[key] for row in part), 3) for part in (rows[:quarter], rows[-quarter:])]
         for key in columns
     }
+    first, last = ([row["reward"] for row in part] for part in (rows[:quarter], rows[-quarter:]))
+    interval = ttest_ind(last, first, equal_var=False).confidence_interval(
+        0.95
+    )  # over steps, of other questions each
     return {
         "steps": len(rows),
         "step_seconds": round(median(row["step_time"] for row in rows), 1),
         "quarters": means,
+        "rise": [round(float(value), 3) for value in (mean(last) - mean(first), *interval)],
     }
 
 
@@ -95,6 +104,17 @@ def _table(run: Path) -> list[dict]:
     rows = table[table["metric"].isin(MEASURES) & table["method"].isin(list(ARMS))]
     columns = ["benchmark", "method", "metric", "value", "ci_low", "ci_high", "n", "coverage"]
     return json.loads(rows[columns].to_json(orient="records"))
+
+
+def _differences(run: Path) -> list[dict]:
+    """Cold Start + CRPO against Cold Start + GRPO on the same questions, as notebook 04 compares them."""
+    path = run / "tables" / "comparisons.csv"
+    if not path.is_file():
+        return []
+    rows = read_csv(path, ("benchmark", "method", "against", "metric", "difference"))
+    rows = rows[(rows["method"] == "cold_start_crpo") & (rows["against"] == "cold_start_grpo")]
+    columns = ["benchmark", "metric", "difference", "ci_low", "ci_high", "n"]
+    return json.loads(rows[rows["metric"].isin(MEASURES)][columns].to_json(orient="records"))
 
 
 def _example(settings) -> dict | None:
@@ -122,7 +142,10 @@ def _example(settings) -> dict | None:
 def block(facts: dict) -> str:
     """The page's block as markdown; without a table where the run has answered no test questions yet."""
     parts = [_weights(facts), _settings(facts), _training(facts), _times(facts)]
-    parts.append("**Test questions**: no table in this run." if facts["table"] is None else _results(facts))
+    if facts["table"] is None:
+        parts.append("**Test questions**: no table in this run.")
+    else:
+        parts += [_results(facts), _beside(facts), _learned(facts)]
     return "\n\n".join(parts + ([_one_question(facts)] if facts["example"] else []))
 
 
@@ -191,6 +214,76 @@ def _results(facts) -> str:
         "**Test questions**, one sampled answer each; accuracy in per cent with its 95 % interval.\n\n"
         f"{markdown(['set', 'arm', *columns], lines)}"
     )
+
+
+def _beside(facts) -> str:
+    """The small model's published values of the same arms and sets."""
+    small, rows = read_ledger(SMALL), []
+    for (name, method), cells in _cells(facts).items():
+        own = small[(small["measured_on"] == name) & (small["method"] == method)].set_index("metric")
+        if own.empty:
+            continue
+        line = [name, ARMS[method].label]
+        for metric in MEASURES:
+            digits = 1 if metric == "accuracy" else 2
+            line += [f"{cells[metric]['value']:.{digits}f}", f"{own.loc[metric, 'value']:.{digits}f}"]
+        rows.append(line)
+    header = [
+        "set",
+        "arm",
+        *(f"{measure}, {whose}" for measure in MEASURES for whose in ("SmolLM2", "small")),
+    ]
+    return (
+        "**Beside the small model** of the clinic, as published ([results](results.md)): other weights, shorter prompts, more "
+        f"steps and questions, and ten seeds, so rows are read along one model.\n\n{markdown(header, rows)}"
+    )
+
+
+def _cells(facts) -> dict:
+    """(set, arm) -> metric -> row of the table."""
+    found = {}
+    for row in facts["table"]:
+        found.setdefault((row["benchmark"], row["method"]), {})[row["metric"]] = row
+    return found
+
+
+def _learned(facts) -> str:
+    """What the numbers of this run say, whichever way they came out."""
+    lines, cells = [], _cells(facts)
+    for name, arm in facts["arms"].items():
+        gain, low, high = arm["rise"]
+        said = "rises" if low > 0 else "falls" if high < 0 else "does not clearly move"
+        lines.append(
+            f"The total reward of {ARMS[name].label} {said} in training: {gain:+.2f} [{low:.2f}, {high:.2f}] from the first to "
+            f"the last quarter of {arm['steps']} steps (interval over steps)."
+        )
+    arms = list(dict.fromkeys(method for _, method in cells))
+    read = []
+    for arm in arms:
+        own = [cells[key]["accuracy"] for key in cells if key[1] == arm]
+        n = sum(row["n"] for row in own)
+        read.append(f"{sum(row['coverage'] * row['n'] for row in own):.0f} of {n:.0f} ({ARMS[arm].label})")
+    lines.append(f"Answers that could be read, on all sets: {', '.join(read)}.")
+    for arm in arms:
+        better = [
+            name for (name, method), row in cells.items() if method == arm and _above(row["accuracy"], name)
+        ]
+        where = f"on {', '.join(better)}" if better else "on no set"
+        lines.append(f"{ARMS[arm].label} is right more often than guessing {where} (interval above chance).")
+    for row in facts["differences"]:
+        unit = " points" if row["metric"] == "accuracy" else ""
+        lines.append(
+            f"{ARMS['cold_start_crpo'].label} less {ARMS['cold_start_grpo'].label}, {row['metric']} on {row['benchmark']}: "
+            f"{row['difference']:+.2f}{unit} [{row['ci_low']:.2f}, {row['ci_high']:.2f}], over {row['n']:.0f} questions."
+        )
+    return (
+        "**What this run shows**, one training seed, so no difference between arms is claimed:\n\n"
+        + "\n".join(f"- {line}" for line in lines)
+    )
+
+
+def _above(row, name: str) -> bool:
+    return row["ci_low"] > CHANCE[name]
 
 
 def _times(facts) -> str:

@@ -284,6 +284,10 @@ def agent_command(arguments, *_) -> None:
         )
     if arguments.seeds is not None and not 1 <= arguments.seeds <= AGENT_SEEDS:
         raise ValueError(f"got --seeds {arguments.seeds}; expected 1 to {AGENT_SEEDS}.")
+    if arguments.seeds is not None and AGENT_SETTINGS[0] not in names:
+        raise ValueError(
+            f"--seeds counts those of the setting {AGENT_SETTINGS[0]}, which --only leaves out; leave one of them out."
+        )
     if arguments.start_only and (arguments.summary_only or arguments.seeds):
         raise ValueError(
             "--start-only trains no seed and reads no trained arm; leave --summary-only and --seeds out."

@@ -129,6 +129,13 @@ def test_the_packages_own_rates_were_tuned_with_todays_code_and_start():
     assert set(read_json(path)["returns"]) == set(every.arms)
 
 
+def test_seeds_without_the_main_setting_are_refused(capsys):
+    from clinical_r1.pipeline.__main__ import main
+
+    assert main(["agent", "--seeds", "2", "--only", "long", "--dry-run"]) == 2
+    assert "--seeds counts those of the setting main" in capsys.readouterr().err
+
+
 def test_trying_rates_takes_no_setting(capsys):
     from clinical_r1.pipeline.__main__ import main
 
