@@ -31,8 +31,8 @@ Files at the root are the paper, in five rows. Each file imports its own row and
 
 Folders are wings, each with a docstring that says what it is for: clinic (the synthetic world), bases (real base models),
 engines (who answers the questions), curation, judges, speed, laboratory (what the paper leaves out), audit (can the numbers be
-trusted?), causality (does the reasoning move the answer?), agent (consultations of several turns), findings (what the tables
-say), pipeline (what ./reproduce.sh calls), workshop.
+trusted?), causality (does the reasoning move the answer?), agent (consultations of several turns), preferences (conversation,
+then pairs by a knowledge graph), findings (what the tables say), pipeline (what ./reproduce.sh calls), workshop.
 A wing imports the root and the wings that tests/test_imports.py names. docs/map.md has a line for every file.
 
 Everything clinical in this package is teaching material, never medical advice.

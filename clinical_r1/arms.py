@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 STAGES = ("", "sft", "rl")
 STYLES = ("crpo", "grpo")
+CHAT = "chat"  # the style of a conversation, which no reward reads
 
 
 @dataclass(frozen=True)

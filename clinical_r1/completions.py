@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
+from clinical_r1.arms import CHAT
 from clinical_r1.files import parse_json
 
 INTUITIVE_MARKER = "(System 1: Intuitive)"  # paper figure 6
@@ -141,6 +142,17 @@ def parse_completion(text: str, style: str = "crpo", options: Mapping[str, str] 
             problems.append("empty_conclusion")
     letter = _boxed_letter(text, conclusion or (0, len(text)), options or {}, problems)
     return Completion(letter, dx_body, intuitive, analytical, conclusion_body, tuple(problems))
+
+
+def read_answer(text: str, style: str, options: Mapping[str, str] | None = None) -> Completion:
+    """`parse_completion` for the styles that rewards read. In style "chat" there are no sections: a letter, read wherever the one
+    box stands, and never a format that holds.
+    """
+    if style != CHAT:
+        return parse_completion(text, style, options)
+    problems = ["foreign_tag"] if _TAG.search(text) else []
+    letter = _boxed_letter(text, (0, len(text)), options or {}, problems)
+    return Completion(letter, None, None, None, None, tuple(problems))
 
 
 def _tag_problems(text, tags, expected) -> list[str]:

@@ -4,6 +4,9 @@ A style names what the answer must look like: "crpo" (`<dx>`, `<conclusion>`) or
 names who reads it: "full" for pretrained models, "clinic" for the clinic base model, whose vocabulary holds one word for
 each instruction. Training, evaluation and notebooks all render through `build_messages`, so they cannot drift apart.
 
+A third style, "chat", is asked with a prompt of its own (`messages_of`): a conversation, after reinforcement learning. It stands
+beside the templates of the two others and not among them, so what was trained on those keeps its stamp.
+
 The paper prints no CRPO prompt and no judge prompt; these are ours, written from its descriptions (sections 3 and 4,
 figure 6). What a judge is shown was written by a model, and is fenced: see `build_judge_messages`.
 """
@@ -13,7 +16,7 @@ import json
 import unicodedata
 from functools import lru_cache
 
-from clinical_r1.arms import STYLES
+from clinical_r1.arms import CHAT, STYLES
 
 LAYOUTS = ("full", "clinic")
 _TASK = (
@@ -41,6 +44,13 @@ CLINIC_DRILLS = {  # base corpus only
 }
 CLINIC = {style: words + "\n{question}" for style, words in CLINIC_INSTRUCTIONS.items()}
 TEMPLATES = {"full": FULL, "clinic": CLINIC}
+CHAT_TEMPLATES = {
+    "full": "You are an experienced physician who answers a colleague. Say in a few short sentences which findings of this "
+    "patient support or argue against the options below, then which option you choose. This is an exercise for teaching, not "
+    "advice about a real patient.\n\n"
+    "End with the letter, stated exactly once, as \\boxed{A} (with your letter).\n\nQuestion:\n{question}",
+    "clinic": f"{CLINIC_DRILLS['evidence']} {CLINIC_INSTRUCTIONS['grpo']}\n{{question}}",  # words that its vocabulary has
+}
 
 
 def render_question(question) -> str:
@@ -60,6 +70,14 @@ def build_messages(question, style: str, layout: str = "full") -> list[dict]:
             "content": TEMPLATES[layout][style].replace("{question}", render_question(question)),
         }
     ]
+
+
+def messages_of(question, style: str, layout: str = "full") -> list[dict]:
+    """`build_messages` for the styles that rewards read, and the same for "chat". ValueError for an unknown style or layout."""
+    if style != CHAT or layout not in LAYOUTS:
+        return build_messages(question, style, layout)
+    content = CHAT_TEMPLATES[layout].replace("{question}", render_question(question))
+    return [{"role": "user", "content": content}]
 
 
 # ----------------------------------------------------------------------------------------------------- chat templates
@@ -217,4 +235,4 @@ def judge_prompts_hash() -> str:
 
 def prompts_hash() -> str:
     """sha256 over every template, policies' and judges'."""
-    return _hash(TEMPLATES, JUDGE_SYSTEM, JUDGE_TASK, JUDGE_GOLD, JUDGE_RUBRICS)
+    return _hash(TEMPLATES, CHAT_TEMPLATES, JUDGE_SYSTEM, JUDGE_TASK, JUDGE_GOLD, JUDGE_RUBRICS)

@@ -32,6 +32,7 @@ WINGS = {
     "causality": ("audit", "clinic", "curation", "engines", "findings"),
     "findings": ("agent", "laboratory"),
     "agent": ("clinic", "speed"),
+    "preferences": ("clinic", "judges"),
     "workshop": ("agent", "clinic", "curation", "judges", "laboratory"),
     "pipeline": (
         "agent",
@@ -71,6 +72,8 @@ LIGHT = [
     "clinical_r1.engines.server",
     "clinical_r1.engines.store",
     "clinical_r1.engines.transport",
+    "clinical_r1.preferences.conversation",
+    "clinical_r1.preferences.pairs",
     "clinical_r1.speed.cost",
     "clinical_r1.speed.prefix_attention",
     "clinical_r1.pipeline.__main__",
