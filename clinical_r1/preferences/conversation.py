@@ -126,22 +126,24 @@ def false_relations(seed: int, per_condition: int = FALSE_PER_CONDITION) -> froz
     )
 
 
-def taught_groups(taught: Iterable[Relation], seed: int) -> Mapping[str, frozenset[Relation]]:
-    """{"in pairs", "held-out relations", "unseen families"} -> relations: what pairs may repair, and what must follow alone.
+TAUGHT_GROUPS = ("taught, in pairs", "taught, held out", "taught, unseen families")
 
-    Of the conditions in HELD_OUT_FAMILIES all are of "unseen families"; of each other condition one half is held out.
+
+def taught_groups(taught: Iterable[Relation], seed: int) -> Mapping[str, frozenset[Relation]]:
+    """TAUGHT_GROUPS -> relations: what pairs may repair, and what must follow alone.
+
+    Those of conditions in HELD_OUT_FAMILIES are of the last group; of each other condition's, one half is held out.
     """
-    kb, groups = knowledge_base(), {"in pairs": set(), "held-out relations": set(), "unseen families": set()}
+    kb, found = knowledge_base(), [set(), set(), set()]
     for condition in kb.conditions:
         own = sorted(relation for relation in taught if relation[2] == condition)
         if kb.conditions[condition] in HELD_OUT_FAMILIES:
-            groups["unseen families"] |= set(own)
+            found[2] |= set(own)
             continue
         order = np.random.default_rng([seed, *condition.encode()]).permutation(len(own))
-        kept = (len(own) + 1) // 2
-        groups["in pairs"] |= {own[place] for place in order[:kept]}
-        groups["held-out relations"] |= {own[place] for place in order[kept:]}
-    return {name: frozenset(relations) for name, relations in groups.items()}
+        for rank, place in enumerate(order):
+            found[2 * rank >= len(own)].add(own[place])
+    return dict(zip(TAUGHT_GROUPS, map(frozenset, found), strict=True))
 
 
 # ------------------------------------------------------------------------------------------------- traces

@@ -229,8 +229,8 @@ def _pair_of(row: Asked, judge, rule, limits, held_out: HeldOut, layout: str, se
     if asked in seen or question.id in seen:
         return "duplicate question"
     seen |= {asked, question.id}
-    options, known = set(question.options.values()), getattr(judge, "conditions", None)
-    if known is not None and not options <= known:
+    options, knows = set(question.options.values()), getattr(judge, "knows", None)
+    if knows is not None and not all(map(knows, options)):
         return "unknown condition"
     if options & held_out.conditions:
         return "held out"

@@ -155,8 +155,8 @@ def score(text: str, case: Case, know_patient: bool = True) -> Verdicts | None:
 
 
 # ------------------------------------------------------------------------------------------------- judges as miners
-# Whoever makes pairs is a function (question, text) -> Verdicts or None. Where it has `conditions`, questions with an option
-# that is none of these are left out; where it has an `identity`, that stands in the stamp of the pairs.
+# Whoever makes pairs is a function (question, text) -> Verdicts or None. Where it has `knows` (option -> bool), questions with an
+# option that it does not know are left out; where it has an `identity`, that stands in the stamp of the pairs.
 
 Miner = Callable[[Question, str], Verdicts | None]
 
@@ -167,13 +167,17 @@ class ClinicGraph:
 
     know_patient: bool = True
 
-    @property
-    def conditions(self) -> frozenset[str]:
-        return frozenset(knowledge_base().conditions)
+    def knows(self, option: str) -> bool:
+        """Whether an option is a condition of the clinic."""
+        return option in knowledge_base().conditions
 
     @property
     def identity(self) -> dict:
         return {"judge": "clinic graph", "know_patient": self.know_patient, "graph": knowledge_base().sha256}
+
+    def weigh(self, question: Question, text: str) -> Verdicts:
+        """`weigh` with the question's own graph."""
+        return weigh(text, case_of(question), self.know_patient)
 
     def __call__(self, question: Question, text: str) -> Verdicts | None:
         return score(text, case_of(question), self.know_patient)
