@@ -1,4 +1,4 @@
-"""Rewards (N, K) -> advantages (N,): nine ways to make one learning signal of several objectives, as pure tensors.
+"""Rewards (N, K) -> advantages (N,): ten ways to make one learning signal of several objectives, as pure tensors.
 
 The first three are computed by TRL inside its trainer (`TRL_ARGUMENTS`), written here to be read, tested and taught
 from; a test holds the two together. The others enter the trainer through `multi_objective`.
@@ -18,6 +18,8 @@ constrained         A = (z(r_0) + sum_k>0 l_k z(r_k)) / (1 + sum_k>0 l_k): the L
                     mean of each r_k reaches its target", on advantages as in Safe RLHF, arXiv 2310.12773; the targets
                     and the standardised z are ours. l is moved by `update_multipliers`
 leave_one_out       A_i = R_i - mean of the other R             RLOO, arXiv 2402.14740
+binary              A_i = (1 + l)(b_i - mean(b)), b_i = 1 where r_gate >= threshold and 0 below; with center=False
+                    A_i = b_i - l (1 - b_i), whose mean is not zero: a group that agrees teaches too       ours
 """
 
 import inspect
@@ -28,14 +30,8 @@ import numpy as np
 
 # The GRPOConfig keywords that make TRL itself compute these
 TRL_ARGUMENTS = {
-    "sum_then_normalize": {
-        "multi_objective_aggregation": "sum_then_normalize",
-        "scale_rewards": "group",
-    },
-    "sum_then_center": {
-        "multi_objective_aggregation": "sum_then_normalize",
-        "scale_rewards": "none",
-    },
+    "sum_then_normalize": {"multi_objective_aggregation": "sum_then_normalize", "scale_rewards": "group"},
+    "sum_then_center": {"multi_objective_aggregation": "sum_then_normalize", "scale_rewards": "none"},
     "normalize_then_sum": {"multi_objective_aggregation": "normalize_then_sum"},
 }
 
@@ -118,20 +114,30 @@ def leave_one_out(scores, weights, eps):
     return terms, (count - 1) / count.clamp(min=1)
 
 
+def binary(scores, weights, eps, gate=0, threshold=1.0, penalty=1.0, center=True):
+    """(1 + l) b, b = 1 where the gate's reward reaches the threshold, 0 below: no deviation, and no other objective has a say.
+
+    gate: column (or name) of the hard objective. threshold: in its units. penalty: l, >= 0, what a miss costs beside a hit's 1;
+    a mere scale where the group is centred. center: `advantage_parts` alone leaves it out.
+    """
+    import torch
+
+    if not center:
+        raise ValueError("contributions are centred, got center=False; take `advantage_parts`.")
+
+    terms = torch.zeros_like(scores)
+    terms[..., gate] = (1 + penalty) * (scores[..., gate] >= threshold).double()
+    terms = terms.masked_fill(scores[..., gate : gate + 1].isnan(), torch.nan)
+    return terms, torch.ones_like(terms[:, :1, 0])
+
+
 AGGREGATIONS = {
     function.__name__: function
     for function in (
-        sum_then_normalize,
-        sum_then_center,
-        normalize_then_sum,
-        normalize_each,
-        std_floor,
-        gated,
-        lexicographic,
-        constrained,
-        leave_one_out,
+        sum_then_normalize, sum_then_center, normalize_then_sum, normalize_each, std_floor, gated, lexicographic, constrained,
+        leave_one_out, binary,
     )
-}
+}  # fmt: skip
 # Made of standardised objectives, or of wins less losses: every objective is centred within the group as it comes
 CENTRED = ("normalize_then_sum", "normalize_each", "lexicographic", "constrained")
 
@@ -145,34 +151,9 @@ def options_of(aggregation: str) -> dict:
 # --- advantages
 
 
-def total_reward(columns: Sequence[Sequence[float | None]], weights: Sequence[float]) -> list[float | None]:
-    """Paper eq. 4 for any set of objectives: the weighted sum of each completion's rewards.
-
-    columns: K lists of N rewards, None where unscorable. Returns N totals; an unscorable entry is left out of
-    its sum, and a completion that no objective could score gets None. ValueError where K or N disagree.
-    """
-    if len(columns) != len(weights):
-        raise ValueError(
-            f"got {len(columns)} reward columns and {len(weights)} weights; expected one weight a column."
-        )
-    totals = []
-    for row in zip(*columns, strict=True):
-        scored = [weight * reward for weight, reward in zip(weights, row, strict=True) if reward is not None]
-        totals.append(math.fsum(scored) if scored else None)
-    return totals
-
-
 def group_advantages(
-    rewards,
-    weights,
-    num_generations,
-    aggregation="sum_then_normalize",
-    eps=1e-4,
-    scale=True,
-    *,
-    names=None,
-    **options,
-):
+    rewards, weights, num_generations, aggregation="sum_then_normalize", eps=1e-4, scale=True, *, names=None, **options
+):  # fmt: skip
     """Group-relative advantages from several objectives.
 
     rewards: (N, K) tensor, array or nested lists, each objective in its own range; NaN (None in lists) where
@@ -191,21 +172,41 @@ def group_advantages(
         out, since nobody knows what it has earned. ValueError for what does not fit.
     """
     rewards = as_tensor(rewards)
-    parts = contributions(rewards, weights, num_generations, aggregation, eps, scale, names=names, **options)
+    options |= {"eps": eps, "scale": scale, "names": names}
+    parts = advantage_parts(rewards, weights, num_generations, aggregation, **options)
     return parts.sum(dim=1).to(rewards.dtype)
 
 
-def contributions(
-    rewards,
-    weights,
-    num_generations,
-    aggregation="sum_then_normalize",
-    eps=1e-4,
-    scale=True,
-    *,
-    names=None,
-    **options,
+def advantage_parts(
+    rewards, weights, num_generations, aggregation="sum_then_normalize", *, names=None, **options
 ):
+    """`contributions` (same arguments), and binary with center=False: 1 for a hit, -penalty for a miss, 0 where the gate is not
+    known. Its mean is not zero, and a group that agrees has an advantage too: hold it by a KL term or a clip.
+    """
+    import torch
+
+    if aggregation != "binary":
+        return contributions(rewards, weights, num_generations, aggregation, names=names, **options)
+    rewards, options = as_tensor(rewards), options_of("binary") | options
+    columns = dict(enumerate(names)) if names else dict.fromkeys(range(rewards.shape[-1]))
+    gate = next((k for k, name in columns.items() if options["gate"] in (k, name)), None)
+    if gate is None or not math.isfinite(options["threshold"]):
+        got = f"gate {options['gate']!r} and threshold {options['threshold']}"
+        raise ValueError(f"{got} do not fit; expected one of {columns} and a finite number in its units.")
+    _numbers("penalty", [options["penalty"]], 1)
+    center, options["gate"] = options.pop("center"), gate
+    parts = contributions(rewards, weights, num_generations, aggregation, names=names, **options)
+    if center:
+        return parts
+    earned = torch.where(rewards[:, gate] >= options["threshold"], 1.0, -float(options["penalty"]))
+    parts = torch.zeros_like(parts)
+    parts[:, gate] = earned.masked_fill(rewards[:, gate].isnan(), 0.0).to(parts)
+    return parts
+
+
+def contributions(
+    rewards, weights, num_generations, aggregation="sum_then_normalize", eps=1e-4, scale=True, *, names=None, **options
+):  # fmt: skip
     """What each objective adds to each advantage: (N, K) in float64, rows sum to `group_advantages` (same arguments).
 
     Every advantage here is a sum over objectives divided by one number of the group (or the batch), so the split is

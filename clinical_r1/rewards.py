@@ -244,6 +244,23 @@ class RewardSet:
         return tuple(function.__name__ for function in self.functions)
 
 
+def total_reward(columns: Sequence[Sequence[float | None]], weights: Sequence[float]) -> list[float | None]:
+    """Paper eq. 4 for any set of objectives: the weighted sum of each completion's rewards.
+
+    columns: K lists of N rewards, None where unscorable. Returns N totals; an unscorable entry is left out of
+    its sum, and a completion that no objective could score gets None. ValueError where K or N disagree.
+    """
+    if len(columns) != len(weights):
+        raise ValueError(
+            f"got {len(columns)} reward columns and {len(weights)} weights; expected one weight a column."
+        )
+    totals = []
+    for row in zip(*columns, strict=True):
+        scored = [weight * reward for weight, reward in zip(weights, row, strict=True) if reward is not None]
+        totals.append(math.fsum(scored) if scored else None)
+    return totals
+
+
 def check_values(name: str, values, count: int, limits: tuple[float, float] | None = None) -> None:
     """ValueError, naming the reward, unless `values` holds a number within `limits`, or None, for each completion."""
     listed = hasattr(values, "__len__") and not isinstance(values, str | Mapping | set | frozenset)

@@ -29,7 +29,7 @@ from pathlib import Path
 
 from clinical_r1.advantages import (
     TRL_ARGUMENTS,
-    contributions,
+    advantage_parts,
     silent_groups,
     tied_groups,
     update_multipliers,
@@ -105,7 +105,7 @@ class MultiObjectiveMixin:
         options = dict(self.aggregation_options)
         if self.multipliers is not None:
             options["multipliers"] = self.multipliers
-        return contributions(
+        return advantage_parts(
             rewards,
             self.reward_weights.to(rewards.device),
             num_generations,

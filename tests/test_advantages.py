@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from clinical_r1.advantages import (
     AGGREGATIONS,
     TRL_ARGUMENTS,
+    advantage_parts,
     contributions,
     group_advantages,
     silent_groups,
-    total_reward,
     update_multipliers,
 )
 
@@ -27,7 +27,7 @@ torch = pytest.importorskip("torch")
 WEIGHTS = (10.0, 1.0, 0.5)
 NAN = math.nan
 MULTIPLIERS = (0.7, 0.2)
-SCALE_FREE = ("normalize_then_sum", "normalize_each", "lexicographic", "constrained")
+SCALE_FREE = ("normalize_then_sum", "normalize_each", "lexicographic", "constrained", "binary")
 
 
 def advantages_of(rewards, weights, size, aggregation, **options):
@@ -133,6 +133,11 @@ def slow_leave_one_out(rows, weights, eps):
         others = known(sums[:i] + sums[i + 1 :])
         advantages.append(None if value is None else value - mean(others) if others else 0.0)
     return advantages
+
+
+def slow_binary(rows, weights, eps, gate=0, threshold=1.0, penalty=1.0):
+    hits = [None if row[gate] is None else float(row[gate] >= threshold) for row in rows]
+    return [None if hit is None else (1 + penalty) * (hit - mean(known(hits))) for hit in hits]
 
 
 def slow(aggregation, rewards, weights, size, eps=1e-4) -> list[float]:
@@ -315,15 +320,6 @@ def test_errors_say_what_was_got(arguments, message):
         group_advantages(*arguments)
 
 
-def test_total_reward():
-    columns = [[1.0, 0.0, None], [1.5, None, None], [1.0, 0.5, None]]
-    assert total_reward(columns, WEIGHTS) == [12.0, 0.25, None]
-    with pytest.raises(ValueError, match="3 reward columns and 2 weights"):
-        total_reward(columns, (1, 1))
-    with pytest.raises(ValueError, match="shorter"):
-        total_reward([[1.0], []], (1, 1))
-
-
 def test_a_read_only_array_is_taken_without_a_warning():
     rewards = np.array([[1.0], [0.0]])
     rewards.setflags(write=False)
@@ -390,6 +386,7 @@ def test_a_filter_on_the_sum_must_not_drop_groups_that_a_decoupled_method_keeps(
         "lexicographic": [True, False, True],
         "constrained": [True, False, True],
         "gated": [True, False, True],
+        "binary": [True, False, True],
     }
     assert set(expected) == set(AGGREGATIONS)
     for aggregation, kept in expected.items():
@@ -550,3 +547,45 @@ def test_errors_name_the_objective():
         update_multipliers([0, 0], np.zeros((4, 3)), [0.5], 0.1)
     with pytest.raises(ValueError, match="rate is 0"):
         update_multipliers([0, 0], np.zeros((4, 3)), [0.5, 0.5], 0)
+
+
+def test_binary_is_one_and_minus_the_penalty_less_their_mean():
+    rewards = [[1.0], [0.0], [0.0], [7.0]] + [[1.0]] * 4 + [[NAN], [0.0], [1.0], [1.0]]
+    own = (
+        [1, -0.5, -0.5, 1] + [1] * 4 + [0, -0.5, 1, 1]
+    )  # b - l (1 - b), l = 0.5, and nothing where nobody knows
+    options = {"penalty": 0.5, "threshold": 1.0}
+    uncentred = group_advantages(rewards, [1.0], 4, "binary", center=False, **options)
+    assert uncentred.tolist() == own
+    centred = group_advantages(rewards, [1.0], 4, "binary", **options).tolist()
+    assert centred == pytest.approx([0.75, -0.75, -0.75, 0.75, 0, 0, 0, 0, 0, -1.0, 0.5, 0.5])
+    # Dr. GRPO on hits of 0 and 1, up to the scale 1 + l
+    hits = [[float(row[0] >= 1)] if row[0] == row[0] else [NAN] for row in rewards]
+    plain = group_advantages(hits, [1.0], 4, "sum_then_center")
+    assert centred == pytest.approx((1.5 * plain).tolist())
+
+
+def test_binary_hears_its_gate_alone():
+    rewards = sample(np.random.default_rng(12))
+    named = group_advantages(rewards, WEIGHTS, 5, "binary", names=["a", "b", "c"], gate="b", threshold=1.5)
+    alone = group_advantages(rewards[:, 1:2], [1.0], 5, "binary", threshold=1.5)
+    assert torch.equal(named, alone)
+    parts = advantage_parts(rewards, WEIGHTS, 5, "binary", gate=1, threshold=1.5, center=False)
+    assert parts[:, [0, 2]].eq(0).all() and set(parts[:, 1].tolist()) == {1.0, -1.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gate": 3}, "gate 3 and threshold 1.0 do not fit"),
+        ({"gate": "accuracy"}, "gate 'accuracy'"),
+        ({"threshold": math.inf}, "threshold inf do not fit"),
+        ({"penalty": -1}, "penalty is -1.0; expected 1 finite number >= 0"),
+        ({"tau": 1}, "binary got the option tau; expected gate, threshold, penalty, center"),
+    ],
+)
+def test_binary_refuses_what_it_cannot_take(options, message):
+    with pytest.raises(ValueError, match=message):
+        group_advantages([[1.0, 2.0]] * 4, (1, 1), 2, "binary", **options)
+    with pytest.raises(ValueError, match="take `advantage_parts`"):
+        contributions([[1.0, 2.0]] * 4, (1, 1), 2, "binary", center=False)

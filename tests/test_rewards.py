@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinical_r1.advantages import total_reward
 from clinical_r1.audit.redteam import official_rule_score
 from clinical_r1.rewards import (
     REWARD_SETS,
@@ -18,6 +17,7 @@ from clinical_r1.rewards import (
     consistency_reward,
     effective_share,
     thinking_format_reward,
+    total_reward,
 )
 
 OPTIONS = {"A": "Gout", "B": "Septic arthritis", "C": "Acute hepatitis A", "D": "Lyme arthritis"}
@@ -440,3 +440,13 @@ def test_empty_texts_and_a_megabyte():
     texts = ["", crpo("fever and chills \\boxed{B}", "fever " * 100_000), crpo("", "")]
     assert clinical_reasoning_reward(texts, **columns) == [0.0, 1.0, 0.0]
     assert accuracy_reward(texts, **columns) == [0.0, 1.0, 0.0]
+
+
+def test_total_reward():
+    weights = REWARD_SETS["crpo"].weights
+    columns = [[1.0, 0.0, None], [1.5, None, None], [1.0, 0.5, None]]
+    assert total_reward(columns, weights) == [12.0, 0.25, None]
+    with pytest.raises(ValueError, match="3 reward columns and 2 weights"):
+        total_reward(columns, (1, 1))
+    with pytest.raises(ValueError, match="shorter"):
+        total_reward([[1.0], []], (1, 1))
