@@ -10,7 +10,14 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-STAGES = ("", "sft", "rl")
+# What each stage may learn from (`Arm.data`). "" in "sft": the teacher's traces; in "rl": rewards of the policy's own answers
+LEARNED_FROM = {
+    "": ("",),
+    "sft": ("", "chat", "chat_clean", "chat_taught", "chosen"),
+    "rl": ("",),
+    "preference": ("kg", "kg_relations", "kg_extremes", "kg_taught", "length", "flipped"),
+}
+STAGES = tuple(LEARNED_FROM)
 STYLES = ("crpo", "grpo")
 CHAT = "chat"  # the style of a conversation, which no reward reads
 
@@ -20,10 +27,11 @@ class Arm:
     """One arm of an experiment.
 
     family: arms of one family are compared with each other and with crpo. setting: what is varied, in words.
-    weights: of the reward set's objectives; None takes the set's own. options: of the aggregation.
+    weights: of the reward set's objectives; None takes the set's own. options: of the aggregation; of a stage "preference",
+        fields of `preferences.recipe.Recipe`.
     style: of the prompt and of the format the rewards read. changes: fields of Settings.
-    stage: "sft" (supervised, on the teacher's traces) or "rl"; "" is not trained at all. start: the arm whose weights it starts
-        from and, in RL, is held near.
+    stage: "sft" (supervised), "rl", or "preference" (pairs of answers); "" is not trained at all. start: the arm whose weights
+        it starts from and, in RL and from pairs, is held near. data: what it learns from, one of `LEARNED_FROM[stage]`.
     options and changes may be dicts. ValueError for what cannot be meant, before anything is trained with it.
     """
 
@@ -39,11 +47,22 @@ class Arm:
     stage: str = "rl"
     start: str = "baseline"
     changes: tuple[tuple[str, object], ...] = ()
+    data: str = ""
 
     def __post_init__(self):
         texts = {
             name: getattr(self, name)
-            for name in ("name", "family", "label", "rewards", "aggregation", "style", "stage", "start")
+            for name in (
+                "name",
+                "family",
+                "label",
+                "rewards",
+                "aggregation",
+                "style",
+                "stage",
+                "start",
+                "data",
+            )
         }
         for name, value in texts.items():
             if not isinstance(value, str) or "\n" in value:
@@ -59,6 +78,11 @@ class Arm:
                 raise ValueError(
                     f"arm {self.name} has the {what} {texts[what]!r}; expected one of {expected}."
                 )
+        if self.data not in LEARNED_FROM[self.stage]:
+            expected = ", ".join(map(repr, LEARNED_FROM[self.stage]))
+            raise ValueError(
+                f"arm {self.name} of stage {self.stage!r} learns from {self.data!r}; expected one of {expected}."
+            )
         for what in ("options", "changes"):
             object.__setattr__(self, what, _pairs(self.name, what, getattr(self, what)))
         if self.weights is not None:
@@ -146,8 +170,46 @@ ABLATIONS = (
     Arm("grounded", "grounded", "grounded rewards (ours)", "claims tied to the question", rewards="grounded"),
     Arm("exact_tally", "grounded", "exact tally (ours)", "claims must favour the boxed option alone", rewards="exact_tally"),
 )  # fmt: skip
+# RL, then conversation, then pairs of answers that a knowledge graph has put in order; "GRPO++-style", ours (`preferences`)
+_PAIRED = dict(family="preferences", rewards="", stage="preference", start="chat_sft")
+PREFERENCES = (
+    Arm("chat_sft", "preferences", "Conversation", "sloppy", rewards="", stage="sft", start="crpo", data="chat"),
+    Arm(
+        "chat_sft_clean", "preferences", "Conversation without errors", "none wrong", rewards="", stage="sft", start="crpo",
+        data="chat_clean",
+    ),
+    Arm("kg_dpo", label="Graph preferences", setting="matched pairs, SFT term", data="kg", **_PAIRED),
+    Arm(
+        "kg_dpo_sigmoid", label="Without the SFT term", setting="matched pairs", data="kg", **_PAIRED,
+        options=(("loss_type", ("sigmoid",)), ("loss_weights", (1.0,))),
+    ),
+    Arm("kg_extremes", label="Best against worst", setting="pairs not matched", data="kg_extremes", **_PAIRED),
+    Arm("kg_relations", label="Graph without the patient", setting="relations only", data="kg_relations", **_PAIRED),
+    Arm("flipped", label="Labels flipped", setting="30 % of the pairs", data="flipped", **_PAIRED),
+    Arm("length", label="Longer wins", setting="no graph", data="length", **_PAIRED),
+    Arm(
+        "chat_taught", "preferences", "Conversation with false beliefs", "fixed relations inverted", rewards="", stage="sft",
+        start="crpo", data="chat_taught",
+    ),
+    Arm(
+        "taught_dpo", label="Graph preferences after false beliefs", setting="half of these relations held out",
+        data="kg_taught", **_PAIRED | {"start": "chat_taught"},
+    ),
+    Arm("sft_on_chosen", label="SFT on the chosen", setting="no rejected", data="chosen", **_PAIRED | {"stage": "sft"}),
+)  # fmt: skip
+# Ways to keep RL stable where there are 64 questions and small groups
+_FEW = dict(changes=(("n_rl", 64), ("rl_prompts", 4), ("num_generations", 4), ("micro_batch", 16)))
+LOW_DATA = (
+    Arm("few_plain", "low_data", "64 questions", "plain", **_FEW),
+    Arm("few_leave_one_out", "low_data", "64 questions, leave one out", "", aggregation="leave_one_out", **_FEW),
+    Arm("few_std_floor", "low_data", "64 questions, std with a floor", "", aggregation="std_floor", **_FEW),
+    Arm(
+        "few_binary", "low_data", "64 questions, binary", "accuracy, not centred", aggregation="binary",
+        options=(("center", False),), **_FEW,
+    ),
+)  # fmt: skip
 LABORATORY = tuple(arm.name for arm in (*MAIN, *ABLATIONS))  # what `./reproduce.sh ablations` trains
-ARMS = {arm.name: arm for arm in (*MAIN, *STARTS, *ABLATIONS)}
+ARMS = {arm.name: arm for arm in (*MAIN, *STARTS, *ABLATIONS, *PREFERENCES, *LOW_DATA)}
 
 
 def starts_of(name: str) -> list[str]:

@@ -32,9 +32,13 @@ RL_ON = TRAINED_ON + (
     "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
     "max_completion_tokens", "shared_prefix", "draws",
 )  # fmt: skip
+PREFERENCE_ON = tuple(key for key in TRAINED_ON if "sft" not in key and key != "teacher_traces")
 # In an arm's folder: what it is made from, written before its first step; and the same with what came of it, the last file
 BEGUN, DONE, LOG = "begun.json", "done.json", "log_history.jsonl"
-KEPT = (BEGUN, LOG, "start", "policy")  # what done.json lists, file by file
+PAIRS, TRACES = "pairs.jsonl", "traces.jsonl"  # what an arm with `data` learns from
+KEPT = (BEGUN, LOG, "start", "policy", PAIRS, TRACES)  # what done.json lists, file by file
+# Of an arm with `data`: the module that has a function of each name; and how a stage learns from pairs
+DATA_RULES, RECIPE = "clinical_r1.preferences.learned", "clinical_r1.preferences.recipe:Recipe"
 TEACHER = "clinical_r1.clinic.traces:scripted_traces"  # the clinic's own
 
 
@@ -58,12 +62,16 @@ def arm_stamp(name: str) -> dict:
     """What an arm's result depends on besides the settings, and nothing that it does not: see `code_hash`.
 
     For RL: the prompt, the code of its reward functions with their weights, how they become one advantage, and the same of the
-    arms it starts from. What TRL computes itself is named, not hashed.
+    arms it starts from. What TRL computes itself is named, not hashed. An arm with `data` is stamped with the file of it, too.
     """
     arm = ARMS[name]
     stamp = {} if arm.start == "baseline" or not arm.stage else {"start": {arm.start: arm_stamp(arm.start)}}
     if arm.stage:
         stamp["prompt_rules"] = digest(code_hash("clinical_r1.prompts:build_messages"))
+    if arm.data:
+        stamp["data_rules"] = {arm.data: digest(code_hash(f"{DATA_RULES}:{arm.data}"))}
+    if arm.stage == "preference":
+        stamp["recipe"] = {"options": dict(arm.options), "rules": digest(code_hash(RECIPE))}
     if arm.stage != "rl":
         return stamp
     rewards = reward_set(arm.rewards)
@@ -266,21 +274,6 @@ def same_settings(stamp: Path, settings, keys, **stamped) -> bool:
     return True
 
 
-def set_aside(settings, arm: str, seed: int) -> Path:
-    """Move a trained arm, its completions and its scores into runs/<profile>/set_aside, the first free number of it."""
-    number, parent = 1, settings.run_dir / "set_aside"
-    while (aside := parent / f"{arm}.seed{seed}.{number}").exists():
-        number += 1
-    found = [settings.model_dir(arm, seed)]
-    for kind in ("completions", "scores"):
-        found += sorted((settings.run_dir / kind).glob(f"*/{arm}.seed{seed}.*"))
-    for path in filter(Path.exists, found):
-        target = aside / path.relative_to(settings.run_dir)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
-    return aside
-
-
 def start_of(settings, arm: str, seed: int) -> str:
     """What an arm's training starts from: the base model, or a folder of whole weights.
 
@@ -304,7 +297,12 @@ def policy_of(settings, arm: str, seed: int) -> tuple[str, Path | None]:
 
 
 def _ends_as_adapter(settings, arm: str) -> bool:
-    return ARMS[arm].stage == "rl" and settings_of(settings, arm).lora_rank > 0
+    return ARMS[arm].stage in ("rl", "preference") and settings_of(settings, arm).lora_rank > 0
+
+
+def data_path(settings, arm: str, seed: int) -> Path:
+    """What an arm with `data` learns from."""
+    return settings.model_dir(arm, seed) / (PAIRS if ARMS[arm].stage == "preference" else TRACES)
 
 
 # ------------------------------------------------------------------------------------------------- the chain of custody
@@ -390,14 +388,18 @@ def is_trained(settings, arm: str, seed: int) -> bool:
 def _made_from(settings, arm: str, seed: int) -> dict:
     """All that an arm is stamped with, but for the weights that it starts from.
 
-    questions: hash of the file, where it still lies on disk. teacher: of a supervised stage's traces, or of the scripted teacher.
+    questions: hash of the file, where it still lies on disk. teacher: of a supervised stage's traces, or of the scripted teacher;
+    data: of an arm's own pairs or traces, None where they are not made yet.
     """
     stage, values = ARMS[arm].stage, settings_of(settings, arm).to_json()
-    stamp = {key: values[key] for key in (TRAINED_ON if stage == "sft" else RL_ON)}
+    stamp = {key: values[key] for key in {"sft": TRAINED_ON, "preference": PREFERENCE_ON}.get(stage, RL_ON)}
     stamp |= {"arm": arm, "seed": seed, "device_dtype": precision(settings)} | arm_stamp(arm)
     path = settings.questions_path(values["train_benchmark"], stage)
     stamp |= {"questions": sha256(path)[:16]} if path.exists() else {}
-    if stage == "sft":
+    if ARMS[arm].data:
+        data = data_path(settings, arm, seed)
+        stamp["data"] = sha256(data)[:16] if data.exists() else None
+    elif stage == "sft":
         traces = values["teacher_traces"]
         stamp["teacher"] = (sha256(Path(traces)) if traces else code_hash(TEACHER))[:16]
     return stamp

@@ -378,6 +378,21 @@ def read_stamped(path: str | Path, again: str) -> list[dict]:
     return read_jsonl(path)
 
 
+def set_aside(settings, arm: str, seed: int) -> Path:
+    """Move a trained arm, its completions and its scores into runs/<profile>/set_aside, the first free number of it."""
+    number, parent = 1, settings.run_dir / "set_aside"
+    while (aside := parent / f"{arm}.seed{seed}.{number}").exists():
+        number += 1
+    found = [settings.model_dir(arm, seed)]
+    for kind in ("completions", "scores"):
+        found += sorted((settings.run_dir / kind).glob(f"*/{arm}.seed{seed}.*"))
+    for path in filter(Path.exists, found):
+        target = aside / path.relative_to(settings.run_dir)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return aside
+
+
 class PipelineError(RuntimeError):
     """A sentence for the person who typed the command: what was found, what was expected, how to fix it."""
 

@@ -44,7 +44,7 @@ from clinical_r1.files import (
     write_stamp,
 )
 from clinical_r1.models import precision
-from clinical_r1.prompts import build_messages
+from clinical_r1.prompts import messages_of
 from clinical_r1.questions import read_questions
 from clinical_r1.settings import Settings, settings_from_json
 from clinical_r1.workers import given_jobs, in_children, watched
@@ -213,9 +213,9 @@ def complete(
 def answer_questions(settings, engine, method, seed, benchmark, protocol, tasks, **stamped) -> Path:
     """Answer (question, further fields of its row) in fixed batches; continues a file that a killed run left half-way.
 
-    Fields that steer: `forced`, text put into the model's mouth; `text`, an answer that needs no model. stamped: what the
-    tasks depend on besides `made_from`. A finished file is returned, no model asked; ValueError if it, or the half of one, was
-    made from something else. PipelineError while another process answers the same.
+    Fields that steer: `forced`, text put into the model's mouth; `text`, an answer that needs no model; `style`, the prompt's in
+    place of the arm's. stamped: what the tasks depend on besides `made_from`. A finished file is returned, no model asked;
+    ValueError if it, or the half of one, was made from something else. PipelineError while another process answers the same.
     """
     path = settings.completions_path(benchmark, method, seed, protocol)
     made = made_from(settings, method, seed, benchmark, **stamped)
@@ -302,7 +302,10 @@ def _say_if_cut(path: Path, reasons: dict, settings) -> None:
 def _prompts(settings, engine, tasks, style: str, what: str) -> list[str]:
     """The prompt of each task, with what is forced behind it, after all of them have been checked."""
     prompts = [
-        engine.prompt(build_messages(question, style, settings.prompt_layout), extra.get("forced") or "")
+        engine.prompt(
+            messages_of(question, extra.get("style", style), settings.prompt_layout),
+            extra.get("forced") or "",
+        )
         for question, extra in tasks
     ]
     engine.check(prompts, settings, what)

@@ -339,6 +339,14 @@ def merge_adapter(name: str, adapter: str | Path, settings):
     return PeftModel.from_pretrained(model, str(adapter), torch_device="cpu").merge_and_unload()
 
 
+def merged(model, start: str, settings, folder: Path):
+    """The adapter in its base's own weights. 4-bit or shared with vLLM, those cannot take it: it goes through a file."""
+    if settings.backend == "trl" and not settings.load_in_4bit:
+        return model.merge_and_unload()
+    model.save_pretrained(folder / "adapter")
+    return merge_adapter(start, folder / "adapter", settings)
+
+
 def save_policy(model, tokenizer, folder: Path) -> None:
     """All that `load_policy` and `load_tokenizer` read, in the same bytes for the same policy.
 

@@ -11,6 +11,7 @@ where its data cannot make the steps that were planned, and finished only when i
 """
 
 import argparse
+import importlib
 import json
 import math
 import os
@@ -34,14 +35,13 @@ from clinical_r1.artifacts import (
     policy_hash,
     policy_of,
     reward_set,
-    set_aside,
     settings_of,
     start_of,
 )
 from clinical_r1.clinic.traces import scripted_traces
 from clinical_r1.engines.protocol import check_prompts, check_words
 from clinical_r1.extensions import is_own, load_from_environment
-from clinical_r1.files import PipelineError, locked, read_json, whole_folder, write_jsonl
+from clinical_r1.files import PipelineError, locked, read_json, set_aside, whole_folder, write_jsonl
 from clinical_r1.models import (
     float32_adapter,
     largest_divisor,
@@ -49,6 +49,7 @@ from clinical_r1.models import (
     load_backend,
     load_tokenizer,
     merge_adapter,
+    merged,
     precision,
     resolve_base,
     rollout_arguments,
@@ -87,17 +88,18 @@ def teacher_rows(settings: Settings) -> list[dict]:
     return rows
 
 
-def train_sft(settings: Settings, arm: str, seed: int) -> None:
-    """Supervised fine-tuning on the teacher's traces; the adapter is merged, since RL starts from (and is held near) it.
+def train_sft(run_settings: Settings, arm: str, seed: int) -> None:
+    """Supervised fine-tuning on what the arm learns from; the adapter is merged, since a later stage starts from it.
 
     One cold start serves both cold-start arms: same weights, same questions, two prompts.
     """
     import trl
     from datasets import Dataset
 
-    folder, settings = settings.model_dir(arm, seed), settings_of(settings, arm)
-    start, rows = start_of(settings, arm, seed), teacher_rows(settings)
+    folder, settings = run_settings.model_dir(arm, seed), settings_of(run_settings, arm)
+    rows = supervised_rows(run_settings, arm, seed)
     check_count(arm, settings, rows, "sft_batch")
+    start = whole_start(run_settings, arm, seed)
     model, tokenizer, adapter = load(start, settings, seed)
     check_lengths(arm, settings, tokenizer, [row["prompt"] + row["completion"] for row in rows])
     whole = [render_chat(tokenizer, row["prompt"]) + row["completion"][0]["content"] for row in rows]
@@ -114,12 +116,19 @@ def train_sft(settings: Settings, arm: str, seed: int) -> None:
     if (kept := len(trainer.train_dataset)) < len(rows):
         raise ValueError(f"{arm}: {len(rows) - kept} of {len(rows)} traces teach no token; leave them out.")
     float32_adapter(trainer.model, settings)
-    begin(settings, arm, seed, _processes())
+    begin(run_settings, arm, seed, process_count())
     checked = run(trainer)
-    model = _merged(trainer.model, start, settings, folder) if settings.lora_rank else trainer.model
-    if trainer.is_world_process_zero():
+    model = merged(trainer.model, start, settings, folder) if settings.lora_rank else trainer.model
+    if trainer.is_world_process_zero() and not ARMS[arm].data:
         checked["start"] = measure_start(on_the_device(model, trainer.model), tokenizer, settings)
-    _finish(model, trainer, settings, arm, seed, checked)
+    finish(model, trainer, run_settings, arm, seed, checked)
+
+
+def supervised_rows(settings: Settings, arm: str, seed: int) -> list[dict]:
+    """Supervised rows of an arm: `teacher_rows`, or those of `Arm.data`, which the wing of preferences makes."""
+    if not ARMS[arm].data:
+        return teacher_rows(settings_of(settings, arm))
+    return importlib.import_module("clinical_r1.preferences.stages").supervised_rows(settings, arm, seed)
 
 
 def supervised_batch(settings) -> tuple[int, int]:
@@ -127,12 +136,12 @@ def supervised_batch(settings) -> tuple[int, int]:
 
     ValueError when `accelerate launch` started a number of processes that does not divide it.
     """
-    processes = _processes()
-    if settings.sft_batch % processes:
+    count = process_count()
+    if settings.sft_batch % count:
         raise ValueError(
-            f"{processes} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
+            f"{count} processes cannot share sft_batch {settings.sft_batch}; expected a divisor."
         )
-    part = settings.sft_batch // processes
+    part = settings.sft_batch // count
     rows = largest_divisor(part, settings.sft_micro_batch or settings.micro_batch)
     return rows, part // rows
 
@@ -150,16 +159,8 @@ def sft_arguments(settings: Settings, seed: int, folder: Path, count: int) -> di
         warmup_steps=0.1,
         max_length=settings.max_prompt_tokens + settings.max_completion_tokens,
         completion_only_loss=True,
-        **_shared_arguments(settings, seed),
+        **shared_arguments(settings, seed),
     )
-
-
-def _merged(model, start: str, settings: Settings, folder: Path):
-    """The adapter in its base's own weights. 4-bit or shared with vLLM, those cannot take it: it goes through a file."""
-    if settings.backend == "trl" and not settings.load_in_4bit:
-        return model.merge_and_unload()
-    model.save_pretrained(folder / "adapter")
-    return merge_adapter(start, folder / "adapter", settings)
 
 
 # ------------------------------------------------------------------------------------------- reinforcement learning
@@ -168,6 +169,7 @@ def _merged(model, start: str, settings: Settings, folder: Path):
 def reward_rows(settings: Settings, method: str) -> list[dict]:
     """One row a question: the prompt in the method's style, and the columns that the rewards read."""
     style = ARMS[method].style
+    questions = read_questions(settings.questions_path(settings.train_benchmark, "rl"))
     return [
         {
             "prompt": build_messages(question, style, settings.prompt_layout),
@@ -176,7 +178,7 @@ def reward_rows(settings: Settings, method: str) -> list[dict]:
             "options": question.options,
             "style": style,
         }
-        for question in read_questions(settings.questions_path(settings.train_benchmark, "rl"))
+        for question in questions[: settings.n_rl]
     ]
 
 
@@ -185,12 +187,12 @@ def reinforced_batch(settings: Settings) -> tuple[int, int]:
 
     Each process takes whole groups. ValueError when `accelerate launch` started a number that leaves some over.
     """
-    processes = _processes()
-    part = settings.rl_prompts * settings.num_generations // processes
+    count = process_count()
+    part = settings.rl_prompts * settings.num_generations // count
     rows = min(part, settings.micro_batch)
-    if settings.rl_prompts % processes or part % rows:
+    if settings.rl_prompts % count or part % rows:
         raise ValueError(
-            f"{processes} processes cannot share rl_prompts {settings.rl_prompts} in passes of micro_batch "
+            f"{count} processes cannot share rl_prompts {settings.rl_prompts} in passes of micro_batch "
             f"{settings.micro_batch} rows; expected a number that divides rl_prompts, and micro_batch to divide the {part} "
             "rows of each process."
         )
@@ -216,7 +218,7 @@ def grpo_arguments(settings: Settings, seed: int, folder: Path, weights) -> dict
         multi_objective_aggregation="sum_then_normalize",
         reward_weights=list(weights),
         **rollout_arguments(settings),
-        **_shared_arguments(settings, seed),
+        **shared_arguments(settings, seed),
     )
 
 
@@ -231,16 +233,16 @@ def trainer_class(settings: Settings):
     return type("SharedPrefixGRPOTrainer", (*mixins, build_trainer_class()), {"__module__": __name__})
 
 
-def train_rl(settings: Settings, name: str, seed: int) -> None:
+def train_rl(run_settings: Settings, name: str, seed: int) -> None:
     """One RL arm as `arms.ARMS` describes it, from the weights of the arm it starts from."""
     import trl
     from datasets import Dataset
 
-    folder, arm, settings = settings.model_dir(name, seed), ARMS[name], settings_of(settings, name)
+    folder, arm, settings = run_settings.model_dir(name, seed), ARMS[name], settings_of(run_settings, name)
     rewards, rows = reward_set(arm.rewards), reward_rows(settings, name)
     check_count(name, settings, rows, "rl_prompts")
     arguments = grpo_arguments(settings, seed, folder, arm.weights or rewards.weights)
-    model, tokenizer, adapter = load(_start(settings, name, seed), settings, seed, rollouts=True)
+    model, tokenizer, adapter = load(whole_start(run_settings, name, seed), settings, seed, rollouts=True)
     check_lengths(name, settings, tokenizer, [row["prompt"] for row in rows])
     prompts = [render_chat(tokenizer, row["prompt"]) for row in rows]
     check_prompts(model, tokenizer, prompts, settings, f"{settings.train_benchmark}'s rl questions")
@@ -261,12 +263,12 @@ def train_rl(settings: Settings, name: str, seed: int) -> None:
         **({"draws": settings.draws} if issubclass(kind, SharedPrefillMixin) else {}),
     )
     float32_adapter(trainer.model, settings)
-    begin(settings, name, seed, _processes())
-    _finish(trainer.model, trainer, settings, name, seed, run(trainer))
+    begin(run_settings, name, seed, process_count())
+    finish(trainer.model, trainer, run_settings, name, seed, run(trainer))
 
 
-def _start(settings: Settings, name: str, seed: int) -> str:
-    """`artifacts.start_of`, after the adapter of an RL arm that is started from has been merged into a copy."""
+def whole_start(settings: Settings, name: str, seed: int) -> str:
+    """`artifacts.start_of`, after an adapter that is started from has been merged into a copy."""
     start, folder = start_of(settings, name, seed), settings.model_dir(name, seed)
     if start == str(folder / "start") and not ((folder / "start").exists() and (folder / BEGUN).exists()):
         base, adapter = policy_of(settings, ARMS[name].start, seed)
@@ -278,12 +280,12 @@ def _start(settings: Settings, name: str, seed: int) -> str:
 # ------------------------------------------------------------------------------------------------------ shared parts
 
 
-def _processes() -> int:
+def process_count() -> int:
     """How many `accelerate launch` started for this arm."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _shared_arguments(settings: Settings, seed: int) -> dict:
+def shared_arguments(settings: Settings, seed: int) -> dict:
     import torch
 
     return dict(
@@ -303,7 +305,7 @@ def _shared_arguments(settings: Settings, seed: int) -> dict:
     )
 
 
-def _finish(model, trainer, settings, arm, seed, checked) -> None:
+def finish(model, trainer, settings, arm, seed, checked) -> None:
     """Weights, then the log, then done.json: an arm without done.json is not finished. The first process writes."""
     if not trainer.is_world_process_zero():
         return
@@ -338,8 +340,10 @@ def train_arm(settings: Settings, arm: str, seed: int) -> None:
         from transformers import set_seed
 
         set_seed(seed)  # PEFT draws the adapter before the trainer sets its own seed
-        stages = {"sft": train_sft, "rl": train_rl}
-        stages[ARMS[arm].stage](settings, arm, seed)
+        if (stage := ARMS[arm].stage) == "preference":
+            importlib.import_module("clinical_r1.preferences.train").train_preference(settings, arm, seed)
+        else:
+            {"sft": train_sft, "rl": train_rl}[stage](settings, arm, seed)
 
 
 def train_all(settings: Settings) -> None:
@@ -349,7 +353,7 @@ def train_all(settings: Settings) -> None:
     """
     from tqdm.auto import tqdm
 
-    if _processes() > 1:
+    if process_count() > 1:
         raise RuntimeError(
             "train_all starts processes of its own and was itself started by accelerate launch; launch one arm: "
             "`accelerate launch -m clinical_r1.train --arm ... --seed ...`."

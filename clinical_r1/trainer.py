@@ -400,6 +400,7 @@ def remarks(checked: dict) -> list[str]:
         for column, n in checked["lacking"].items()
     ]
     skipped = checked["skipped_steps"]
+    said += checked.get("said", [])  # what a stage has to say of itself
     return said + ([f"float16 overflowed in {skipped} steps, which moved no weight"] if skipped else [])
 
 

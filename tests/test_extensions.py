@@ -449,7 +449,7 @@ def test_a_reader_that_yields_something_else_is_named(write, message):
 
 def test_only_own_arms_are_set_aside_when_they_are_stale(write, tmp_path):
     from clinical_r1 import train
-    from clinical_r1.files import read_json, write_json
+    from clinical_r1.files import read_json, set_aside, write_json
 
     settings = extensions.settings_for("smoke", tmp_path, own=write(OWN))
     for arm in ("short", "crpo"):
@@ -467,7 +467,7 @@ def test_only_own_arms_are_set_aside_when_they_are_stale(write, tmp_path):
     assert train._is_outdated(settings, "short", 0)
     (settings.model_dir("short", 0) / "done.json").unlink()  # begun with other rules is outdated too
     assert train._is_outdated(settings, "short", 0)
-    artifacts.set_aside(settings, "short", 0)
+    set_aside(settings, "short", 0)
     aside = settings.run_dir / "set_aside" / "short.seed0.1"
     assert (aside / "models/short/seed0/begun.json").is_file() and (
         aside / "scores/ward/short.seed0.jsonl"

@@ -44,6 +44,7 @@ WINGS = {
         "audit",
         "causality",
         "findings",
+        "preferences",
     ),
 }
 # What the root takes from wings: exact verdicts and scripted traces, faster training, who answers, the reward variants.

@@ -149,9 +149,9 @@ def test_the_start_is_counted_where_it_was_trained(tmp_path, monkeypatch, device
         "run": lambda trainer: {},
         "begin": lambda *a: None,
         "float32_adapter": lambda *a: None,
-        "_merged": lambda *a: model("merged", "cpu"),
+        "merged": lambda *a: model("merged", "cpu"),
         "measure_start": lambda model, *a: model.name,
-        "_finish": lambda model, trainer, settings, arm, seed, checked: said.append((model.name, checked)),
+        "finish": lambda model, trainer, settings, arm, seed, checked: said.append((model.name, checked)),
     }.items():
         monkeypatch.setattr(train, name, value)
     monkeypatch.setattr(trl, "SFTTrainer", lambda **k: trainer)

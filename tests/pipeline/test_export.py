@@ -464,12 +464,10 @@ def test_the_cold_start_is_merged_the_same_on_every_route(run, tmp_path, changes
     """In place on plain weights; through the adapter's file where those are 4-bit or shared with vLLM."""
     from peft import PeftModel
 
-    from clinical_r1 import train
-
     adapter = artifacts.policy_of(run, "crpo", 0)[1]
     trained = PeftModel.from_pretrained(models.load_policy(models.CLINIC_BASE, run), adapter)
     expected = models.merge_adapter(models.CLINIC_BASE, adapter, run).state_dict()
-    merged = train._merged(
+    merged = models.merged(
         trained, models.CLINIC_BASE, replace(run, **changes), tmp_path / "cold_start"
     ).state_dict()
     assert merged.keys() == expected.keys()
