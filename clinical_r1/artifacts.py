@@ -32,7 +32,7 @@ RL_ON = TRAINED_ON + (
     "n_rl", "rl_steps", "rl_prompts", "num_generations", "rl_learning_rate", "rl_beta", "rl_temperature",
     "max_completion_tokens", "shared_prefix", "draws",
 )  # fmt: skip
-PREFERENCE_ON = tuple(key for key in TRAINED_ON if "sft" not in key and key != "teacher_traces")
+PREFERENCE_ON = (*TRAINED_ON[:8], "micro_batch", "sft_batch")  # the policy, and how many rows a step takes
 # In an arm's folder: what it is made from, written before its first step; and the same with what came of it, the last file
 BEGUN, DONE, LOG = "begun.json", "done.json", "log_history.jsonl"
 PAIRS, TRACES = "pairs.jsonl", "traces.jsonl"  # what an arm with `data` learns from

@@ -3,6 +3,7 @@
 `own` is the `extensions.OwnFile` that is being read; its `fault` makes the sentence.
 """
 
+import importlib
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -45,7 +46,7 @@ def check_arm(own, arm: Arm) -> None:
     if not arm.stage or arm.family == "main":
         raise own.fault(
             where,
-            f"has the stage {arm.stage!r} and the family {arm.family!r}; expected sft or rl, and a family of yours",
+            f"has the stage {arm.stage!r} and the family {arm.family!r}; expected sft, rl or preference, and a family of yours",
         )
     if [*METHOD_LABELS.values()].count(arm.label) > 1:
         raise own.fault(
@@ -54,6 +55,8 @@ def check_arm(own, arm: Arm) -> None:
     try:
         starts_of(arm.name)
         rewards = reward_set(arm.rewards) if arm.stage == "rl" else None
+        if arm.stage == "preference":
+            importlib.import_module("clinical_r1.preferences.recipe").recipe_of(arm.options)
     except ValueError as error:
         raise own.fault(where, str(error)) from error
     if rewards and arm.weights is not None and len(arm.weights) != len(rewards.functions):

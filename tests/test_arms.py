@@ -109,6 +109,7 @@ def test_a_pair_stage_is_stamped_with_its_own_settings_alone():
     assert stamp["data_rules"].keys() == {"kg"} and stamp["start"].keys() == {"chat_sft"}
     assert not {"rl_steps", "rl_beta", "sft_epochs", "n_sft", "teacher_traces", "teacher"} & set(stamp)
     others = [replace(SMOKE, rl_beta=0.5), replace(SMOKE, sft_epochs=3.0), replace(SMOKE, eval_batch=3)]
+    assert stamp["sft_batch"] == SMOKE.sft_batch
     assert all(artifacts._made_from(other, "kg_dpo", 0) == stamp for other in others)
     assert artifacts._made_from(replace(SMOKE, lora_rank=8), "kg_dpo", 0) != stamp
     recipes = {str(artifacts.arm_stamp(name)["recipe"]) for name in ("kg_dpo", "kg_dpo_sigmoid")}

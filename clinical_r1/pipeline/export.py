@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clinical_r1.arms import ARMS
+from clinical_r1.arms import ARMS, CHAT
 from clinical_r1.artifacts import (
     DONE,
+    PREFERENCE_ON,
     RL_ON,
     TRAINED_ON,
     hashes_of,
@@ -264,7 +265,9 @@ def _front_matter(settings, method, title, rows) -> str:
 
 
 def _what_it_is(settings, method, seed, base) -> str:
-    if ARMS[method].stage == "sft":
+    if ARMS[method].data:
+        how = f'the stage "{ARMS[method].label}" after reinforcement learning'
+    elif ARMS[method].stage == "sft":
         how = "fine-tuned on teacher traces (the cold start, before reinforcement learning)"
     else:
         how = f'trained by reinforcement learning, arm "{ARMS[method].label}"'
@@ -330,8 +333,9 @@ def _weights(settings, method, seed, rows, exported: Exported) -> str:
 
 def _use(settings, method) -> str:
     style = repr(ARMS[method].style) if ARMS[method].stage == "rl" else "'crpo' or 'grpo'"
+    style = repr(CHAT) if ARMS[method].data else style
     return (
-        f"Prompts come from `clinical_r1.prompts.build_messages(question, {style}, {settings.prompt_layout!r})`; the model "
+        f"Prompts come from `clinical_r1.prompts.messages_of(question, {style}, {settings.prompt_layout!r})`; the model "
         "knows no other. The tokenizer pads on the left.\n\n```python\nfrom transformers import AutoModelForCausalLM\n\n"
         "from clinical_r1.models import load_tokenizer\n\n"
         "model, tokenizer = AutoModelForCausalLM.from_pretrained(FOLDER), load_tokenizer(FOLDER)\n```"
@@ -340,8 +344,8 @@ def _use(settings, method) -> str:
 
 def _provenance(settings, method, seed, manifest) -> str:
     stages, git = manifest.get("stages", {}), manifest.get("git", {})
-    values = settings if ARMS[method].stage == "sft" else settings_of(settings, method)
-    keys = TRAINED_ON if ARMS[method].stage == "sft" else RL_ON
+    values = settings_of(settings, method)
+    keys = {"sft": TRAINED_ON, "preference": PREFERENCE_ON}.get(ARMS[method].stage, RL_ON)
     made = [
         ["seed", str(seed)],
         [

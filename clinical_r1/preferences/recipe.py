@@ -23,7 +23,7 @@ class Recipe:
         is DPO (arXiv 2305.18290) with half the negative log-likelihood of the chosen answer: without that term the probability of
         the chosen falls together with that of the rejected (likelihood displacement).
     label_smoothing: in [0, 0.5), the share of pairs taken to be the wrong way round, for the losses of SMOOTHED.
-    learning_rate, epochs, batch: of the optimiser; batch counts pairs a step.
+    learning_rate, epochs: of the optimiser; a step takes `Settings.sft_batch` pairs.
     samples: answers to a question that pairs are made of, >= 2; temperature: of these.
     flipped: share of pairs, in [0, 1], whose two answers change places in the data "flipped".
     ValueError for a value that does not fit, or that the chosen losses would not read.
@@ -35,7 +35,6 @@ class Recipe:
     label_smoothing: float = 0.0
     learning_rate: float = 2e-4
     epochs: float = 2.0
-    batch: int = 32
     samples: int = 8
     temperature: float = 1.0
     flipped: float = 0.3
@@ -51,10 +50,8 @@ class Recipe:
             value = getattr(self, name)
             if not _is_number(value) or value <= low:
                 raise ValueError(f"{name} is {value!r}; expected a finite number above {low}.")
-        for name, low in (("batch", 1), ("samples", 2)):
-            value = getattr(self, name)
-            if type(value) is not int or value < low:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {low}.")
+        if type(self.samples) is not int or self.samples < 2:
+            raise ValueError(f"samples is {self.samples!r}; expected a whole number of at least 2.")
         if not _is_number(self.flipped) or not 0 <= self.flipped <= 1:
             raise ValueError(f"flipped is {self.flipped!r}; expected a share from 0 to 1.")
 

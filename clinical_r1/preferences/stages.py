@@ -151,16 +151,17 @@ def learned_pairs(settings: Settings, name: str, seed: int) -> Pairs:
     ValueError, with the table of drops, where they do not fill a batch. StaleError when the file was made from other weights,
     answers or rules than today's.
     """
-    arm, recipe, path = ARMS[name], recipe_of(ARMS[name].options), data_path(settings, name, seed)
+    arm, path = ARMS[name], data_path(settings, name, seed)
+    recipe, batch = recipe_of(arm.options), settings_of(settings, name).sft_batch
     questions, answers, made = _sampled(settings, name, seed, recipe)
     if not path.exists():
         make = getattr(learned, arm.data)
         pairs = make(gather(questions, answers), recipe, seed, settings.prompt_layout)
-        check_enough(pairs, recipe.batch)
+        check_enough(pairs, batch)
         write_pairs(path, pairs, made)
     _check_origin(path, settings, name, seed, made)
     pairs = read_pairs(path)
-    check_enough(pairs, recipe.batch)
+    check_enough(pairs, batch)
     return pairs
 
 

@@ -92,15 +92,14 @@ def preference_trainer(model, tokenizer, rows: Sequence[dict], arguments: dict, 
 
 def dpo_arguments(settings: Settings, recipe: Recipe, seed: int, folder, count: int) -> dict:
     """The DPOConfig of a stage on `count` pairs, as keywords: bfloat16 and checkpointing only where the settings say so."""
-    if recipe.batch % process_count():
-        raise ValueError(
-            f"{process_count()} processes cannot share a batch of {recipe.batch}; expected a divisor."
-        )
-    part = recipe.batch // process_count()
+    batch = settings.sft_batch
+    if batch % process_count():
+        raise ValueError(f"{process_count()} processes cannot share sft_batch {batch}; expected a divisor.")
+    part = batch // process_count()
     rows = largest_divisor(part, max(1, settings.micro_batch // 2))  # a pair is two sequences
     return dict(
         output_dir=str(folder / "checkpoints"),
-        max_steps=math.ceil(recipe.epochs * (count // recipe.batch)),
+        max_steps=math.ceil(recipe.epochs * (count // batch)),
         per_device_train_batch_size=rows,
         gradient_accumulation_steps=part // rows,
         dataloader_drop_last=True,

@@ -7,6 +7,7 @@ Run: pytest tests/preferences/test_losses.py
 
 import math
 import types
+from dataclasses import replace
 
 import pytest
 
@@ -84,7 +85,7 @@ def trainer(tmp_path_factory):
     row = {"prompt": [{"role": "user", "content": "fever"}]}
     for side, text in (("chosen", "cough"), ("rejected", "rash")):
         row[side] = [{"role": "assistant", "content": text}]
-    arguments = dpo_arguments(SMOKE, Recipe(batch=2), 0, tmp_path_factory.mktemp("dpo"), 2)
+    arguments = dpo_arguments(replace(SMOKE, sft_batch=2), Recipe(), 0, tmp_path_factory.mktemp("dpo"), 2)
     return preference_trainer(model, tokenizer, [row] * 2, arguments, adapter)
 
 
@@ -186,7 +187,7 @@ def test_every_loss_of_the_list_is_known_to_trl_and_no_other(trainer):
         ({"loss_type": ("exo_pair",), "loss_weights": (1.0,)}, "exo_pair needs a label_smoothing above 0"),
         ({"beta": 0}, "beta is 0; expected a finite number above 0"),
         ({"beta": math.inf}, "beta is inf"),
-        ({"batch": 0}, "batch is 0; expected a whole number of at least 1"),
+        ({"batch": 8}, "options \\['batch'\\]; expected some of loss_type"),
         ({"samples": 1}, "samples is 1; expected a whole number of at least 2"),
         ({"samples": 2.0}, "samples is 2.0"),
         ({"flipped": 1.1}, "flipped is 1.1; expected a share from 0 to 1"),

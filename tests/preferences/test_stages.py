@@ -22,11 +22,12 @@ from clinical_r1.questions import write_questions
 from clinical_r1.settings import SMOKE
 
 ARMS_HERE = ("kg_dpo", "sft_on_chosen")
+BATCH = 4
 TINY = replace(
-    SMOKE, n_sft=160, n_rl=24, n_test=8, sft_epochs=2.0, max_completion_tokens=48, eval_batch=48, benchmarks=("clinic",),
-    methods=ARMS_HERE, workers=1,
+    SMOKE, n_sft=80, n_rl=24, n_test=8, sft_epochs=2.0, sft_batch=BATCH, max_completion_tokens=48, eval_batch=48,
+    benchmarks=("clinic",), methods=ARMS_HERE, workers=1,
 )  # fmt: skip
-FEW = {"samples": 6, "batch": 4, "epochs": 2.0}
+FEW = {"samples": 6, "epochs": 2.0}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def test_the_chain_is_trained_and_each_stage_starts_from_the_one_before(trained)
 def test_pairs_lie_beside_the_arm_with_what_they_were_made_from(trained):
     path = artifacts.data_path(trained, "kg_dpo", 0)
     pairs, stamp = read_pairs(path), read_stamp(path, "train")
-    assert len(pairs.rows) >= FEW["batch"] and pairs.questions == trained.n_rl
+    assert len(pairs.rows) >= BATCH and pairs.questions == trained.n_rl
     assert stamp["start_policy"] == artifacts.policy_hash(trained, "chat_sft", 0)
     answers = read_jsonl(trained.completions_path(stages.PAIRED, "chat_sft", 0))
     assert len(answers) == trained.n_rl * FEW["samples"] and {row["style"] for row in answers} == {"chat"}
@@ -82,7 +83,7 @@ def test_pairs_lie_beside_the_arm_with_what_they_were_made_from(trained):
 def test_the_log_holds_the_probability_of_the_chosen(trained):
     rows = read_jsonl(trained.model_dir("kg_dpo", 0) / "log_history.jsonl")
     pairs = read_pairs(artifacts.data_path(trained, "kg_dpo", 0))
-    assert len(rows) == 2 * (len(pairs.rows) // FEW["batch"])
+    assert len(rows) == 2 * (len(pairs.rows) // BATCH)
     assert all({"logps/chosen", "rewards/chosen", "rewards/margins", "loss"} <= set(row) for row in rows)
     assert rows[0]["rewards/chosen"] == 0  # at the start the policy is the reference
     checked = read_json(trained.model_dir("kg_dpo", 0) / "done.json")["checked"]
@@ -105,8 +106,6 @@ def test_an_arm_is_asked_in_conversation_and_in_the_words_of_rl(trained):
 def test_a_control_shares_the_answers_and_learns_from_the_chosen_alone(trained, monkeypatch):
     monkeypatch.setattr(stages, "load_method", lambda *a: pytest.fail("the answers are on disk"))
     monkeypatch.setattr(stages, "recipe_of", lambda options: recipe_of(FEW.items()))
-    arm = replace(ARMS["sft_on_chosen"], changes=(("sft_batch", 4),))
-    monkeypatch.setitem(ARMS, "sft_on_chosen", arm)
     train.train_arm(trained, "sft_on_chosen", 0)
     traces = read_jsonl(artifacts.data_path(trained, "sft_on_chosen", 0))
     pairs = read_pairs(artifacts.data_path(trained, "kg_dpo", 0))
@@ -162,18 +161,18 @@ def test_a_changed_pair_makes_the_arm_stale_and_nothing_else(trained, tmp_path):
 def test_an_arm_with_changes_of_its_own_starts_from_one_without(trained, tmp_path, monkeypatch):
     """Its start was trained with the run's settings, not with the arm's."""
     settings = copied(trained, tmp_path)
-    changes = (("n_sft", 64), ("sft_epochs", 1.0))
+    changes = (("n_sft", 32), ("sft_epochs", 1.0))
     monkeypatch.setitem(
         ARMS, "mine", replace(ARMS["chat_sft"], name="mine", start="chat_sft", changes=changes)
     )
     train.train_arm(settings, "mine", 0)
-    assert len(read_jsonl(artifacts.data_path(settings, "mine", 0))) == 64
+    assert len(read_jsonl(artifacts.data_path(settings, "mine", 0))) == 32
     assert artifacts.is_trained(settings, "mine", 0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answers", "options", "message"),
+    ("answers", "changes", "message"),
     [
         (
             lambda rows: [row | {"text": rows[0]["text"]} for row in rows],
@@ -185,19 +184,19 @@ def test_an_arm_with_changes_of_its_own_starts_from_one_without(trained, tmp_pat
             {},
             "dropped: cut 19, held out 5. Most often",
         ),
-        (lambda rows: rows, {"batch": 25}, "expected at least one batch of 25; dropped: "),
+        (lambda rows: rows, {"sft_batch": 25}, "expected at least one batch of 25; dropped: "),
     ],
     ids=["equal", "cut", "few"],
 )
 def test_too_few_pairs_are_refused_before_a_model_is_loaded(
-    trained, tmp_path, monkeypatch, answers, options, message
+    trained, tmp_path, monkeypatch, answers, changes, message
 ):
     settings = copied(trained, tmp_path)
     shutil.rmtree(settings.model_dir("kg_dpo", 0))
     rows = read_jsonl(settings.completions_path(stages.PAIRED, "chat_sft", 0))
     monkeypatch.setattr(stages, "read_stamped", lambda *a: answers(rows))
     monkeypatch.setattr(preference, "load", lambda *a: pytest.fail("a model is loaded"))
-    monkeypatch.setitem(ARMS, "kg_dpo", replace(ARMS["kg_dpo"], options=tuple((FEW | options).items())))
+    monkeypatch.setitem(ARMS, "kg_dpo", replace(ARMS["kg_dpo"], changes=changes))
     with pytest.raises(ValueError, match=message):
         train.train_arm(settings, "kg_dpo", 0)
     assert not artifacts.data_path(settings, "kg_dpo", 0).exists()
@@ -214,7 +213,7 @@ def test_what_does_not_fit_is_refused_and_not_cut(trained, monkeypatch):
     ):
         preference.check_pair_lengths("kg_dpo", short, tokenizer, rows)
     # TRL itself: a prompt that fills max_length is dropped in silence
-    arguments = preference.dpo_arguments(trained, Recipe(batch=2), 0, trained.run_dir / "x", len(rows))
+    arguments = preference.dpo_arguments(trained, Recipe(), 0, trained.run_dir / "x", len(rows))
     model, _, adapter = models.load(models.CLINIC_BASE, trained, 0)
     with pytest.raises(ValueError, match=f"TRL leaves out {len(rows)} of {len(rows)} pairs"):
         preference.preference_trainer(model, tokenizer, rows, arguments | {"max_length": 10}, adapter)
@@ -289,9 +288,7 @@ def test_what_a_stage_says_of_itself_is_a_remark():
 
 
 def test_a_step_of_pairs_takes_two_sequences_each():
-    arguments = preference.dpo_arguments(
-        replace(SMOKE, micro_batch=8), Recipe(batch=32), 0, SMOKE.run_dir, 70
-    )
+    arguments = preference.dpo_arguments(replace(SMOKE, micro_batch=8), Recipe(), 0, SMOKE.run_dir, 70)
     assert arguments["per_device_train_batch_size"] == 4 and arguments["gradient_accumulation_steps"] == 8
     assert arguments["max_steps"] == 4  # two epochs of two whole batches
     assert (arguments["loss_type"], arguments["loss_weights"]) == (["sigmoid", "sft"], [1.0, 0.5])
