@@ -53,7 +53,7 @@ def write_clinic(settings: Settings, split: str = "test") -> None:
         there = read_questions(path)
         if len(there) != n or there[:5] != load_set(BENCHMARK, name, 5)[: len(there)]:
             raise ValueError(
-                f"{path} holds {len(there)} questions such as {there[0].id}; expected {n} of split {name}: take another --out."
+                f"{path} holds {len(there)} questions ({', '.join(q.id for q in there[:1])} ...); expected {n} of split {name}: take another --out."
             )
 
 
