@@ -74,6 +74,8 @@ LIGHT = [
     "clinical_r1.engines.store",
     "clinical_r1.engines.transport",
     "clinical_r1.preferences.conversation",
+    "clinical_r1.preferences.graph",
+    "clinical_r1.preferences.measures",
     "clinical_r1.preferences.pairs",
     "clinical_r1.speed.cost",
     "clinical_r1.speed.prefix_attention",

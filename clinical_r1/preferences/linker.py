@@ -7,7 +7,8 @@ makes wrong ones. `graph.measure_linker` says how often it is right.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -151,43 +152,46 @@ class Linker:
 
     def _claims(self, words: Sequence[str], findings, conditions) -> Iterator[Said]:
         mentions, cues = self._mentions(words)
-        inside = {place for mention in mentions for place in range(mention.start, mention.end)}
+        starts, supposed = [mention.start for mention in mentions], _supposed(words, mentions)
         last: list[Mention] = []  # the findings of the cue before, for "... and argues against"
+        edges = [0, *(end for _, end, _ in cues)], [*(start for start, _, _ in cues), len(words)]
+        windows = [
+            mentions[bisect_left(starts, floor) : bisect_left(starts, ceiling)]
+            for floor, ceiling in zip(*edges, strict=True)
+        ]
         for number, (start, end, (sign, finding_first)) in enumerate(cues):
-            floor = cues[number - 1][1] if number else 0
-            ceiling = cues[number + 1][0] if number + 1 < len(cues) else len(words)
             left, right = (findings, conditions) if finding_first else (conditions, findings)
-            ahead = [m for m in mentions if floor <= m.start and m.end <= start]
+            ahead, behind = windows[number], windows[number + 1]
             before = _list_before(words, [m for m in ahead if m.name in left], start)
-            if ahead and before and before[-1] is not ahead[-1]:
+            if before and before[-1] is not ahead[-1]:
                 before = []
-            behind = [m for m in mentions if end <= m.start and m.end <= ceiling and m.name in right]
-            after = _list_after(words, behind, end)
-            if (
-                finding_first
-                and not before
-                and set(words[ahead[-1].end if ahead else floor : start]) <= LINKING
-            ):
+            after = _list_after(words, [m for m in behind if m.name in right], end)
+            gap = words[ahead[-1].end if ahead else edges[0][number] : start]
+            if finding_first and not before and len(gap) <= MOST_BETWEEN and set(gap) <= LINKING:
                 before = last
             found, named = (before, after) if finding_first else (after, before)
+            found = list({self._resolved(mention): mention for mention in found}.values())
             last = found if finding_first else []
-            if not _supposed(words, inside, start):
-                yield from (
-                    Said(*self._resolved(finding), sign, condition.name)
-                    for finding in found
-                    for condition in named
-                    if not condition.denied
-                )
+            if not supposed(start):
+                conditions_named = dict.fromkeys(m.name for m in named if not m.denied)
+                yield from (Said(*self._resolved(m), sign, name) for m in found for name in conditions_named)
 
 
-def _supposed(words: Sequence[str], inside: set[int], start: int) -> bool:
-    """Whether what stands before a cue, outside of names, makes of it something supposed or denied."""
-    turn = max(
-        (place + 1 for place in range(start) if words[place] in TURNS and place not in inside), default=0
-    )
-    own = {words[place] for place in range(turn, start) if place not in inside}
-    near = {words[place] for place in range(max(0, start - 2), start) if place not in inside}
-    return bool(SUPPOSED & own or DENIALS & near)
+def _supposed(words: Sequence[str], mentions: Sequence[Mention]) -> Callable[[int], bool]:
+    """(place of a cue) -> whether what stands before it, outside of names, makes of it something supposed or denied."""
+    inside = {place for mention in mentions for place in range(mention.start, mention.end)}
+    own = [(place, word) for place, word in enumerate(words) if place not in inside]
+    turns = [place for place, word in own if word in TURNS]
+    supposing = [place for place, word in own if word in SUPPOSED]
+    begins = {mention.start for mention in mentions}  # what stands before one denies it, and not the cue
+    denials = {place for place, word in own if word in DENIALS and place + 1 not in begins}
+
+    def holds(start: int) -> bool:
+        turn = turns[at - 1] if (at := bisect_left(turns, start)) else -1
+        last = supposing[at - 1] if (at := bisect_left(supposing, start)) else -1
+        return last > turn or not denials.isdisjoint((start - 2, start - 1))
+
+    return holds
 
 
 def _sentences(text: str) -> Iterator[str]:
