@@ -52,8 +52,9 @@ def write_clinic(settings: Settings, split: str = "test") -> None:
             write_questions(path, load_set(BENCHMARK, name, n))
         there = read_questions(path)
         if len(there) != n or there[:5] != load_set(BENCHMARK, name, 5)[: len(there)]:
+            first = there[0].id if there else "none"
             raise ValueError(
-                f"{path} holds {len(there)} questions ({', '.join(q.id for q in there[:1])} ...); expected {n} of split {name}: take another --out."
+                f"{path} holds {len(there)} questions, the first {first}; expected {n} of split {name}: take another --out."
             )
 
 
