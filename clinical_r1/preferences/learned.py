@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from clinical_r1.preferences.conversation import (
     DOCTORS,
+    TAUGHT_GROUPS,
     Doctor,
     chat_traces,
     false_relations,
@@ -70,7 +71,7 @@ def kg_extremes(rows: Sequence[Asked], recipe: Recipe, seed: int, layout: str) -
 
 def kg_taught(rows: Sequence[Asked], recipe: Recipe, seed: int, layout: str) -> Pairs:
     """`kg` after `chat_taught`, half of the false relations in no pair: are they repaired as well?"""
-    relations = taught_groups(false_relations(seed), seed)["held-out relations"]
+    relations = taught_groups(false_relations(seed), seed)[TAUGHT_GROUPS[1]]
     return build_pairs(rows, ClinicGraph(), held_out=held_out(relations), seed=seed, layout=layout)
 
 
