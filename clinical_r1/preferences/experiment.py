@@ -51,7 +51,8 @@ def write_clinic(settings: Settings, split: str = "test") -> None:
         if not path.exists():
             write_questions(path, load_set(BENCHMARK, name, n))
         there = read_questions(path)
-        if len(there) != n or there[:5] != load_set(BENCHMARK, name, 5)[: len(there)]:
+        stems = [question.stem for question in load_set(BENCHMARK, name, 5)]
+        if len(there) != n or [question.stem for question in there[:5]] != stems[:n]:
             first = there[0].id if there else "none"
             raise ValueError(
                 f"{path} holds {len(there)} questions, the first {first}; expected {n} of split {name}: take another --out."
