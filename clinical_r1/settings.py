@@ -310,7 +310,7 @@ LAPTOP = replace(
     device_dtype="auto",
     n_sft=240,
     n_rl=400,
-    n_test=200,
+    n_test=100,  # a set; 200 would take as long as all the training
     sft_epochs=1.0,
     sft_batch=4,
     sft_micro_batch=2,
@@ -326,7 +326,7 @@ LAPTOP = replace(
     save_steps=5,
     eval_greedy=False,  # one protocol fits into the hour
     eval_batch=50,
-    probe_questions=40,
+    probe_questions=100,
     disk_gb=5.0,
 )
 
