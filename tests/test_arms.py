@@ -3,6 +3,7 @@
 Run: pytest tests/test_arms.py
 """
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from clinical_r1.arms import (
     in_order,
     starts_of,
 )
+from clinical_r1.files import PACKAGE
 from clinical_r1.settings import CPU, SMOKE
 
 NEW = {arm.name for arm in (*PREFERENCES, *LOW_DATA)}
@@ -114,6 +116,21 @@ def test_a_pair_stage_is_stamped_with_its_own_settings_alone():
     assert artifacts._made_from(replace(SMOKE, lora_rank=8), "kg_dpo", 0) != stamp
     recipes = {str(artifacts.arm_stamp(name)["recipe"]) for name in ("kg_dpo", "kg_dpo_sigmoid")}
     assert len(recipes) == 2
+
+
+def test_how_pairs_are_learned_from_is_no_part_of_how_they_are_made(tmp_path, monkeypatch):
+    """Or a changed learning rate would make files of pairs, and the arms that imitate them, stale."""
+    copy = tmp_path / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    monkeypatch.setattr(artifacts, "PACKAGE", copy)
+    before = {arm.name: artifacts.arm_stamp(arm.name) for arm in PREFERENCES}
+    recipe = copy / "preferences" / "recipe.py"
+    recipe.write_text(recipe.read_text().replace("beta: float = 0.1", "beta: float = 0.2"))
+    artifacts.forget_code()
+    changed = {name for name, stamp in before.items() if artifacts.arm_stamp(name) != stamp}
+    monkeypatch.undo()
+    artifacts.forget_code()
+    assert changed == {arm.name for arm in PREFERENCES if arm.stage == "preference"}
 
 
 def test_what_is_loaded_for_each_stage():

@@ -33,7 +33,7 @@ class Recipe:
     loss_weights: tuple[float, ...] = (1.0, 0.5)
     beta: float = 0.1
     label_smoothing: float = 0.0
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     epochs: float = 2.0
     samples: int = 8
     temperature: float = 1.0

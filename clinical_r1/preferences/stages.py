@@ -172,6 +172,8 @@ def _sampled(
     path = candidates(settings, ARMS[name].start, seed, recipe)
     questions, _ = questions_of(settings, "pairs")
     made = _made_from(settings, name, seed, answers=sha256(path)[:16])
+    if ARMS[name].data == "flipped":
+        made["flipped"] = recipe.flipped
     return questions, read_stamped(path, "generate"), made
 
 
