@@ -30,6 +30,7 @@ BASE = PACKAGE / "data" / "clinic_base"
 OPTIONS = {
     "constrained": {"targets": {"spare": 0.9, "even": 0.1}},
     "gated": {"gate": "even", "threshold": 1},
+    "binary": {"gate": "even", "penalty": 0.5, "center": False},
 }
 
 
@@ -121,6 +122,7 @@ def recorded(folder, aggregation, options=None, **changes):
 def test_a_real_step_uses_and_logs_this_aggregation(tmp_path, aggregation):
     trainer = recorded(tmp_path, aggregation, OPTIONS.get(aggregation), save_strategy="no")
     options = {"constrained": {"multipliers": [0, 0]}, "gated": {"gate": 2, "threshold": 1}}
+    options["binary"] = OPTIONS["binary"] | {"gate": 2}
     first = trainer.records[0]
     assert first["rewards"].isnan().any() and first["used"].abs().max() > 0.01
     expected = group_advantages(
