@@ -34,6 +34,13 @@ SHOWN = (
     "lora_rank", "max_completion_tokens", "n_test",
 )  # fmt: skip
 MEASURES = ("accuracy", "faithfulness", "hallucination", "drc")
+PROBES = {  # probe -> what a share of it says
+    "swap": "its own reasoning with two options exchanged: answers that follow",
+    "empty": "no reasoning: right answers",
+    "named": "false claims, for one wrong option alone: answers that follow",
+    "denied": "claims against the right option alone: right answers",
+    "agreement": "its own answer is what its own claims favour",
+}
 CHANCE = {"clinic": 25.0, "clinic-shift": 25.0, "clinic-expert": 10.0}  # per cent: four options, and ten
 
 
@@ -60,6 +67,7 @@ def facts_of(run: Path) -> dict:
         # None where notebook 04 has not finished: a run of which only the training is told
         "table": _table(run) if (run / "tables" / "table1.csv").is_file() else None,
         "differences": _differences(run),
+        "causality": _probes(run),
         "example": _example(settings),
     }
 
@@ -117,6 +125,16 @@ def _differences(run: Path) -> list[dict]:
     return json.loads(rows[rows["metric"].isin(MEASURES)][columns].to_json(orient="records"))
 
 
+def _probes(run: Path) -> list[dict]:
+    """How often forced reasoning moved the answer (`causality.probes`), by arm and probe."""
+    path = run / "tables" / "causality.csv"
+    if not path.is_file():
+        return []
+    columns = ["method", "probe", "n", "share", "ci_low", "ci_high", "unread"]
+    rows = read_csv(path, columns)
+    return json.loads(rows[rows["probe"].isin(list(PROBES))][columns].to_json(orient="records"))
+
+
 def _example(settings) -> dict | None:
     """The first test question and every arm's answer to it, as the models wrote them."""
     name = settings.benchmarks[0]
@@ -146,6 +164,7 @@ def block(facts: dict) -> str:
         parts.append("**Test questions**: no table in this run.")
     else:
         parts += [_results(facts), _beside(facts), _learned(facts)]
+        parts += [_causality(facts)] if facts["causality"] else []
     return "\n\n".join(parts + ([_one_question(facts)] if facts["example"] else []))
 
 
@@ -268,8 +287,12 @@ def _learned(facts) -> str:
         better = [
             name for (name, method), row in cells.items() if method == arm and _above(row["accuracy"], name)
         ]
-        where = f"on {', '.join(better)}" if better else "on no set"
-        lines.append(f"{ARMS[arm].label} is right more often than guessing {where} (interval above chance).")
+        if better:
+            lines.append(
+                f"{ARMS[arm].label} is right more often than guessing (whole interval above) on {', '.join(better)}."
+            )
+        else:
+            lines.append(f"{ARMS[arm].label} is not shown to be right more often than guessing on any set.")
     for row in facts["differences"]:
         unit = " points" if row["metric"] == "accuracy" else ""
         lines.append(
@@ -280,6 +303,27 @@ def _learned(facts) -> str:
         "**What this run shows**, one training seed, so no difference between arms is claimed:\n\n"
         + "\n".join(f"- {line}" for line in lines)
     )
+
+
+def _causality(facts) -> str:
+    """The probes as a table: per cent with intervals."""
+    arms = list(dict.fromkeys(row["method"] for row in facts["causality"]))
+    lines = []
+    for probe, what in PROBES.items():
+        own = {row["method"]: row for row in facts["causality"] if row["probe"] == probe}
+        lines.append([what, *(_share(own[arm]) if arm in own else "–" for arm in arms)])
+    header = ["what is forced, and what is counted", *(ARMS[arm].label for arm in arms)]
+    n = max(row["n"] for row in facts["causality"])
+    return (
+        f"**Does the answer follow the written claims?** {n:.0f} test questions of `clinic`, greedy; per cent with 95 % "
+        "interval, and how many could not be read ([how it is asked](causality.md)).\n\n"
+        f"{markdown(header, lines)}"
+    )
+
+
+def _share(row) -> str:
+    shown = f"{100 * row['share']:.0f} ({100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f})"
+    return shown + (f", {row['unread']:.0f} unread" if row["unread"] else "")
 
 
 def _above(row, name: str) -> bool:

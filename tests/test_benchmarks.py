@@ -449,22 +449,47 @@ def test_the_page_of_the_real_model_is_made_of_its_file_and_names_whose_weights_
         assert arm["steps"] >= 15
 
 
-def test_the_page_of_the_real_model_claims_no_more_than_its_answers():
-    facts, text = (
-        json.loads(script("real_model").FILE.read_text()),
-        (ROOT / "docs" / "real-model.md").read_text(),
+def accuracy_row(benchmark, method, right, n, coverage=1.0):
+    low, high = wilson_interval(right, n)
+    row = {"benchmark": benchmark, "method": method, "metric": "accuracy", "n": n, "coverage": coverage}
+    return row | {"value": 100 * right / n, "ci_low": 100 * low, "ci_high": 100 * high}
+
+
+def test_what_the_real_model_learned_is_told_whichever_way_it_came_out():
+    real_model = script("real_model")
+    facts = json.loads(real_model.FILE.read_text())
+    arms = {name: {"steps": 40, "rise": rise} for name, rise in (("cold_start_grpo", [1, 0.5, 1.5]),)}
+    arms["cold_start_crpo"] = {"steps": 40, "rise": [-1, -1.5, -0.5]}
+    table = [
+        accuracy_row("clinic", "cold_start_grpo", 50, 100),
+        accuracy_row("clinic", "cold_start_crpo", 30, 100),
+        accuracy_row("clinic-expert", "cold_start_crpo", 30, 100, 0.5),
+    ]
+    difference = {"benchmark": "clinic", "metric": "accuracy", "difference": -20.0, "ci_low": -30.0}
+    told = real_model._learned(
+        facts | {"arms": arms, "table": table, "differences": [difference | {"ci_high": -10.0, "n": 100}]}
     )
-    rows = {(row["benchmark"], row["method"]): row for row in facts["table"] if row["metric"] == "accuracy"}
-    arms = ("baseline", "cold_start_grpo", "cold_start_crpo")
-    right = [rows["clinic", arm]["value"] * rows["clinic", arm]["n"] / 100 for arm in arms]
-    read = [sum(row["coverage"] * row["n"] for (_, arm), row in rows.items() if arm == each) for each in arms]
-    assert right == [0, 5, 5] and [round(n) for n in read] == [0, 59, 60]
-    assert "On `clinic` each trained arm has 5 of 20 right, which is what guessing" in text
+    assert "Cold Start + GRPO rises in training: +1.00 [0.50, 1.50]" in told
+    assert "Cold Start + CRPO falls in training: -1.00 [-1.50, -0.50]" in told
+    assert "100 of 100 (Cold Start + GRPO), 150 of 200 (Cold Start + CRPO)" in told
+    assert "Cold Start + GRPO is right more often than guessing (whole interval above) on clinic." in told
     assert (
-        "of 60 answers on the three sets 59 (GRPO) and 60 (CRPO) could be read, of the baseline's none"
-        in text
+        "Cold Start + CRPO is right more often than guessing (whole interval above) on clinic-expert." in told
     )
-    assert "never medical advice" in text and facts["source"]["tensors"]["Q4_1"] > 0
+    assert "accuracy on clinic: -20.00 points [-30.00, -10.00], over 100 questions" in told
+    arms["cold_start_grpo"]["rise"] = [0.1, -0.5, 0.7]
+    told = real_model._learned(facts | {"arms": arms, "table": table[1:2], "differences": []})
+    assert (
+        "Cold Start + GRPO does not clearly move" in told
+        and "is not shown to be right more often than guessing on any set" in told
+    )
+
+
+def test_chance_is_what_guessing_among_the_options_gives():
+    from clinical_r1.clinic import load_set
+
+    for name, chance in script("real_model").CHANCE.items():
+        assert {100 / len(question.options) for question in load_set(name, "validation", 5)} == {chance}
 
 
 def test_real_benchmarks_on_the_page_are_those_of_the_file():

@@ -138,7 +138,7 @@ def test_times_of_the_notebooks_are_those_that_a_dry_run_tells():
     assert round(totals["cpu"][0]) == 5 and 6 <= totals["cpu"][1] <= 7
     assert "about 5 minutes a seed and one more" in README
     assert 2 <= totals["smoke"][1] <= 3 and "about 3 minutes" in README
-    assert round(totals["laptop"][0], -1) == 80 and "about 80 min a seed (predicted)" in README
+    assert totals["laptop"][0] == 144 and "about 145 min a seed (measured)" in README
     assert round(totals["colab"][0]) == 45 and "about 45 min a seed (estimate)" in README
 
 

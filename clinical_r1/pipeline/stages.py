@@ -317,9 +317,9 @@ def run_stages(run: Run, stages: Sequence[Stage], chosen: Sequence[Stage]) -> No
 
 NOTEBOOKS = ROOT / "notebooks"
 
-# Minutes: smoke and cpu on two cores; published is predicted from cpu. laptop's 03 and 04 are predicted from measured steps and
-# answers (docs/real-model.md). colab and paper are estimates (paper's 03: four arms of 14 hours, as docs/speed.md predicts, and
-# the cold start).
+# Minutes: smoke and cpu on two cores; published is predicted from cpu. laptop's are those of one run on slower cores with other
+# work beside it (docs/real-model.md). colab and paper are estimates (paper's 03: four arms of 14 hours, by docs/speed.md,
+# and the cold start).
 STAGES = (
     Stage(
         "01_data_curation",
@@ -344,7 +344,7 @@ STAGES = (
             "figures/{profile}/fig5_response_length.*",
         ),
         may_write=("runs/{profile}/models/*/seed*/policy/**/*", "runs/{profile}/models/*/seed*/start/**/*"),
-        minutes={"smoke": 0.5, "cpu": 3.6, "published": 4.2, "laptop": 46, "colab": 30, "paper": 3600},
+        minutes={"smoke": 0.5, "cpu": 3.6, "published": 4.2, "laptop": 94, "colab": 30, "paper": 3600},
         per_seed=True,
     ),
     Stage(
@@ -383,7 +383,7 @@ STAGES = (
         environment=tuple(
             f"CLINICAL_R1_JUDGE_{name}" for name in ("MODEL", "MAX_TOKENS", "LIMIT_NAME", "TEMPERATURE")
         ),
-        minutes={"smoke": 0.7, "cpu": 1.6, "published": 3.4, "laptop": 38, "colab": 15, "paper": 300},
+        minutes={"smoke": 0.7, "cpu": 1.6, "published": 3.4, "laptop": 50, "colab": 15, "paper": 300},
         per_seed=True,
     ),
     Stage(
