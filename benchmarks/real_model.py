@@ -245,7 +245,8 @@ def _beside(facts) -> str:
         line = [name, ARMS[method].label]
         for metric in MEASURES:
             digits = 1 if metric == "accuracy" else 2
-            line += [f"{cells[metric]['value']:.{digits}f}", f"{own.loc[metric, 'value']:.{digits}f}"]
+            both = cells.get(metric, {}).get("value"), own.loc[metric, "value"]
+            line += ["–" if value is None else f"{value:.{digits}f}" for value in both]
         rows.append(line)
     header = [
         "set",
