@@ -286,6 +286,7 @@ def process_count() -> int:
 
 
 def shared_arguments(settings: Settings, seed: int) -> dict:
+    """The keywords that TRL's configs of all stages share: numbers, checkpoints, log."""
     import torch
 
     return dict(

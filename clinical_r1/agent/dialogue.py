@@ -17,17 +17,16 @@ from clinical_r1.speed.prefix_attention import NAME
 NEUTRAL = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # shaping that changes no score
 
 
-def can_keep(model, draws: str, temperature: float, settings) -> bool:
+def can_keep(model, draws: str, settings) -> bool:
     """Whether a model's turns can be drawn here: plain keys and values, and nothing that shapes the scores but a temperature."""
     config = model.config.get_text_config()
     known = config.model_type in VERIFIED_FAMILIES and not getattr(config, "use_sliding_window", False)
     plain = known and model.config._attn_implementation in ("sdpa", NAME)
-    plain = plain and not getattr(
-        model, "is_gradient_checkpointing", False
-    )  # which switches the cache off in training
+    # Recomputing activations switches the cache off in training
+    plain = plain and not getattr(model, "is_gradient_checkpointing", False)
     shaped = any(settings.get(name) not in (None, value) for name, value in NEUTRAL.items())
     more = set(settings) - set(NEUTRAL)
-    return bool(plain and not shaped and not more and draws == "inverse_cdf" and temperature >= 0)
+    return plain and not shaped and not more and draws == "inverse_cdf"
 
 
 class Dialogue:
@@ -39,11 +38,8 @@ class Dialogue:
     def __init__(self, model, tokenizer, temperature: float, tokens: int):
         self.model, self.tokenizer = model, tokenizer
         self.temperature, self.tokens = temperature, tokens
-        self._cache, self._valid, self._held = (
-            None,
-            None,
-            [],
-        )  # _valid: (R, L), which places of the cache are tokens
+        self._cache, self._held = None, []
+        self._valid = None  # (R, L): which places of the cache are tokens
 
     def __call__(self, contexts: Sequence[Sequence[int]], seeds, consultations=None) -> list[list[int]]:
         import torch
@@ -73,7 +69,6 @@ class Dialogue:
 
     def _encode(self, contexts) -> None:
         """All but the last token of every context, into a new cache; equal ones run once."""
-        import torch
         from transformers import DynamicCache
 
         ids, mask = self._padded(contexts)
@@ -81,8 +76,6 @@ class Dialogue:
         if ids.shape[1] > 1:
             position = (mask.cumsum(-1) - 1).clamp(min=0)
             fill_cache(self.model, self._cache, ids, mask, position)
-        else:
-            self._valid = torch.zeros(len(contexts), 0, dtype=torch.bool, device=ids.device)
 
     def _keep(self, rows: list[int]) -> None:
         import torch

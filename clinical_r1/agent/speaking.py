@@ -67,7 +67,7 @@ class Speaker:
 
     def dialogue(self):
         """Who speaks in consultations that go on: one that keeps what it has encoded, where that draws the same turns."""
-        if can_keep(self.model, self.draws, self.temperature, self.settings):
+        if can_keep(self.model, self.draws, self.settings):
             return Dialogue(self.model, self.tokenizer, self.temperature, self.tokens)
         return self
 

@@ -100,4 +100,4 @@ def test_what_shapes_the_scores_is_left_to_generate(options, kept):
 def test_a_model_that_recomputes_in_training_keeps_nothing():
     model = model_of()
     model.gradient_checkpointing_enable()
-    assert not can_keep(model, "inverse_cdf", 1.0, {})
+    assert not can_keep(model, "inverse_cdf", {})
