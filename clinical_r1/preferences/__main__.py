@@ -26,7 +26,7 @@ def main(argv=None) -> int:
         parser.error(str(error))
     try:
         table = run(settings, args.split)
-    except PipelineError as error:
+    except (PipelineError, ValueError) as error:  # such as answers of an arm that was trained anew
         print(error, file=sys.stderr)
         return 1
     for style in table["style"].unique():

@@ -7,6 +7,7 @@ generalises.
 
 from collections.abc import Iterable, Sequence
 
+from clinical_r1.arms import CHAT
 from clinical_r1.preferences.conversation import (
     DOCTORS,
     TAUGHT_GROUPS,
@@ -47,7 +48,7 @@ def _traces(questions, doctor: Doctor, seed: int) -> list[dict]:
 def chosen(rows: Sequence[Asked], recipe, seed: int, layout: str) -> list[dict]:
     """The chosen side of `kg`, to be imitated: rows of id, style, text."""
     pairs = kg(rows, recipe, seed, layout)
-    return [{"id": pair.id, "style": "chat", "text": pair.chosen} for pair in pairs.rows]
+    return [{"id": pair.id, "style": CHAT, "text": pair.chosen} for pair in pairs.rows]
 
 
 # ------------------------------------------------------------------------------------------------------------- pairs
