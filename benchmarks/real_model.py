@@ -301,7 +301,7 @@ def _learned(facts) -> str:
             f"{row['difference']:+.2f}{unit} [{row['ci_low']:.2f}, {row['ci_high']:.2f}], over {row['n']:.0f} questions."
         )
     return (
-        "**What this run shows**, one training seed, so no difference between arms is claimed:\n\n"
+        "**What this run shows**, one training seed, so no difference between arms is claimed; intervals are not corrected for their number:\n\n"
         + "\n".join(f"- {line}" for line in lines)
     )
 

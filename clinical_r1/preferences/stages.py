@@ -4,7 +4,6 @@ Pairs are made of the start's own answers to questions that no other stage asks.
 answered, the answers and the rules; one that was made from other weights than the arm starts from is refused.
 """
 
-import fcntl
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -110,6 +109,8 @@ class _WhenAsked:
 @contextmanager
 def _in_turn(path: Path):
     """Wait until no other process is within. The system drops the lock of a process that ends."""
+    import fcntl
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
