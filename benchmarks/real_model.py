@@ -300,10 +300,11 @@ def _learned(facts) -> str:
             f"{ARMS['cold_start_crpo'].label} less {ARMS['cold_start_grpo'].label}, {row['metric']} on {row['benchmark']}: "
             f"{row['difference']:+.2f}{unit} [{row['ci_low']:.2f}, {row['ci_high']:.2f}], over {row['n']:.0f} questions."
         )
-    return (
-        "**What this run shows**, one training seed, so no difference between arms is claimed; intervals are not corrected for their number:\n\n"
-        + "\n".join(f"- {line}" for line in lines)
+    said = (
+        "**What this run shows**, one training seed, so no difference between arms is claimed; intervals are not corrected for "
+        "their number:"
     )
+    return "\n".join([said, "", *(f"- {line}" for line in lines)])
 
 
 def _causality(facts) -> str:
